@@ -1,0 +1,97 @@
+"""Which of the ten languages a response is written in: by script, and between the Latin-script five by function words."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from qalign_core.languages import LANGUAGES, language
+
+UNDETERMINED = "und"  # the ISO 639 code for "cannot tell": a response of numbers and names only
+
+# Letters of each script (digits left out: Bengali and Thai digits occur in responses of any language).
+_SCRIPT_LETTERS = {
+    "Bengali": re.compile("[\u0980-\u09e5\u09f0-\u09ff]+"),
+    "Thai": re.compile("[\u0e00-\u0e4f]+"),
+    "Cyrillic": re.compile("[\u0400-\u052f]+"),
+    "Kana": re.compile("[\u3041-\u30fa\u30fd-\u30ff\uff66-\uff9f]+"),
+    "Han": re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+"),
+}
+_LATIN_WORD = re.compile("[a-z\u00df-\u00f6\u00f8-\u024f]+")
+_BY_SCRIPT = {"Bengali": "bn", "Thai": "th", "Cyrillic": "ru"}
+_LATIN = tuple(code for code, entry in LANGUAGES.items() if entry.script == "Latin")
+_READ_CHARACTERS = 1000  # the beginning of a response decides; a loop at its end must not
+
+# Words that carry grammar or belong to every word problem. A word may stand under two languages: it then counts for both.
+_WORDS = {
+    "en": "the of and to in is are was were he she it his her they their them how many much does did do has have had "
+    "will would for on at with from by an each per so if that this there than then more less after before when which "
+    "what who i we you be been not or but answer all left per day days week weeks hour hours year years old times first "
+    "second spent gives buys bought sold made earned cost costs dollars books therefore since thus let under over",
+    "de": "der die das den dem des ein eine einen einem einer eines und oder ist sind war waren hat haben hatte er sie "
+    "es ihr ihre ihren ihrer sein seine seinen wie viel viele vielen insgesamt wenn dann für mit von zu zum zur im in "
+    "am an auf aus nach bei pro jede jeden jeder jedes nicht mehr als wird werden wurde antwort lautet kostet also so "
+    "noch auch dass sich um über uhr tag beträgt jetzt",
+    "fr": "le la les un une des du de et ou est sont était a ont avait il elle ils elles son sa ses leur leurs combien "
+    "en au aux pour avec dans sur par que qui si chaque moins ne pas ce cette ces donc réponse après avant tout tous fois "
+    "lui se qu jour coûte",
+    "es": "el la los las un una unos unas de del y o es son era fueron ha han tiene tenía él ella ellos su sus cuánto "
+    "cuánta cuántos cuántas en al para con por que si cada más menos no se lo le como pero respuesta después antes "
+    "todo todos día cuesta entonces qué hay está",
+    "sw": "ya wa na ni kwa la za cha vya katika kila ngapi jumla gani jibu ana alikuwa yake wake zake lake yao wao hii "
+    "hiyo huo hizo kama ikiwa au pia kisha baada kabla zaidi kuliko ili yeye kiasi mara siku pesa dola anaweza ina wana "
+    "kuna watu kati hivyo sasa moja mbili tatu nne tano sita saba nane tisa kumi yote zote wote aliuza alinunua",
+}
+_STOP_WORDS = {code: frozenset(words.split()) for code, words in _WORDS.items()}
+_TELLING_LETTERS = {"de": re.compile("[äöüß]"), "fr": re.compile("[çœàèêùâîôû]"), "es": re.compile("[ñ¿¡áíóú]")}
+
+
+def _script_language(text: str, latin_letters: int, expected: str | None) -> str | None:
+    """The language by script, or None where Latin letters are in the majority."""
+    letters = {name: sum(map(len, pattern.findall(text))) for name, pattern in _SCRIPT_LETTERS.items()}
+    east_asian = letters.pop("Kana"), letters.pop("Han")
+    # A Han character or a kana stands for about two Latin letters.
+    weights = Counter({_BY_SCRIPT[name]: count for name, count in letters.items()})
+    weights["cjk"] = 2 * sum(east_asian)
+    winner, weight = max(weights.items(), key=lambda item: item[1])
+    if weight == 0 or weight < latin_letters:
+        return None
+    if winner != "cjk":
+        return winner
+    kana, han = east_asian
+    if kana:
+        return "ja" if 10 * kana >= han else "zh"
+    return "ja" if expected == "ja" and han <= 3 else "zh"
+
+
+def response_language(text: str, expected: str | None = None) -> str:
+    """The language `text` is written in: a code of the ten, or `"und"` where nothing tells.
+
+    Script decides for Bengali, Thai, Russian, Japanese (kana) and Chinese (Han without kana); between English, German,
+    French, Spanish and Swahili the number of function words decides, with letters such as ß, ç and ñ as evidence. Only the
+    first 1,000 characters are read.
+
+    Args:
+        text: a response or a question.
+        expected: the language asked for; it only breaks ties, and is never returned without evidence.
+
+    Raises:
+        ValueError: for an `expected` that is not one of the ten codes.
+    """
+    if expected is not None:
+        language(expected)
+    text = text[:_READ_CHARACTERS].lower()
+    words = _LATIN_WORD.findall(text)
+    if not text.isascii():
+        by_script = _script_language(text, sum(map(len, words)), expected)
+        if by_script:
+            return by_script
+    scores = {code: sum(map(_STOP_WORDS[code].__contains__, words)) for code in _LATIN}
+    if not text.isascii():
+        for code, pattern in _TELLING_LETTERS.items():
+            scores[code] += len(pattern.findall(text)) / 2
+    best = max(scores.values())
+    if best == 0:
+        return UNDETERMINED
+    tied = [code for code in _LATIN if scores[code] == best]
+    return expected if expected in tied else tied[0]

@@ -1,0 +1,377 @@
+"""The schema of a profile: what `params/<profile>.yaml` may say. Unknown keys and impossible values are refused."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from qalign_core.languages import CODES
+
+PARAMS_FOLDER = Path(__file__).resolve().parent.parent / "params"
+SECTIONS = ("run", "model", "data", "systems", "training", "evaluation")
+BASE = "base"
+
+DataSet = Literal["mgsm", "msvamp", "gsm8k", "gsm8kinstruct", "questions", "metamathqa", "flores"]
+Source = Literal["hub", "repository", "folder", "miniature"]
+Corpus = Literal[
+    "questions-x-en",
+    "questions-en-x",
+    "responses-x-en",
+    "responses-en-x",
+    "flores-x-en",
+    "gsm8k",
+    "gsm8kinstruct",
+    "metamathqa",
+]
+Benchmark = Literal["mgsm", "msvamp"]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be run; the message names the profile, the key and what is allowed."""
+
+
+class Section(BaseModel):
+    """A part of a profile: no unknown keys, no silent conversion of text to numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+# ------------------------------------------------------------------------------------------------- run
+
+
+class RunSection(Section):
+    """Who runs, where, and how often."""
+
+    profile: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1234]
+    devices: Positive = 1
+    hostfile: str | None = None
+    launcher: Literal["pdsh", "openmpi", "slurm"] | None = None
+    launcher_args: str | None = None
+    silence_seconds: Positive = 1800
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError(f"the seeds {seeds} must differ from one another")
+        return seeds
+
+    @field_validator("profile")
+    @classmethod
+    def _no_dots(cls, profile: str) -> str:
+        if ".." in profile:
+            raise ValueError("'..' may not occur in a profile's name")
+        return profile
+
+
+# ------------------------------------------------------------------------------------------------- model
+
+
+class MiniatureModel(Section):
+    """The small LLaMA of the miniature; sizes as in `transformers.LlamaConfig`."""
+
+    weights: Literal["shipped", "random"] = "shipped"
+    hidden_size: Positive | None = None
+    intermediate_size: Positive | None = None
+    num_hidden_layers: Positive | None = None
+    num_attention_heads: Positive | None = None
+
+    @model_validator(mode="after")
+    def _sizes_belong_to_random(self) -> MiniatureModel:
+        if self.weights == "shipped" and self.config():
+            raise ValueError("sizes can be chosen for weights: random only; the shipped weights have their own")
+        return self
+
+    def config(self) -> dict[str, int]:
+        """The sizes that were given."""
+        return {k: v for k, v in self.model_dump().items() if k != "weights" and v is not None}
+
+
+class ModelSection(Section):
+    """The base model every lineage starts from."""
+
+    base: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    pad_token: str = "<pad>"
+    miniature: MiniatureModel = MiniatureModel()
+
+
+# ------------------------------------------------------------------------------------------------- data
+
+
+class MiniatureData(Section):
+    """Sizes of the generated world: questions of a benchmark, pairs or questions a language, problems."""
+
+    seed: int = 1
+    style: Literal["calibrated", "equations", "restating"] = "calibrated"
+    sizes: dict[str, Positive] = {}
+
+
+class DataSection(Section):
+    """Which data, from where, and the authors' quirks as named switches."""
+
+    languages: Annotated[list[str], Field(min_length=1)] = list(CODES)
+    sources: dict[DataSet, Source]
+    folder: str | None = None
+    limits: dict[Corpus, Positive] = {}
+    miniature: MiniatureData = MiniatureData()
+    language_names: Literal["paper", "plain"] = "paper"
+    gsm8kinstruct_language: Literal["paper", "fixed"] = "paper"
+    sft_data: Literal["paper", "gsm8k"] = "paper"
+
+    @field_validator("languages")
+    @classmethod
+    def _languages_are_known(cls, languages: list[str]) -> list[str]:
+        for code in languages:
+            if code not in CODES:
+                raise ValueError(f"unknown language code {code!r}; known codes: {', '.join(CODES)}")
+        if len(set(languages)) != len(languages):
+            raise ValueError("a language is named twice")
+        if "en" not in languages:
+            raise ValueError("'en' must be among the languages: every corpus and comparison is relative to English")
+        return [code for code in CODES if code in languages]
+
+
+# ------------------------------------------------------------------------------------------------- systems
+
+
+class System(Section):
+    """A row of the paper's tables: a lineage of corpora, or a published checkpoint (a hub id or a folder)."""
+
+    lineage: list[Corpus] | None = None
+    checkpoint: str | None = None
+    revision: str | None = None
+    template: Literal["alpaca", "mathoctopus", "metamath"] = "alpaca"
+    published: str | None = None
+    table: Literal["main", "ablation"] = "main"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> System:
+        if (self.lineage is None) == (self.checkpoint is None):
+            raise ValueError("give either a lineage (a list of corpora) or a checkpoint (a hub id or folder)")
+        if self.lineage is not None and len(set(self.lineage)) != len(self.lineage):
+            raise ValueError(f"the lineage {self.lineage} names a corpus twice")
+        return self
+
+
+# ------------------------------------------------------------------------------------------------- training
+
+
+class Arguments(Section):
+    """The part of `transformers.TrainingArguments` a profile may set, under the same names."""
+
+    num_train_epochs: Annotated[float, Field(gt=0)] | Positive = 3
+    max_steps: int = -1
+    per_device_train_batch_size: Positive = 2
+    gradient_accumulation_steps: Positive = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    lr_scheduler_type: Literal["cosine", "cosine_with_min_lr", "linear", "constant", "constant_with_warmup"] = "cosine"
+    lr_scheduler_kwargs: dict[str, float] | None = None
+    warmup_steps: Annotated[float, Field(ge=0)] | Annotated[int, Field(ge=0)] = 0.03
+    optim: Literal["adamw_torch", "adamw_torch_fused"] = "adamw_torch"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    bf16: bool = False
+    tf32: bool | None = None
+    gradient_checkpointing: bool = False
+    save_steps: Positive = 500
+    save_total_limit: Positive = 2
+    logging_steps: Positive = 10
+    report_to: str | list[str] = "none"
+
+
+class TrainingSection(Arguments):
+    """How every stage is trained; `stages` holds what differs in one of them."""
+
+    max_length: Positive = 512
+    loss: Literal["paper", "token"] = "paper"
+    packing: bool = True
+    method: Literal["full"] = "full"
+    deepspeed: str = "deepspeed/zero2.json"
+    stages: dict[Corpus, dict[str, Any]] = {}
+
+    @field_validator("stages")
+    @classmethod
+    def _stages_use_known_names(cls, stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for corpus, overrides in stages.items():
+            try:
+                Arguments(**overrides)
+            except ValidationError as error:
+                raise ValueError(describe(error, Arguments, f"{corpus}.")) from None
+        return stages
+
+    def arguments(self, corpus: str) -> dict[str, Any]:
+        """The training arguments of the stage on `corpus`, its own differences applied."""
+        common = self.model_dump(include=set(Arguments.model_fields))
+        return {**common, **self.stages.get(corpus, {})}
+
+
+# ------------------------------------------------------------------------------------------------- evaluation
+
+
+class Test(Section):
+    """How one benchmark is asked."""
+
+    max_new_tokens: Positive
+    limit: Positive | None = None
+
+
+class EvaluationSection(Section):
+    """What is generated and how it is scored."""
+
+    benchmarks: Annotated[dict[Benchmark, Test], Field(min_length=1)]
+    translation: Test | None = None
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    batch_tokens: Positive = 16384
+    scorer: Literal["paper", "fixed"] = "paper"
+
+
+# ------------------------------------------------------------------------------------------------- the whole
+
+
+class Profile(Section):
+    """Everything one reproduction needs."""
+
+    run: RunSection
+    model: ModelSection
+    data: DataSection
+    systems: Annotated[dict[str, System], Field(min_length=1)]
+    training: TrainingSection
+    evaluation: EvaluationSection
+
+    def lineages(self) -> list[list[str]]:
+        """Every lineage that must be trained, prefixes first, each once."""
+        found: list[list[str]] = []
+        for system in self.systems.values():
+            for length in range(1, len(system.lineage or []) + 1):
+                prefix = list(system.lineage[:length])
+                if prefix not in found:
+                    found.append(prefix)
+        return sorted(found, key=len)
+
+    def corpora(self) -> list[str]:
+        """Every corpus some lineage passes through, each once."""
+        return list(dict.fromkeys(corpus for lineage in self.lineages() for corpus in lineage))
+
+
+def validate(sections: dict[str, Any], origin: str = "profile") -> Profile:
+    """Check the sections of a profile.
+
+    Args:
+        sections: `run`, `model`, … as a notebook's parameters cell declares them.
+        origin: what to call the profile in an error (a file's path).
+
+    Raises:
+        ProfileError: one readable list of everything that is wrong.
+    """
+    if not isinstance(sections, dict):
+        raise ProfileError(f"{origin}: a profile is a YAML file of sections ({', '.join(SECTIONS)})")
+    name = (sections.get("run") or {}).get("profile") if isinstance(sections.get("run"), dict) else None
+    try:
+        return Profile.model_validate(sections)
+    except ValidationError as error:
+        raise ProfileError(f"profile {name or origin} is not valid:\n{describe(error, Profile)}") from None
+
+
+def load(profile: str | Path) -> Profile:
+    """Read and check a profile, by name (`mini`) or by path.
+
+    Raises:
+        ProfileError: when there is no such profile (the known ones are named) or it is not valid.
+    """
+    path = Path(profile)
+    if not path.suffix:
+        path = PARAMS_FOLDER / f"{profile}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem for p in PARAMS_FOLDER.glob("*.yaml") if not p.stem.endswith(".lock"))
+        raise ProfileError(f"no profile {profile!s}{nearest(str(profile), known)}; known: {', '.join(known)}")
+    try:
+        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path}: not a YAML file: {error}") from None
+    return validate(sections, str(path))
+
+
+def from_notebook(**sections: Any) -> Profile:
+    """The profile a notebook was given by papermill, or `mini` when it was opened by hand and nothing was injected.
+
+    Raises:
+        ProfileError: when only some sections were injected, or one of them is not valid.
+    """
+    given = {name: value for name, value in sections.items() if value is not None}
+    return validate(given) if given else load("mini")
+
+
+def dump(profile: Profile) -> str:
+    """The effective profile as YAML: every key, defaults included."""
+    return yaml.safe_dump(profile.model_dump(mode="json"), allow_unicode=True, sort_keys=False, width=120)
+
+
+# ------------------------------------------------------------------------------------------------- errors
+
+
+def nearest(word: str, known: typing.Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest known word, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _inner(annotation: Any) -> Any:
+    """An annotation without `Annotated[…]` and `… | None` around it."""
+    while not isinstance(annotation, type) and typing.get_origin(annotation) not in (dict, list):
+        choices = [a for a in typing.get_args(annotation) if a is not type(None)]
+        if not choices:
+            return annotation
+        annotation = choices[0]
+    return annotation
+
+
+def _allowed_keys(schema: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """The keys a section at `location` may have, following sections, dictionaries and lists of sections."""
+    current: Any = schema
+    for key in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            current = _inner(current.model_fields[key].annotation)
+        else:
+            current = _inner(typing.get_args(current)[-1])
+    return list(current.model_fields)
+
+
+def _nearest_literal(problem: typing.Mapping[str, Any]) -> str:
+    expected = problem.get("ctx", {}).get("expected", "").replace(" or ", ", ")
+    return nearest(str(problem["input"]), [word.strip("'") for word in expected.split(", ")])
+
+
+def describe(error: ValidationError, schema: type[BaseModel], prefix: str = "") -> str:
+    """A validation error for people: a line for each key, with what is allowed and the nearest known key."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        location = tuple(problem["loc"])
+        key = prefix + ".".join(str(part) for part in location if part != "[key]")
+        if problem["type"] == "extra_forbidden":
+            known = _allowed_keys(schema, location[:-1])
+            hint = nearest(str(location[-1]), known)
+            lines.append(f"  {key}: unknown key{hint}; allowed here: {', '.join(known)}")
+        elif problem["type"] == "missing":
+            lines.append(f"  {key}: is missing")
+        elif "[key]" in location:
+            allowed = problem.get("ctx", {}).get("expected", "")
+            lines.append(f"  {key}: unknown name{_nearest_literal(problem)}; allowed: {allowed}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            hint = _nearest_literal(problem) if problem["type"] == "literal_error" else ""
+            if problem["type"].startswith(("float", "int")) and isinstance(problem["input"], str):
+                hint = " (YAML reads 2e-5 as text: write 2.0e-5)"
+            lines.append(f"  {key}: {message}; got {problem['input']!r}{hint}")
+    return "\n".join(lines)

@@ -1,0 +1,45 @@
+"""Every template that reaches a model."""
+
+from __future__ import annotations
+
+from qalign_core.languages import language
+
+# Source: NJUNLP/QAlign finetune.py:18-30 (`prompt_no_input`), also used by its evaluation.
+ALPACA = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:"
+)
+
+# Source: NJUNLP/QAlign data/gsmtrans/gsmtrans.py:27, 90-130.
+TRANSLATION = "Translate the following sentences from {source} to {target}."
+
+
+def alpaca(instruction: str) -> str:
+    """Wrap an instruction in the Alpaca template without input; the response follows directly behind its last colon.
+
+    Source: NJUNLP/QAlign finetune.py:18-30.
+    """
+    return ALPACA.format_map({"instruction": instruction})
+
+
+def translation_instruction(question: str, source: str, target: str = "en", *, names: str = "paper") -> str:
+    """The stage-1 instruction: translate `question` from language `source` to language `target`.
+
+    Args:
+        question: the text to translate; stripped.
+        source: language code of the text, such as `"sw"`.
+        target: language code of the translation.
+        names: `"paper"` for ISO 639-3 reference names (Swahili is `Swahili (macrolanguage)`), `"plain"` for common
+            English names.
+
+    Raises:
+        ValueError: for an unknown language code or an unknown `names`.
+
+    Source: NJUNLP/QAlign data/gsmtrans/gsmtrans.py:27, 90-130.
+    """
+    if names not in ("paper", "plain"):
+        raise ValueError(f"names must be 'paper' or 'plain', not {names!r}")
+    attribute = "reference_name" if names == "paper" else "name"
+    head = TRANSLATION.format(source=getattr(language(source), attribute), target=getattr(language(target), attribute))
+    return f"{head} {question.strip()}"

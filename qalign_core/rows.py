@@ -1,0 +1,164 @@
+"""Rows of a data file, checked where they enter: text lines, JSON lines, a JSON array, TSV, Parquet.
+
+Every error names the file, the line and what to do; nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+class BadRow(ValueError):  # noqa: N818 - it names a row, the word a reader looks for
+    """A row or a file that cannot be used; the message says which, why and what to do."""
+
+
+def require(path: Path, remedy: str = "") -> Path:
+    """`path` if it is a file.
+
+    Raises:
+        FileNotFoundError: with the path and the remedy.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist" + (f"; {remedy}" if remedy else ""))
+    return path
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, line ends made `\\n` as Python's text mode does.
+
+    Raises:
+        FileNotFoundError, BadRow: for an absent file or another encoding, with the line where UTF-8 breaks.
+    """
+    data = require(path).read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise BadRow(
+            f"{path}: line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8, "
+            f"for example: iconv -f <its encoding> -t UTF-8"
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file without their ends; blank ones are kept, so that parallel files stay aligned."""
+    lines = read_text(path).split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    if not lines:
+        raise BadRow(f"{path}: the file is empty; fetch it again")
+    return lines
+
+
+def read_json_lines(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """One JSON object a line, each with text in every one of `fields`.
+
+    Raises:
+        FileNotFoundError, BadRow: for an absent file, broken JSON, a missing or non-text field, an id used twice.
+    """
+    found = []
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BadRow(
+                f"{path}: line {number}: not JSON ({error.msg}, column {error.colno}); "
+                f"the file needs one JSON object a line, so repair this line or fetch the file again"
+            ) from None
+        found.append(_checked(row, fields, f"{path}: line {number}"))
+    _check_ids(found, path, "line")
+    return found
+
+
+def read_json_array(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """A file that is one JSON array of objects, each with text in every one of `fields`; else as `read_json_lines`."""
+    try:
+        values = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise BadRow(
+            f"{path}: line {error.lineno}: not JSON ({error.msg}, column {error.colno}); "
+            f"the file needs to be one JSON array, so it may have been cut off: fetch it again"
+        ) from None
+    if not isinstance(values, list) or not values:
+        raise BadRow(f"{path}: expected a JSON array of rows, found {_kind(values)}; fetch the file again")
+    found = [_checked(row, fields, f"{path}: row {index}") for index, row in enumerate(values)]
+    _check_ids(found, path, "row")
+    return found
+
+
+def read_parquet(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a Parquet file with at least the text columns `fields`; in the order of its `id`s, if it has any."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(require(path))
+    except pyarrow.ArrowInvalid as error:
+        raise BadRow(f"{path}: not a Parquet file ({error}); fetch it again") from None
+    found = [_checked(row, fields, f"{path}: row {index}") for index, row in enumerate(table.to_pylist())]
+    _check_ids(found, path, "row")
+    return sorted(found, key=lambda row: row["id"]) if found and "id" in found[0] else found
+
+
+def read_tsv(path: Path) -> list[tuple[str, str]]:
+    """The two columns of a headerless TSV file, unquoted: what stands before and behind the line's last tab.
+
+    Raises:
+        FileNotFoundError, BadRow: for an absent file or a line without a tab.
+    """
+    found = []
+    for number, line in enumerate(read_lines(path), start=1):
+        left, tab, right = line.rpartition("\t")
+        if not tab:
+            raise BadRow(
+                f"{path}: line {number}: no tab; each line is question<TAB>answer, so repair this line "
+                f"(a question must not contain a line break)"
+            )
+        found.append((left, right))
+    return found
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a data file of any of these kinds; a JSON file is an array if it starts with `[`, else JSON lines."""
+    if path.suffix == ".parquet":
+        return len(read_parquet(path, ()))
+    if path.suffix == ".json":
+        with path.open("rb") as stream:
+            if stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"["):
+                return len(read_json_array(path, ()))
+    return len(read_lines(path))
+
+
+def _checked(row: Any, fields: Sequence[str], where: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise BadRow(f"{where}: expected a JSON object, found {_kind(row)}")
+    for field in fields:
+        if field not in row:
+            has = ", ".join(map(str, row)) or "none"
+            raise BadRow(f"{where}: field {field!r} is missing (its fields: {has}); add it or fetch the file again")
+        if not isinstance(row[field], str):
+            raise BadRow(f"{where}: field {field!r} is {_kind(row[field])}; it must be text, in double quotes")
+    return row
+
+
+def _check_ids(found: list[dict[str, Any]], path: Path, word: str) -> None:
+    """Refuse an `id` that two rows share; rows without one are known by their position."""
+    first: dict[str, int] = {}
+    for position, row in enumerate(found, start=1 if word == "line" else 0):
+        if "id" not in row:
+            continue
+        key = str(row["id"])
+        if key in first:
+            raise BadRow(
+                f"{path}: {word} {position}: id {key!r} was already used in {word} {first[key]}; give each row its own"
+            )
+        first[key] = position
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true/false", int: "a number", float: "a number"}
+    return "null" if value is None else names[type(value)]

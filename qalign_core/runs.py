@@ -1,0 +1,279 @@
+"""Where things are under `runs/<profile>/`, and the few file operations that make a run safe to kill at any instant."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import threading
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+LIFELINE = "QALIGN_LIFELINE"
+
+
+# ------------------------------------------------------------------------------------------------- files
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> Path:
+    """Write a whole file or nothing: to a neighbour, flushed to disk, then renamed over `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}.part")
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    try:
+        with neighbour.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        neighbour.replace(path)
+    finally:
+        neighbour.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write `value` as readable JSON, atomically."""
+    return write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: when it is not JSON, with the file and the line.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: line {error.lineno}: not JSON ({error.msg}); delete or repair the file") from None
+
+
+def write_json_lines(path: str | Path, rows: list[dict]) -> Path:
+    """Write one JSON object a line, atomically."""
+    return write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_json_lines(path: str | Path) -> list[dict]:
+    """Read one JSON object a line.
+
+    Raises:
+        ValueError: for a broken line, with the file and the line's number.
+    """
+    rows = []
+    with Path(path).open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}: line {number}: not JSON ({error.msg})") from None
+    return rows
+
+
+def sha256_file(path: str | Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_tree(folder: str | Path) -> dict[str, str]:
+    """sha256 of every file below `folder`, by its path relative to it, in sorted order."""
+    folder = Path(folder)
+    return {p.relative_to(folder).as_posix(): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def fingerprint(value: Any) -> str:
+    """sha256 of `value` as canonical JSON: the same content has the same fingerprint, whatever the order of keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------- the run folder
+
+
+class Run:
+    """The folder of one reproduction; every path of it is asked for here.
+
+    Args:
+        folder: `runs/<profile>`, or wherever `--run-dir` puts it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).absolute()
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def profile(self) -> Path:
+        return self.folder / "profile.yaml"
+
+    @property
+    def source(self) -> Path:
+        """Where a generated or downloaded data folder of this run is laid out."""
+        return self.folder / "data" / "source"
+
+    def corpus(self, name: str) -> Path:
+        return self.folder / "data" / "corpora" / f"{name}.jsonl"
+
+    def benchmark(self, name: str, language: str) -> Path:
+        return self.folder / "data" / "benchmarks" / name / f"{language}.jsonl"
+
+    def prompts(self, task: str, language: str, template: str = "alpaca") -> Path:
+        return self.folder / "data" / "prompts" / template / task / f"{language}.jsonl"
+
+    def stage(self, seed: int, lineage: list[str]) -> Path:
+        """The folder of the stage that ends `lineage`; its job, log, checkpoints and model are there."""
+        return self.folder.joinpath("models", f"seed-{seed}", "base", *lineage)
+
+    def model(self, seed: int, lineage: list[str]) -> Path:
+        return self.stage(seed, lineage) / "model"
+
+    def predictions(self, seed: int, lineage: list[str]) -> Path:
+        """The folder of what the model at the end of `lineage` answered."""
+        return self.folder.joinpath("predictions", f"seed-{seed}", "base", *lineage)
+
+    def checkpoint_predictions(self, system: str) -> Path:
+        """The folder of what a published checkpoint answered."""
+        safe = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in system)
+        return self.folder / "predictions" / "checkpoints" / safe
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def figures(self) -> Path:
+        return self.folder / "figures"
+
+    @property
+    def notebooks(self) -> Path:
+        return self.folder / "notebooks"
+
+    def relative(self, path: str | Path) -> str:
+        """`path` relative to the run folder if it lies inside, so that the folder can be moved; else absolute."""
+        path = Path(path).absolute()
+        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else str(path)
+
+
+def run_root(job_path: str | Path) -> Path:
+    """The run folder a job lies in: the nearest folder above it that holds `profile.yaml`, else the job's own."""
+    folder = Path(job_path).absolute().parent
+    for candidate in (folder, *folder.parents):
+        if (candidate / "profile.yaml").is_file():
+            return candidate
+    return folder
+
+
+def resolve(path: str, root: Path) -> str:
+    """A job's `path` for libraries: a folder relative to the run root, an absolute one, or a hub id unchanged."""
+    inside = root / path
+    return str(inside) if inside.exists() else path
+
+
+def is_done(job_path: str | Path) -> bool:
+    """Whether the job's `done.json` exists and bears the fingerprint of its `job.json`."""
+    job_path = Path(job_path)
+    done = job_path.with_name("done.json")
+    if not (job_path.is_file() and done.is_file()):
+        return False
+    return read_json(done).get("fingerprint") == read_json(job_path).get("fingerprint")
+
+
+# ------------------------------------------------------------------------------------------------- provenance
+
+PACKAGES = ("torch", "transformers", "deepspeed", "accelerate", "datasets", "tokenizers", "numpy", "qalign-core")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide results; a package that is not installed says so."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory (bytes) and accelerators of this machine."""
+    import psutil
+
+    found: dict[str, Any] = {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "accelerators": [],
+    }
+    import torch
+
+    if torch.cuda.is_available():
+        found["accelerators"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return found
+
+
+def git_commit() -> str | None:
+    """Commit of the package's checkout (with `+changes` if the tree differs from it), or None outside of one."""
+    folder = Path(__file__).resolve().parent
+    answers = []
+    for command in (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"]):
+        try:
+            answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if answer.returncode != 0:
+            return None
+        answers.append(answer.stdout.strip())
+    return answers[0] + ("+changes" if answers[1] else "")
+
+
+# ------------------------------------------------------------------------------------------------- lifeline
+
+
+def lifeline() -> str:
+    """This process as a lifeline for its subprocesses: `<pid>:<create time>`, unambiguous though pids are reused."""
+    import psutil
+
+    process = psutil.Process()
+    return f"{process.pid}:{process.create_time()}"
+
+
+def start_lifeline(interval: float = 1.0) -> threading.Thread | None:
+    """End this process within about `interval` seconds of the death of the process named in `QALIGN_LIFELINE`.
+
+    A killed notebook kernel cannot stop what it started; so each rank watches it. Without the variable nothing is
+    watched and None is returned.
+    """
+    value = os.environ.get(LIFELINE)
+    if not value:
+        return None
+    import psutil
+
+    pid, created = value.split(":")
+
+    def watch() -> None:
+        while True:
+            try:
+                process = psutil.Process(int(pid))
+                alive = abs(process.create_time() - float(created)) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+            except psutil.NoSuchProcess:
+                alive = False
+            if not alive:
+                os.write(2, f"the process that started this job (pid {pid}) is gone: stopping\n".encode())
+                os._exit(3)
+            time.sleep(interval)
+
+    thread = threading.Thread(target=watch, name="lifeline", daemon=True)
+    thread.start()
+    return thread
