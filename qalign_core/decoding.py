@@ -163,7 +163,7 @@ class GreedyDecoder:
 
     @torch.inference_mode()
     def decode(self, sequences: list[Sequence]) -> Iterator[list[Sequence]]:
-        """Decode all sequences, the longest first; yield them in small lists as they finish.
+        """Decode all sequences, the longest first; yield after every step those that ended in it (often none).
 
         Raises:
             torch.OutOfMemoryError: when a single sequence does not fit.
@@ -182,8 +182,7 @@ class GreedyDecoder:
                     raise
                 self._halve()
                 continue
-            if finished:
-                yield finished
+            yield finished
 
     # ------------------------------------------------------------------ who is in the batch
 
@@ -264,7 +263,9 @@ class GreedyDecoder:
         device = self.model.device
         tokens = [sequence.input_ids + sequence.output_ids for sequence in group]
         width = max(map(len, tokens))
-        input_ids = torch.tensor([[self.filler_token_id] * (width - len(t)) + t for t in tokens], device=device)  # (K, P)
+        input_ids = torch.tensor(
+            [[self.filler_token_id] * (width - len(t)) + t for t in tokens], device=device
+        )  # (K, P)
         lengths = torch.tensor([len(t) for t in tokens], device=device)  # (K,)
         columns = torch.arange(width, device=device)  # (P,)
         attention_mask = columns >= (width - lengths)[:, None]  # (K, P)

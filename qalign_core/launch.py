@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from qalign_core import runs
 from qalign_core.params import Profile
+from qalign_core.plan import Job
 from qalign_core.runs import Run
 
 MODULES = {"train": "qalign_core.train", "generate": "qalign_core.generate"}
@@ -26,7 +27,7 @@ GRACE_SECONDS = 6.0  # between asking a job to stop and killing it; an interrupt
 
 
 class JobError(RuntimeError):
-    """A job that did not end with exit code 0 and a matching `done.json`; the message ends with the log's last lines."""
+    """A job without exit code 0 and a matching `done.json`; the message ends with the last lines of its log."""
 
 
 # ------------------------------------------------------------------------------------------------- the command
@@ -71,12 +72,11 @@ def has_gpu() -> bool:
 # ------------------------------------------------------------------------------------------------- running
 
 
-def run_job(job: dict[str, Any], folder: str | Path, profile: Profile, run: Run, show: bool = True) -> Path:
+def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
     """Run a job unless it is done: the same call starts, resumes, or returns at once.
 
     Args:
-        job: the content of `job.json`, with its fingerprint.
-        folder: where the job writes.
+        job: of `plan.stage_job`, `plan.prediction_job` or `plan.translation_job`.
         profile: for devices and the launcher.
         run: the run folder, whose `current.json` says what is running.
         show: whether to draw a progress line in the notebook.
@@ -87,21 +87,19 @@ def run_job(job: dict[str, Any], folder: str | Path, profile: Profile, run: Run,
     Raises:
         JobError: when the job fails, is already being run, hangs, or was finished with other settings.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    job.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            job_path = folder / "job.json"
-            refuse_other_settings(job, folder, run)
-            if not (job_path.is_file() and runs.read_json(job_path) == job):
-                runs.write_json(job_path, job)
-            if not runs.is_done(job_path):
-                _supervise(job_path, MODULES[job["kind"]], profile, run, show)
+        with FileLock(job.folder / ".lock", timeout=0):
+            job_path = job.folder / "job.json"
+            refuse_other_settings(job.content, job.folder, run)
+            if not job.done:
+                runs.write_json(job_path, job.content)
+                _supervise(job_path, MODULES[job.content["kind"]], profile, run, show)
     except Timeout:
         raise JobError(
-            f"{folder}: another process is running this job. Wait for it, or stop it, and run the cell again."
+            f"{job.folder}: another process is running this job. Wait for it, or stop it, and run the cell again."
         ) from None
-    return folder
+    return job.folder
 
 
 def refuse_other_settings(job: dict[str, Any], folder: Path, run: Run) -> None:

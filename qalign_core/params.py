@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from qalign_core.languages import CODES
 
@@ -115,13 +115,33 @@ class MiniatureData(Section):
     sizes: dict[str, Positive] = {}
 
 
+def known_languages(languages: list[str]) -> list[str]:
+    """The codes in the order of the tables; unknown or repeated ones are refused."""
+    for code in languages:
+        if code not in CODES:
+            raise ValueError(f"unknown language code {code!r}; known codes: {', '.join(CODES)}")
+    if len(set(languages)) != len(languages):
+        raise ValueError("a language is named twice")
+    return [code for code in CODES if code in languages]
+
+
+Languages = Annotated[list[str], Field(min_length=1), AfterValidator(known_languages)]
+
+
+class CorpusChoice(Section):
+    """A part of a corpus: at most so many examples a language (the first ones), or only some languages."""
+
+    limit: Positive | None = None
+    languages: Languages | None = None
+
+
 class DataSection(Section):
     """Which data, from where, and the authors' quirks as named switches."""
 
-    languages: Annotated[list[str], Field(min_length=1)] = list(CODES)
+    languages: Languages = list(CODES)
     sources: dict[DataSet, Source]
     folder: str | None = None
-    limits: dict[Corpus, Positive] = {}
+    corpora: dict[Corpus, CorpusChoice] = {}
     miniature: MiniatureData = MiniatureData()
     language_names: Literal["paper", "plain"] = "paper"
     gsm8kinstruct_language: Literal["paper", "fixed"] = "paper"
@@ -129,15 +149,10 @@ class DataSection(Section):
 
     @field_validator("languages")
     @classmethod
-    def _languages_are_known(cls, languages: list[str]) -> list[str]:
-        for code in languages:
-            if code not in CODES:
-                raise ValueError(f"unknown language code {code!r}; known codes: {', '.join(CODES)}")
-        if len(set(languages)) != len(languages):
-            raise ValueError("a language is named twice")
+    def _english_is_among_them(cls, languages: list[str]) -> list[str]:
         if "en" not in languages:
             raise ValueError("'en' must be among the languages: every corpus and comparison is relative to English")
-        return [code for code in CODES if code in languages]
+        return languages
 
 
 # ------------------------------------------------------------------------------------------------- systems
@@ -198,7 +213,7 @@ class TrainingSection(Arguments):
     loss: Literal["paper", "token"] = "paper"
     packing: bool = True
     method: Literal["full"] = "full"
-    deepspeed: str = "deepspeed/zero2.json"
+    deepspeed: str = "deepspeed/zero3.json"
     stages: dict[Corpus, dict[str, Any]] = {}
 
     @field_validator("stages")

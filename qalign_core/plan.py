@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ HOW_ONLY = frozenset(
         "report_to",
     }
 )
+RUN_FOLDER = "QALIGN_RUN_DIR"  # environment: the run folder of notebooks that `reproduce` executes
 LARGE_FILE = 64 * 2**20  # bytes; a larger file of a model is identified by its size and both ends
 
 
@@ -32,9 +35,9 @@ def open_run(profile: Profile, folder: str | Path | None = None) -> Run:
 
     Args:
         profile: the checked profile.
-        folder: another place than `runs/<profile>` below the repository.
+        folder: another place than QALIGN_RUN_DIR, or `runs/<profile>` below the repository.
     """
-    run = Run(folder or PARAMS_FOLDER.parent / "runs" / profile.run.profile)
+    run = Run(folder or os.environ.get(RUN_FOLDER) or PARAMS_FOLDER.parent / "runs" / profile.run.profile)
     text = dump(profile)
     if not run.profile.is_file() or run.profile.read_text(encoding="utf-8") != text:
         runs.write_atomic(run.profile, text)
@@ -253,3 +256,30 @@ def _generation(
     decides = {k: content[k] for k in ("model_fingerprint", "dtype")}
     decides["tasks"] = [{k: v for k, v in task.items() if k != "path"} for task in tasks]
     return Job({"fingerprint": runs.fingerprint(decides), **content}, folder / group)
+
+
+# ------------------------------------------------------------------------------------------------- overview
+
+
+def overview(profile: Profile, run: Run) -> Iterator[tuple[str, bool, str]]:
+    """Every stage and every system's predictions, in order: its name, whether it is done, and if not, why."""
+    for seed in profile.run.seeds:
+        for lineage in profile.lineages():
+            yield _state(f"stage      seed {seed}: {' → '.join(lineage)}", stage_job, profile, run, seed, lineage)
+        for system in profile.systems:
+            yield _state(f"answers    seed {seed}: {system}", prediction_job, profile, run, system, seed)
+
+
+def _state(name: str, make: Callable[..., Job], *arguments: Any) -> tuple[str, bool, str]:
+    try:
+        job = make(*arguments)
+    except FileNotFoundError:
+        return name, False, "its data is prepared by notebook 01"
+    if job.done:
+        return name, True, ""
+    path = job.folder / "job.json"
+    if not path.is_file():
+        return name, False, "not begun"
+    if runs.read_json(path)["fingerprint"] == job.content["fingerprint"]:
+        return name, False, "begun: will be resumed"
+    return name, False, "was finished with other settings" if runs.is_done(path) else "was begun with other settings"

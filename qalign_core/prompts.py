@@ -14,6 +14,14 @@ ALPACA = (
 # Source: NJUNLP/QAlign data/gsmtrans/gsmtrans.py:27, 90-130.
 TRANSLATION = "Translate the following sentences from {source} to {target}."
 
+# MathOctopus's own template names the language it wants. Source: microsoft/MathOctopus
+# step1_supervised_finetuning/generate_and_eval.py (`prompt_no_input`).
+MATHOCTOPUS = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request in {language}. Please answer in {language}.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:"
+)
+
 
 def alpaca(instruction: str) -> str:
     """Wrap an instruction in the Alpaca template without input; the response follows directly behind its last colon.
@@ -43,3 +51,26 @@ def translation_instruction(question: str, source: str, target: str = "en", *, n
     attribute = "reference_name" if names == "paper" else "name"
     head = TRANSLATION.format(source=getattr(language(source), attribute), target=getattr(language(target), attribute))
     return f"{head} {question.strip()}"
+
+
+def build(template: str, question: str, code: str) -> str:
+    """The prompt that asks a model a benchmark's question.
+
+    Args:
+        template: `alpaca` (the paper's, for every system), or a published checkpoint's own: `mathoctopus`, `metamath`.
+        question: as it stands in the benchmark's file.
+        code: the question's language.
+
+    Raises:
+        ValueError: for an unknown template.
+
+    Source: NJUNLP/QAlign's evaluation for `alpaca`; MATHOCTOPUS above; MetaMath's own evaluation adds one sentence
+        behind the Alpaca template.
+    """
+    if template == "alpaca":
+        return alpaca(question)
+    if template == "mathoctopus":
+        return MATHOCTOPUS.format_map({"instruction": question, "language": language(code).name})
+    if template == "metamath":
+        return alpaca(question) + " Let's think step by step."
+    raise ValueError(f"unknown template {template!r}; known: alpaca, mathoctopus, metamath")

@@ -1,4 +1,4 @@
-"""From raw responses to scored answers: the last number of a response, accuracy, and consistency with English.
+"""From raw responses to scored answers: accuracy, averages, and consistency with English.
 
 Scoring reads text files only; it needs neither a model nor a GPU, and every prediction is scored in two ways:
 
@@ -8,147 +8,291 @@ Scoring reads text files only; it needs neither a model nor a GPU, and every pre
 
 from __future__ import annotations
 
-import json
-import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from qalign_core.identify import UNDETERMINED, response_language
-from qalign_core.languages import CODES, language
+from qalign_core.languages import CODES
+from qalign_core.last_number import extract_number, fixed_number, has_number, paper_number
+from qalign_core.predictions import read_predictions
+
+__all__ = [
+    "accuracy",
+    "agreement",
+    "averages",
+    "consistency",
+    "differences",
+    "extract_number",
+    "response_language",
+    "score",
+]
 
 MODES = ("paper", "fixed")
 TOLERANCE = 1e-3  # two numbers are the same answer when they differ by less
 ACCURACY_COLUMNS = ["system", "seed", "benchmark", "language", "scorer", "correct", "total", "accuracy"]
-PREDICTION_FIELDS = ("index", "question", "response", "finish_reason")
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The last number of a response
-
-_THIN = "\u00a0\u2009\u202f"  # no-break, thin and narrow no-break space
-# In reversed text: from the last digit back over everything that may belong to a number.
-_LAST_RUN = re.compile(r"\d[\d.,{}\\! " + _THIN + "]*")
-_COMMA_BETWEEN_DIGITS = re.compile(r"(\d),(\d)")
-_PAPER_NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_REFERENCE_AT_END = re.compile(r"(?<=[\d.!?%)。！？।])\s*(?:\[\d{1,3}\])+[\s.。]*$")
-_LATEX_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,)(?=\d{3})")
-# A minus sign that negates: not behind a digit, a Latin or Cyrillic letter or a closing bracket (there it subtracts).
-_NEGATIVE = re.compile(r"(?:^|[^\dA-Za-z\u00c0-\u024f\u0370-\u04ff)\]}%\s]|(?:^|[^\d\s])\s+)[-−－﹣–‐](?:\\?[$€£¥₹])?$")
-
-_LEAD = "(?![0০๐０])\\d{1,2}"  # the first digits of a grouped number; another digit may precede the separator
-_PLAIN = r"(?P<point_plain>\d+(?:\.\d+)?|(?<![\w.])\.\d+)"
-_DECIMAL_COMMA = r"(?P<comma_plain>(?<!\d,)\d+,\d+(?!,?\d))"
-_DECIMAL_COMMA_LANGUAGES = ("de", "fr", "ru", "es")
-_SPACE_LANGUAGES = ("fr", "ru", "es")  # an ordinary space groups thousands
+_KEY = ["benchmark", "language", "index"]
+_RUN = ["system", "seed"]
 
 
-def _grouped(separators: str, decimal: str = "") -> str:
-    """Regular expression of `12|345|678`: equal separators, groups of exactly three, at least one of them."""
-    lead = r"(?<!\d)(?![0০๐０])\d{1,3}"
-    alternatives = [rf"{lead}(?:[{s}]\d{{3}})+(?!\d|[{s}]\d)" for s in separators]
-    return f"(?:{'|'.join(alternatives)})" + (rf"(?:[{decimal}]\d+)?" if decimal else "")
+def _checked_gold(gold: pd.DataFrame) -> pd.DataFrame:
+    """Gold rows with the answers parsed in both ways (gold answers are written with English marks)."""
+    text = gold["gold"].where(gold["gold"].notna(), "").astype(str)
+    bad = gold[~text.str.contains(r"\d")]
+    if len(bad):
+        row = bad.iloc[0]
+        where = row.get("file", f"benchmark {row['benchmark']}, language {row['language']}")
+        raise ValueError(
+            f"{where}: row {row['index']} has no number as its gold answer ({row['gold']!r}); {len(bad)} such rows"
+        )
+    repeated = gold[gold.duplicated(_KEY)]
+    if len(repeated):
+        raise ValueError(f"gold answers: {dict(repeated.iloc[0][_KEY])} occurs more than once")
+    return gold[[*_KEY, "question"]].assign(
+        gold=[paper_number(answer) for answer in text], gold_fixed=[fixed_number(answer, "en") for answer in text]
+    )
 
 
-def _number_pattern(code: str | None) -> re.Pattern[str]:
-    """All ways to write a number under the conventions of a language; `None` is an unknown language."""
-    thin = _THIN
-    if code in _DECIMAL_COMMA_LANGUAGES:
-        separators = "." + thin + (" " if code in _SPACE_LANGUAGES else "")
-        parts = [
-            f"(?P<comma_grouped>{_grouped(separators, ',')})",
-            f"(?P<point_grouped>{_grouped(',', '.')})",
-            _DECIMAL_COMMA,
-            _PLAIN,
-        ]
-    elif code is None:
-        parts = [
-            f"(?P<comma_grouped>{_grouped(thin + ' ', ',')}|(?<!\\d)\\d{{1,3}}(?:\\.\\d{{3}})+,\\d+|"
-            f"(?<!\\d)\\d{{1,3}}(?:\\.\\d{{3}}){{2,}}(?!\\d))",
-            f"(?P<point_grouped>{_grouped(',' + thin + ' ', '.')})",
-            _DECIMAL_COMMA,
-            _PLAIN,
-        ]
-    else:
-        parts = [f"(?P<point_grouped>{_grouped(',' + thin, '.')})", _PLAIN]
-        if code == "bn":  # lakh and crore: 1,00,000
-            parts.insert(0, r"(?P<point_indian>(?<!\d)\d{1,2}(?:,\d{2})+,\d{3}(?!\d)(?:\.\d+)?)")
-    return re.compile("|".join(parts))
+def _some(index: pd.Index) -> str:
+    """`3 (index 4, 5, 9)`, cut after five."""
+    listed = ", ".join(map(str, index[:5])) + (", ..." if len(index) > 5 else "")
+    return f"{len(index)} (index {listed})" if len(index) else "none"
 
 
-_FIXED_NUMBER = {code: _number_pattern(code) for code in (None, *CODES)}
-_NOT_A_DIGIT_OR_POINT = re.compile(r"[^\d.]")
-_NOT_A_DIGIT_OR_COMMA = re.compile(r"[^\d,]")
+def _check_pairing(predictions: pd.DataFrame, gold: pd.DataFrame) -> None:
+    """Every gold question has exactly one prediction and the other way round, and the question texts are equal."""
+    golds = {key: rows for key, rows in gold.groupby(["benchmark", "language"], sort=False)}
+    found = predictions.groupby([*_RUN, "benchmark", "language"], sort=False, dropna=False)
+    seen: dict[tuple, set[str]] = {}
+    for (system, seed, benchmark, code), rows in found:
+        seen.setdefault((system, seed, benchmark), set()).add(code)
+        where = rows["file"].iloc[0] if "file" in rows else f"{system} (seed {seed}), {benchmark}, {code}"
+        if (benchmark, code) not in golds:
+            raise ValueError(f"{where}: there are no gold answers for {benchmark}, {code}")
+        expected = golds[benchmark, code].set_index("index")["question"]
+        index = pd.Index(rows["index"])
+        if index.has_duplicates:
+            raise ValueError(f"{where}: index {index[index.duplicated()][0]} occurs more than once")
+        missing, extra = expected.index.difference(index), index.difference(expected.index)
+        if len(missing) or len(extra):
+            raise ValueError(
+                f"{where}: the benchmark has {len(expected)} questions; predictions missing: {_some(missing)}, "
+                f"too many: {_some(extra)}. Generate what is missing, or score against the benchmark they were made for"
+            )
+        question = rows.set_index("index")["question"].dropna() if "question" in rows else pd.Series(dtype=object)
+        other = question[question != expected.loc[question.index]]
+        if len(other):
+            first = other.index[0]
+            raise ValueError(
+                f"{where}: the question of row {first} is not the benchmark's ({len(other)} differ): these predictions "
+                f"are of another run. Prediction: {str(other[first])[:80]!r}; benchmark: {str(expected[first])[:80]!r}"
+            )
+    for (system, seed, benchmark), codes in seen.items():
+        absent = [code for name, code in golds if name == benchmark and code not in codes]
+        if absent:
+            raise ValueError(f"{system} (seed {seed}), {benchmark}: no predictions for {', '.join(absent)}")
 
 
-def _last_run(text: str) -> tuple[int, int] | None:
-    """Start and end of the last stretch of digits and separators: whatever the last number is, it lies inside."""
-    match = _LAST_RUN.search(text[::-1])
-    return (len(text) - match.end(), len(text) - match.start()) if match else None
-
-
-def _paper_number(text: str) -> float:
-    run = _last_run(text)
-    if run is None:
-        return 0.0
-    joined = _COMMA_BETWEEN_DIGITS.sub(r"\1\2", text[run[0] : run[1]])
-    return float(_PAPER_NUMBER.findall(joined)[-1])
-
-
-def _fixed_number(text: str, code: str | None) -> float:
-    if text.rstrip(" \n.。").endswith("]"):
-        text = _REFERENCE_AT_END.sub("", text)
-    if "\\" in text or "{," in text:
-        text = _LATEX_THOUSANDS.sub(",", text)
-    run = _last_run(text)
-    if run is None:
-        return 0.0
-    for match in _FIXED_NUMBER[code].finditer(text, *run):  # noqa: B007 - the last match is wanted
-        pass
-    if match.lastgroup.startswith("comma"):
-        value = float(_NOT_A_DIGIT_OR_COMMA.sub("", match[0]).replace(",", "."))
-    else:
-        value = float(_NOT_A_DIGIT_OR_POINT.sub("", match[0]))
-    start = match.start()
-    return -value if _NEGATIVE.search(text[max(0, start - 8) : start]) else value
-
-
-def extract_number(text: str, mode: str = "paper", language: str | None = None) -> float:
-    """The last number of a response; 0.0 where it has none.
-
-    `paper`: every comma between two digits is deleted (one pass from the left), then the last `digits[.digits]` is the
-    number. Signs do not count, Unicode digits do. So `3,5` is 35, `1 234` is 234, `-5` is 5, `18. [1]` is 1, `1,2,3` is 3.
-
-    `fixed`: the last number as it is meant.
-
-    * A minus sign in front of a number (or of its currency sign) counts, unless it subtracts: `-5` and `= -$5` are -5,
-      `10-5`, `10 - 5` and `x-5` end in 5.
-    * In German, French, Russian and Spanish a comma is the decimal mark and a point in front of exactly three digits
-      groups thousands. A comma in front of exactly three digits groups as well (`80,000`): in the real German and French
-      question pairs all 27 of 27 such commas do, none is decimal. In other languages a comma groups (in Bengali also as
-      `1,00,000`) and a point is decimal; commas that do neither separate a list.
-    * No-break and thin spaces group thousands everywhere; an ordinary space in French, Russian and Spanish.
-      LaTeX's `1{,}234`, `1,\\!234` and `1\\,234` are 1234. `.5` is 0.5.
-    * References at the end do not count: `18. [1]` is 18; `The answer is [18]` stays 18.
-    * Without a language, what is unambiguous is read in either way (`3,5` is 3.5, `1.234.567` and `1 234` are whole
-      numbers); `1.234` keeps its point.
-
-    Fractions, powers, number words and units such as 万 are not evaluated in either mode.
+def score(
+    predictions: pd.DataFrame | str | Path, gold: pd.DataFrame, *, system: str | None = None, seed: int | None = None
+) -> pd.DataFrame:
+    """Score every prediction in both ways.
 
     Args:
-        text: a response or a gold answer.
-        mode: `"paper"` or `"fixed"`.
-        language: code of the language the text is written in; only `fixed` looks at it.
+        predictions: rows of `predictions.read_predictions` (columns `benchmark, language, index, response`, optionally
+            `question, finish_reason, file, system, seed`), or the folder to read.
+        gold: rows of `predictions.read_benchmark` (`benchmark, language, index, question, gold`).
+        system: name of the row in the tables; needed unless a column says it.
+        seed: seed of the run; needed unless a column says it.
+
+    Returns:
+        One row a question: `system, seed, benchmark, language, index, gold, gold_fixed, answer_paper, answer_fixed,
+        correct_paper, correct_fixed, has_number, empty, finish_reason, response_language`. The numbers of a response
+        are read by the conventions of the language it is written in, which is not always the question's.
 
     Raises:
-        ValueError: for an unknown mode or language.
-
-    Source: `paper` is microsoft/MathOctopus's evaluation as used by NJUNLP/QAlign at a65ee63.
+        ValueError: for a missing gold, a missing or extra index, or a question that is not the benchmark's, naming file
+            and row.
     """
-    if mode == "paper":
-        return _paper_number(text)
-    if mode != "fixed":
-        raise ValueError(f"mode must be 'paper' or 'fixed', not {mode!r}")
-    if language not in _FIXED_NUMBER:
-        raise ValueError(f"unknown language code {language!r}; known codes: {', '.join(CODES)}, or None")
-    return _fixed_number(text, language)
+    rows = read_predictions(predictions) if isinstance(predictions, str | Path) else predictions
+    rows = rows.assign(**{k: v for k, v in {"system": system, "seed": seed}.items() if v is not None})
+    absent = [name for name in (*_RUN, *_KEY, "response") if name not in rows]
+    if absent:
+        raise ValueError(f"predictions: no column {', '.join(absent)}; `system` and `seed` may be given as arguments")
+    answers = _checked_gold(gold)
+    _check_pairing(rows, gold)
+    rows = rows.drop(columns=[name for name in ("question", "gold", "gold_fixed") if name in rows])
+    rows = rows.merge(answers, on=_KEY, how="left", sort=False, validate="many_to_one")
+    responses, asked = rows["response"].tolist(), rows["language"].tolist()
+    written = [response_language(text, code) for text, code in zip(responses, asked, strict=True)]
+    read_as = [code if found == UNDETERMINED else found for found, code in zip(written, asked, strict=True)]
+    rows["answer_paper"] = [paper_number(text) for text in responses]
+    rows["answer_fixed"] = [fixed_number(text, code) for text, code in zip(responses, read_as, strict=True)]
+    with np.errstate(invalid="ignore"):  # a number of more than 308 digits is infinite
+        rows["correct_paper"] = (rows["answer_paper"] - rows["gold"]).abs() < TOLERANCE
+        rows["correct_fixed"] = (rows["answer_fixed"] - rows["gold_fixed"]).abs() < TOLERANCE
+    rows["has_number"] = [has_number(text) for text in responses]
+    rows["empty"] = [not text.strip() for text in responses]
+    rows["response_language"] = written
+    if "finish_reason" not in rows:
+        rows["finish_reason"] = None
+    columns = ["gold", "gold_fixed", *(f"{what}_{mode}" for what in ("answer", "correct") for mode in MODES)]
+    return rows[[*_RUN, *_KEY, *columns, "has_number", "empty", "finish_reason", "response_language"]]
+
+
+def accuracy(answers: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy (percent) of every system, seed, benchmark and language by both scorers, in the order of `answers`.
+
+    Returns:
+        Exactly the columns `system, seed, benchmark, language, scorer, correct, total, accuracy`.
+    """
+    grouped = answers.groupby([*_RUN, "benchmark", "language"], sort=False)
+    parts = []
+    for mode in MODES:
+        part = grouped[f"correct_{mode}"].agg(correct="sum", total="size").reset_index()
+        parts.append(part.assign(scorer=mode, order=range(len(part))))
+    table = pd.concat(parts).sort_values("order", kind="stable", ignore_index=True)
+    table["accuracy"] = 100.0 * table["correct"] / table["total"]
+    return table[ACCURACY_COLUMNS]
+
+
+def averages(table: pd.DataFrame, languages: Sequence[str] = CODES) -> pd.DataFrame:
+    """Unweighted means over languages of `accuracy(...)`.
+
+    Args:
+        table: rows of `accuracy`.
+        languages: the languages of the run; each must be there, so that no mean is taken over fewer without notice.
+
+    Returns:
+        `system, seed, benchmark, scorer, average, non_english, english, gap`: the mean over all languages, over all but
+        English, English alone (percent), and English minus the mean of the others (points).
+
+    Raises:
+        ValueError: naming the system and the languages it lacks.
+    """
+    keys = [*_RUN, "benchmark", "scorer"]
+    wide = table.set_index([*keys, "language"])["accuracy"].unstack("language")
+    wide = wide.reindex(columns=list(languages))
+    lacking = wide[wide.isna().any(axis=1)]
+    if len(lacking):
+        missing = lacking.columns[lacking.iloc[0].isna()]
+        raise ValueError(f"{dict(zip(keys, lacking.index[0], strict=True))}: no accuracy for {', '.join(missing)}")
+    others = [code for code in languages if code != "en"]
+    result = pd.DataFrame({"average": wide.mean(axis=1), "non_english": wide[others].mean(axis=1)})
+    result["english"] = wide["en"]
+    result["gap"] = result["english"] - result["non_english"]
+    order = table.drop_duplicates(keys).set_index(keys).index
+    return result.loc[order].reset_index()
+
+
+def differences(answers: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose answer or correctness depends on the scorer."""
+    same = (answers["answer_paper"] - answers["answer_fixed"]).abs() < TOLERANCE
+    return answers[~same | (answers["correct_paper"] != answers["correct_fixed"])].reset_index(drop=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Consistency with English (Figure 3)
+
+
+def _pairs_within_tolerance(left: np.ndarray, right: np.ndarray) -> int:
+    """How many of all (left, right) pairs are the same number."""
+    ordered = np.sort(right)
+    above = np.searchsorted(ordered, left + TOLERANCE, side="left")
+    return int((above - np.searchsorted(ordered, left - TOLERANCE, side="right")).sum())
+
+
+def _share(count: float, total: float) -> float:
+    return 100.0 * count / total if total else float("nan")
+
+
+def _agrees(own: pd.DataFrame, english: pd.DataFrame, scorer: str) -> np.ndarray:
+    """(Q,) whether the answers are the same number; a response without a number never agrees."""
+    ours, theirs = own[f"answer_{scorer}"].to_numpy(), english[f"answer_{scorer}"].to_numpy()
+    with np.errstate(invalid="ignore"):
+        same = np.abs(ours - theirs) < TOLERANCE
+    return same & own["has_number"].to_numpy() & english["has_number"].to_numpy()
+
+
+def _consistency_row(own: pd.DataFrame, english: pd.DataFrame, scorer: str) -> dict[str, float]:
+    """One row of `consistency`: `own` and `english` hold the same questions in the same order."""
+    ours, theirs = own[f"answer_{scorer}"].to_numpy(), english[f"answer_{scorer}"].to_numpy()
+    readable, english_readable = own["has_number"].to_numpy(), english["has_number"].to_numpy()
+    right, english_right = own[f"correct_{scorer}"].to_numpy(), english[f"correct_{scorer}"].to_numpy()
+    agree = _agrees(own, english, scorer)
+    n, both_wrong = len(own), ~right & ~english_right
+    wrong, english_wrong = ours[~right & readable], theirs[~english_right & english_readable]
+    any_pair = _pairs_within_tolerance(ours[readable], theirs[english_readable])
+    return {
+        "agree": int(agree.sum()),
+        "total": n,
+        "consistency": _share(agree.sum(), n),
+        "chance": _share(any_pair, n * n),
+        "both_right": _share((right & english_right).sum(), n),
+        "both_right_chance": _share(right.sum() * english_right.sum(), n * n),
+        "right_given_english_right": _share((right & english_right).sum(), english_right.sum()),
+        "right_given_english_right_chance": _share(right.sum(), n) if english_right.any() else float("nan"),
+        "both_wrong": int(both_wrong.sum()),
+        "same_given_both_wrong": _share((agree & both_wrong).sum(), both_wrong.sum()),
+        "same_given_both_wrong_chance": _share(
+            _pairs_within_tolerance(wrong, english_wrong), (~right).sum() * (~english_right).sum()
+        ),
+        "without_number": int((~readable).sum()),
+        "english_without_number": int((~english_readable).sum()),
+    }
+
+
+def _beside_english(answers: pd.DataFrame, scorer: str) -> Iterator[tuple[dict, pd.DataFrame, pd.DataFrame]]:
+    """Key, answers and the English answers to the same questions, for every run and language other than English."""
+    if scorer not in MODES:
+        raise ValueError(f"scorer must be one of {', '.join(MODES)}, not {scorer!r}")
+    for (system, seed, benchmark), rows in answers.groupby([*_RUN, "benchmark"], sort=False):
+        by_language = {code: part.sort_values("index") for code, part in rows.groupby("language", sort=False)}
+        if "en" not in by_language:
+            raise ValueError(f"{system} (seed {seed}), {benchmark}: no English answers to compare with")
+        english = by_language.pop("en")
+        for code, own in by_language.items():
+            if not np.array_equal(own["index"], english["index"]):
+                raise ValueError(f"{system} (seed {seed}), {benchmark}: {code} and English answer different questions")
+            yield {"system": system, "seed": seed, "benchmark": benchmark, "language": code}, own, english
+
+
+def agreement(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
+    """`system, seed, benchmark, language, index, agrees`: whether an answer equals the English one."""
+    parts = [
+        pd.DataFrame({**key, "index": own["index"].to_numpy(), "agrees": _agrees(own, english, scorer)})
+        for key, own, english in _beside_english(answers, scorer)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def consistency(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
+    """Share of questions whose predicted answer equals the predicted answer to the same question in English.
+
+    Two answers are equal when they differ by less than 1e-3; a response without a number never agrees. `consistency`,
+    the splits and their chance floors are in percent. A floor is the expectation over all permutations of the questions
+    of one side, in closed form: what is left of the agreement when answers keep their distribution but lose their
+    question. Splits whose condition never occurs are not a number.
+
+    Args:
+        answers: rows of `score`.
+        scorer: `"paper"` or `"fixed"`.
+
+    Returns:
+        One row a system, seed, benchmark and language other than English: `agree, total, consistency, chance,
+        both_right, both_right_chance, right_given_english_right, right_given_english_right_chance, both_wrong,
+        same_given_both_wrong, same_given_both_wrong_chance, without_number, english_without_number`.
+
+    Raises:
+        ValueError: for an unknown scorer, or where the English answers to the same questions are missing.
+
+    Source: our reading of the paper's Figure 3; the authors released no code for it.
+    """
+    return pd.DataFrame(
+        [
+            key | {"scorer": scorer} | _consistency_row(own, english, scorer)
+            for key, own, english in _beside_english(answers, scorer)
+        ]
+    )

@@ -1,0 +1,63 @@
+# The commands of this project; `make help` lists them. Every one of them makes .venv first if it is not there.
+PROFILE ?= mini
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+RUN     := runs/$(PROFILE)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+.DEFAULT_GOAL := help
+.PHONY: help reproduce dry-run lab figures test test-slow check format clean setup
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo; echo "  PROFILE=smoke|mini|llama2-7b|llama2-13b|checkpoints chooses what is run (default: mini)."
+	@echo "  ONLY=\"04 05\" runs only these notebooks, FROM=03 this one and those after it."
+
+setup: $(VENV)/.ready  ## make .venv with the exact versions of requirements.txt
+
+$(VENV)/.ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "making $(VENV) (a few minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+reproduce: $(VENV)/.ready  ## run the whole paper: make reproduce [PROFILE=llama2-7b] [ONLY="04 05"] [FROM=03]
+	@$(BIN)/python -m qalign_core.reproduce $(PROFILE) $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
+
+dry-run: $(VENV)/.ready  ## say what is done and what is to do, run nothing
+	@$(BIN)/python -m qalign_core.reproduce $(PROFILE) --dry-run $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
+
+lab: $(VENV)/.ready  ## open the notebooks in JupyterLab, on this machine only
+	@$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+
+figures: $(VENV)/.ready  ## draw the tables and figures of a run again from its saved results
+	@$(BIN)/python -m qalign_core.report $(RUN)/results $(RUN)/figures
+
+test: $(VENV)/.ready-dev  ## run the tests
+	@$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.ready-dev  ## run the tests that take minutes, too
+	@$(BIN)/python -m pytest -m "slow or not slow"
+
+check: $(VENV)/.ready-dev  ## lint, formatting, types, notebooks without outputs, consistent pins; changes nothing
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m mypy qalign_core
+	@$(BIN)/nbstripout --verify notebooks/*.ipynb
+	@$(BIN)/python -m pip check
+
+format: $(VENV)/.ready-dev  ## format code and notebooks, take the outputs out of notebooks
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+	@$(BIN)/nbstripout notebooks/*.ipynb
+
+clean:  ## delete .venv and caches; runs/ stays (delete runs/PROFILE yourself to begin again)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

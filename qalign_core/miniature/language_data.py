@@ -1,0 +1,244 @@
+"""One language of the miniature: its YAML file, and how a template of that file becomes a sentence.
+
+A template is a sentence with placeholders in braces. Numbers are called `x` (the sentence's first number), `y` (its
+second) and `eq` (an equation, which agrees with its result); people are called `N` and `M`:
+
+    {N}  {N gen}           a person's name, in the form that the language's `names` call `gen`
+    {x}                    a bare number
+    {x item}  {x dollar}   a number with its noun (`item` is whatever the problem is about); `{x item acc}` in a case
+    {x item noun}          only the noun, in the form the number asks for; `{x item count}` only number and counter
+    {many item}            "how many apples"; `{many item count}` only the counter ("何個")
+    {pl item}  {sg item}   the noun by itself; `{pl item gen}` in a case
+    {one item}             "one apple", in words
+    {agree N his}          the word of the language's table `agreement: his` that N's gender asks for;
+    {agree item each}      the same by the class of a noun
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib import resources
+
+import yaml
+from babel import Locale
+
+from qalign_core.languages import language
+
+NATIVE_DIGITS = {"bn": str.maketrans("0123456789", "০১২৩৪৫৬৭৮৯"), "th": str.maketrans("0123456789", "๐๑๒๓๔๕๖๗๘๙")}
+_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+_CASED = {"Latin", "Cyrillic"}
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What the placeholders of one sentence stand for.
+
+    Attributes:
+        people: (N, M), names as in the English file.
+        genders: ("m" or "f" of N, of M).
+        item: the noun the problem is about, as in the English file.
+        x, y: the sentence's numbers, 0 where it has none.
+        equation: text of an equation such as `"17+5=22"`.
+        result: its result.
+        spelled: write numbers up to ten as words.
+    """
+
+    people: tuple[str, str] = ("", "")
+    genders: tuple[str, str] = ("m", "m")
+    item: str = ""
+    x: int = 0
+    y: int = 0
+    equation: str = ""
+    result: int = 0
+    spelled: bool = False
+
+
+Part = Callable[[Slots], str]
+
+
+class LanguageData:
+    """The words, patterns and sentences of one language, read from `languages/<code>.yaml`.
+
+    Raises:
+        ValueError: for a template that names an unknown person, number, noun or word (with file and template).
+    """
+
+    def __init__(self, code: str) -> None:
+        source = resources.files(__package__).joinpath(f"languages/{code}.yaml").read_text(encoding="utf-8")
+        data = yaml.safe_load(source)
+        self.code = code
+        self.separator: str = data["separator"]
+        self.names: dict[str, dict[str, str]] = data["names"]
+        self.nouns: dict[str, dict[str, str]] = data["nouns"]
+        self.sentences: dict[str, list[str]] = data["sentences"]
+        self.solutions: dict[str, str] = data["solutions"]
+        self.generic: dict = data.get("generic", {})
+        self._patterns: dict = data["patterns"]
+        self._numerals: dict = data["numerals"]
+        self._agreement: dict[str, dict[str, str]] = data["agreement"]
+        self._rewrite = [(re.compile(pattern), replacement) for pattern, replacement in data.get("rewrite", [])]
+        self._cased = language(code).script in _CASED
+        self._plural = cache(Locale.parse(code).plural_form)
+        self._quantity = lru_cache(maxsize=100_000)(self._quantity_uncached)
+        self._compiled: dict[str, list[Part]] = {}
+
+    # ---------------------------------------------------------------- words
+
+    def name(self, person: str, form: str = "nom") -> str:
+        """A person's name in this language, in the form `form` where the language has one."""
+        forms = self.names.get(person)
+        if forms is None:
+            return person
+        return forms.get(form, forms["nom"])
+
+    def noun(self, noun: str, number: int, case: str = "") -> str:
+        """The form of a noun that `number` asks for, by CLDR's plural rules and the case."""
+        forms = self.nouns[noun]
+        category = self._plural(number)
+        if category not in forms:
+            category = "other"
+        return forms.get(f"{category} {case}", forms[category])
+
+    def plural(self, noun: str, case: str = "") -> str:
+        """The plural of a noun by itself ("apples")."""
+        forms = self.nouns[noun]
+        return forms.get(f"plural {case}", forms.get("plural", forms["other"]))
+
+    def singular(self, noun: str, case: str = "") -> str:
+        """The singular of a noun by itself ("apple")."""
+        forms = self.nouns[noun]
+        return forms.get(f"one {case}", forms.get("one", forms["other"]))
+
+    def agree(self, kind: str, word: str, case: str = "") -> str:
+        """The word of table `agreement: <word>` for a gender or noun class."""
+        table = self._agreement[word]
+        return table.get(f"{kind} {case}", table.get(kind, table.get("default", "")))
+
+    def numeral(self, number: int, kind: str, case: str = "") -> str:
+        """A number up to ten as a word, agreeing with a noun's class and case."""
+        word = self._numerals[number]
+        if isinstance(word, str):
+            return word
+        return word.get(f"{kind} {case}", word.get(kind, word.get("default", "")))
+
+    def _pattern(self, name: str, kind: str) -> str:
+        pattern = self._patterns[name]
+        return pattern if isinstance(pattern, str) else pattern.get(kind, pattern["default"])
+
+    def _fill(self, pattern: str, noun: str, number: int, shown: str, case: str) -> str:
+        forms = self.nouns[noun]
+        kind = forms.get("class", "default")
+
+        def field(match: re.Match) -> str:
+            key = match[1]
+            if key == "number":
+                return shown
+            if key == "noun":
+                return self.noun(noun, number, case)
+            if key == "plural":
+                return self.plural(noun, case)
+            if key == "singular":
+                return self.singular(noun, case)
+            if key == "classifier":
+                return forms.get("classifier", "")
+            return self.agree(kind, key, case)
+
+        return _PLACEHOLDER.sub(field, pattern)
+
+    def _quantity_uncached(self, noun: str, number: int, shown: str, case: str, spelled: bool) -> str:
+        kind = self.nouns[noun].get("class", "default")
+        if case == "noun":
+            return self.noun(noun, number)
+        pattern = "count" if case == "count" else "quantity"
+        if spelled and number in self._numerals:
+            shown = self.numeral(number, kind, case)
+            pattern = f"{pattern} in words" if f"{pattern} in words" in self._patterns else pattern
+        return self._fill(self._pattern(pattern, kind), noun, number, shown, case)
+
+    # ---------------------------------------------------------------- templates
+
+    def render(self, template: str, slots: Slots) -> str:
+        """One sentence: the template with its placeholders filled, elisions made and the first letter raised."""
+        parts = self._compiled.get(template)
+        if parts is None:
+            parts = self._compiled[template] = self._compile(template)
+        text = "".join(part if isinstance(part, str) else part(slots) for part in parts)
+        for pattern, replacement in self._rewrite:
+            text = pattern.sub(replacement, text)
+        return self._raise_first_letter(text) if self._cased else text
+
+    @staticmethod
+    def _raise_first_letter(text: str) -> str:
+        for position, character in enumerate(text):
+            if character.isalnum():
+                return text if character.isdigit() else text[:position] + character.upper() + text[position + 1 :]
+        return text
+
+    def _compile(self, template: str) -> list:
+        parts: list = []
+        for index, piece in enumerate(_PLACEHOLDER.split(template)):
+            if index % 2 == 0:
+                if piece:
+                    parts.append(piece)
+                continue
+            try:
+                parts.append(self._placeholder(piece.split()))
+            except (KeyError, ValueError, IndexError) as error:
+                raise ValueError(f"languages/{self.code}.yaml: {{{piece}}} in {template!r} is unknown: {error}") from error
+        return parts
+
+    def _placeholder(self, words: list[str]) -> Part:
+        head, noun, case = words[0], words[1] if len(words) > 1 else "", words[2] if len(words) > 2 else ""
+        if head in ("N", "M"):
+            who, form = "NM".index(head), noun or "nom"
+            return lambda slots: self.name(slots.people[who], form)
+        if head == "agree":
+            return self._agreement_part(noun, case, words[3] if len(words) > 3 else "")
+        if head in ("x", "y", "eq") and not noun:
+            return {"x": lambda s: str(s.x), "y": lambda s: str(s.y), "eq": lambda s: s.equation}[head]
+        if noun != "item" and noun not in self.nouns:
+            raise ValueError(f"no noun {noun!r}")
+        pick = (lambda slots: slots.item) if noun == "item" else (lambda slots: noun)
+        if head == "x":
+            return lambda slots: self._quantity(pick(slots), slots.x, str(slots.x), case, slots.spelled)
+        if head == "y":
+            return lambda slots: self._quantity(pick(slots), slots.y, str(slots.y), case, slots.spelled)
+        if head == "eq":
+            return lambda slots: self._quantity(pick(slots), slots.result, slots.equation, case, False)
+        if head == "one":
+            return lambda slots: self._quantity(pick(slots), 1, "1", case, True)
+        if head == "many":
+            name = "how_many count" if case == "count" else "how_many"
+            return lambda slots: self._how_many(pick(slots), name, case)
+        if head == "pl":
+            return lambda slots: self.plural(pick(slots), case)
+        if head == "sg":
+            return lambda slots: self.singular(pick(slots), case)
+        raise ValueError(f"no placeholder {head!r}")
+
+    def _how_many(self, noun: str, name: str, case: str) -> str:
+        pattern = self._pattern(name, self.nouns[noun].get("class", "default"))
+        return self._fill(pattern, noun, 0, "", case)
+
+    def _agreement_part(self, who: str, word: str, case: str) -> Part:
+        if word not in self._agreement:
+            raise ValueError(f"no table {word!r} under `agreement`")
+        if who in ("N", "M"):
+            index = "NM".index(who)
+            return lambda slots: self.agree(slots.genders[index], word, case)
+        if who == "NM":
+            return lambda slots: self.agree("f" if slots.genders == ("f", "f") else "m", word, case)
+        if who == "item":
+            return lambda slots: self.agree(self.nouns[slots.item].get("class", "default"), word, case)
+        if who not in self.nouns:
+            raise ValueError(f"no noun {who!r}")
+        return lambda slots: self.agree(self.nouns[who].get("class", "default"), word, case)
+
+
+@lru_cache(maxsize=None)
+def language_data(code: str) -> LanguageData:
+    """The language's data, read once."""
+    return LanguageData(code)

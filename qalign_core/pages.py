@@ -1,0 +1,110 @@
+"""Executed notebooks as self-contained HTML pages: no script, no request to any other place."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+import nbformat
+from latex2mathml.converter import convert as mathml
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from pygments.formatters import HtmlFormatter
+
+from qalign_core import runs
+
+STYLE = """
+:root { --ink: #1d2733; --soft: #5b6875; --line: #dfe4ea; --paper: #ffffff; --shade: #f6f7f9; --accent: #22577a; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.6; font-size: 16px;
+  font-family: "Noto Sans", "Helvetica Neue", Arial, "Noto Sans Bengali", "Noto Sans Thai", "Noto Sans CJK JP",
+  "Noto Sans CJK SC", sans-serif; }
+nav { border-bottom: 1px solid var(--line); padding: .7rem 1.2rem; font-size: .85rem; display: flex; flex-wrap: wrap;
+  gap: .3rem 1.1rem; }
+nav a { color: var(--soft); text-decoration: none; } nav a[aria-current] { color: var(--accent); font-weight: 600; }
+main { max-width: 62rem; margin: 0 auto; padding: 1.2rem 1.2rem 5rem; }
+.text_cell { max-width: 46rem; }
+h1 { font-size: 1.9rem; line-height: 1.25; margin: 1.6rem 0 .8rem; } h2 { font-size: 1.35rem; margin: 2.4rem 0 .6rem; }
+h3 { font-size: 1.08rem; margin: 1.6rem 0 .4rem; } a { color: var(--accent); } a.anchor-link { display: none; }
+blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: 3px solid var(--accent); color: var(--soft); }
+.highlight, pre { font: .82rem/1.5 "DejaVu Sans Mono", Consolas, monospace; }
+.input_area .highlight { background: var(--shade); border-radius: 4px; padding: .55rem .8rem; overflow-x: auto; }
+.input_area pre { margin: 0; background: none; } .output_area { overflow-x: auto; margin: .5rem 0; }
+.output_area pre { margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+.output_stderr { background: #fdf3ee; padding: .1rem .8rem; border-radius: 4px; }
+.prompt, .anchor-link { display: none; } img, svg { max-width: 100%; height: auto; }
+table { border-collapse: collapse; font-size: .85rem; margin: .6rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .28rem .6rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+thead th { border-bottom: 1.5px solid var(--ink); font-weight: 600; } tbody th { text-align: left; font-weight: 500; }
+caption { caption-side: top; text-align: left; color: var(--soft); padding: .3rem 0; font-size: .85rem; }
+math[display="block"] { margin: 1rem 0; font-size: 1.08rem; }
+@media (max-width: 40rem) { body { font-size: 15px; } h1 { font-size: 1.5rem; } }
+"""
+
+
+class _Renderer(IPythonRenderer):
+    """Markdown with its equations as MathML, which browsers draw without a script."""
+
+    def block_math(self, body: str) -> str:
+        return mathml(body, display="block")
+
+    def inline_math(self, body: str) -> str:
+        return mathml(body)
+
+
+def _markdown(source: str) -> str:
+    return MarkdownWithMath(renderer=_Renderer(escape=False)).render(source)
+
+
+def title(notebook: nbformat.NotebookNode) -> str:
+    """A notebook's first heading."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and cell.source.lstrip().startswith("# "):
+            return cell.source.lstrip().splitlines()[0].removeprefix("# ").strip()
+    return "Notebook"
+
+
+def page(notebook: nbformat.NotebookNode, chapters: list[tuple[str, str]] = (), current: str = "") -> str:
+    """One executed notebook as an HTML page.
+
+    Args:
+        notebook: with its outputs; images become part of the page.
+        chapters: (file name, title) of every page to link to.
+        current: this page's file name.
+    """
+    exporter = HTMLExporter(template_name="basic", filters={"markdown2html": _markdown}, embed_images=True)
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    body, _ = exporter.from_notebook_node(notebook)
+    links = "".join(
+        f'<a href="{escape(name)}"{" aria-current=page" if name == current else ""}>{escape(text)}</a>'
+        for name, text in chapters
+    )
+    code = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        # The page runs no script and asks no other place for anything, whatever a model's output contains.
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
+        'img-src data:">'
+        f"<title>{escape(title(notebook))}</title><style>{code}{STYLE}</style></head>\n"
+        f"<body><nav>{links}</nav><main>{body}</main></body></html>\n"
+    )
+
+
+def write_pages(folder: str | Path) -> list[Path]:
+    """Write every executed notebook of a folder as a page beside it, each linked to the others.
+
+    Args:
+        folder: the run's `notebooks/`.
+
+    Returns:
+        The pages, in order of their numbers.
+    """
+    notebooks = sorted(p for p in Path(folder).glob("[0-9]*.ipynb"))
+    loaded = [nbformat.read(path, as_version=4) for path in notebooks]
+    names = [path.with_suffix(".html").name for path in notebooks]
+    chapters = list(zip(names, [title(n) for n in loaded], strict=True))
+    return [
+        runs.write_atomic(path.with_name(name), page(notebook, chapters, name))
+        for path, name, notebook in zip(notebooks, names, loaded, strict=True)
+    ]

@@ -1,0 +1,170 @@
+"""The data of a run: sources gathered in one folder, corpora and benchmarks written as every later step reads them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from qalign_core import corpora, prompts, runs, sources
+from qalign_core.benchmarks import load_benchmark
+from qalign_core.languages import CODES
+from qalign_core.params import Profile, ProfileError
+from qalign_core.runs import Run
+
+DATA_DIR = "QALIGN_DATA_DIR"
+CACHE_DIR = "QALIGN_CACHE_DIR"
+TRANSLATED = "mgsm"  # the benchmark whose questions stage 1 is asked to translate
+
+
+def data_sets(profile: Profile) -> dict[str, list[str]]:
+    """The data sets a profile needs, each with the languages it is needed in.
+
+    Raises:
+        ProfileError: when a data set that is needed has no source.
+    """
+    needed: dict[str, set[str]] = {name: set(profile.data.languages) for name in profile.evaluation.benchmarks}
+    for corpus in profile.corpora():
+        for name in corpora.data_sets_of(corpus, sft_data=profile.data.sft_data):
+            needed.setdefault(name, set()).update(corpus_languages(profile, corpus), {"en"})
+    if profile.evaluation.translation:
+        needed[TRANSLATED] = set(profile.data.languages)
+    missing = [name for name in needed if name not in profile.data.sources]
+    if missing:
+        raise ProfileError(
+            f"profile {profile.run.profile}: data.sources names no source for {', '.join(missing)}; "
+            "each is hub, repository, folder or miniature"
+        )
+    return {name: [code for code in CODES if code in codes] for name, codes in needed.items()}
+
+
+def corpus_languages(profile: Profile, corpus: str) -> list[str]:
+    """The languages a corpus is made of: its own, or all of the profile's."""
+    chosen = profile.data.corpora.get(corpus)
+    return (chosen.languages if chosen else None) or profile.data.languages
+
+
+def gather(profile: Profile, run: Run) -> Path:
+    """Get every data set the profile needs and lay them out in one folder of the run.
+
+    Returns:
+        The folder, in the layout `sources` describes; its parts are links to where the data sets are kept.
+
+    Raises:
+        ProfileError: when `folder` is a source and no folder is given.
+        FileNotFoundError, ValueError: what is absent or damaged, and how to get it.
+    """
+    for name, languages in data_sets(profile).items():
+        source = profile.data.sources[name]
+        sources.gather(
+            {name: source},
+            run.source,
+            cache_dir=cache_dir(),
+            folder=_folder(profile) if source == "folder" else None,
+            languages=languages,
+            world=profile.data.miniature.model_dump(),
+        )
+    return run.source
+
+
+def cache_dir() -> Path:
+    """Where fetched and generated data sets are kept: QALIGN_CACHE_DIR, or `~/.cache/qalign`."""
+    return Path(os.environ.get(CACHE_DIR) or Path.home() / ".cache" / "qalign").expanduser().absolute()
+
+
+def _folder(profile: Profile) -> Path:
+    value = profile.data.folder or os.environ.get(DATA_DIR)
+    if not value:
+        raise ProfileError(
+            f"profile {profile.run.profile}: data.sources says `folder`, but neither data.folder nor the environment's "
+            f"{DATA_DIR} names one"
+        )
+    return Path(value).expanduser().absolute()
+
+
+# ------------------------------------------------------------------------------------------------- corpora
+
+
+def write_corpora(profile: Profile, run: Run, data_dir: Path) -> pd.DataFrame:
+    """Write every corpus of the profile as JSON lines, with a manifest beside it.
+
+    Returns:
+        What became of every row that was read: `corpus, language, outcome, rows`.
+    """
+    data = profile.data
+    switches = corpora.Switches(data.language_names, data.gsm8kinstruct_language, data.sft_data)
+    reports = []
+    for name in profile.corpora():
+        limit = data.corpora[name].limit if name in data.corpora else None
+        languages = corpus_languages(profile, name)
+        built = corpora.build_corpus(name, data_dir, languages, switches=switches, limit=limit)
+        path = runs.write_json_lines(run.corpus(name), list(built.dataset))
+        runs.write_json(
+            path.with_suffix(".json"),
+            {"rows": len(built.dataset), "sha256": runs.sha256_file(path), "report": built.report.to_dict("records")},
+        )
+        reports.append(built.report)
+    return pd.concat(reports, ignore_index=True) if reports else pd.DataFrame()
+
+
+def read_corpus(run: Run, name: str) -> pd.DataFrame:
+    """A corpus as it was written: `id, instruction, output, source_language, target_language`."""
+    return pd.DataFrame(runs.read_json_lines(run.corpus(name)))
+
+
+# ------------------------------------------------------------------------------------------------- benchmarks
+
+
+def write_benchmarks(profile: Profile, run: Run, data_dir: Path) -> pd.DataFrame:
+    """Write the questions of every benchmark, and the prompts that ask them, a file a language.
+
+    Returns:
+        `benchmark, language, questions`.
+
+    Raises:
+        ValueError: when a benchmark has a different number of questions in two languages.
+    """
+    templates = sorted({system.template for system in profile.systems.values()})
+    counts = []
+    for name, test in profile.evaluation.benchmarks.items():
+        for code in profile.data.languages:
+            rows = _questions(name, code, data_dir, test.limit)
+            runs.write_json_lines(run.benchmark(name, code), rows)
+            for template in templates:
+                asked = [{**_asked(row), "prompt": prompts.build(template, row["question"], code)} for row in rows]
+                runs.write_json_lines(run.prompts(name, code, template), asked)
+            counts.append({"benchmark": name, "language": code, "questions": len(rows)})
+    if profile.evaluation.translation:
+        _write_translation_prompts(profile, run, data_dir)
+    table = pd.DataFrame(counts)
+    uneven = table.groupby("benchmark")["questions"].nunique()
+    if (uneven > 1).any():
+        raise ValueError(
+            f"a benchmark must ask the same questions in every language, but the numbers differ:\n"
+            f"{table[table.benchmark.isin(uneven[uneven > 1].index)].to_string(index=False)}"
+        )
+    return table
+
+
+def _questions(name: str, code: str, data_dir: Path, limit: int | None) -> list[dict]:
+    loaded = load_benchmark(name, code, data_dir, limit=limit)
+    return [{"index": i, **row} for i, row in enumerate(loaded)]
+
+
+def _asked(row: dict) -> dict:
+    return {"index": row["index"], "question": row["question"]}
+
+
+def _write_translation_prompts(profile: Profile, run: Run, data_dir: Path) -> None:
+    """Stage 1's exercise: a benchmark's questions to be translated, with the English ones as references."""
+    for code in profile.data.languages:
+        rows = _questions(TRANSLATED, code, data_dir, profile.evaluation.translation.limit)
+        if code == "en":
+            runs.write_json_lines(run.benchmark("translation", "en"), rows)
+            continue
+        asked = []
+        for row in rows:
+            instruction = prompts.translation_instruction(row["question"], code, names=profile.data.language_names)
+            asked.append({**_asked(row), "prompt": prompts.alpaca(instruction)})
+        runs.write_json_lines(run.prompts("translation", code), asked)

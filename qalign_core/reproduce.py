@@ -1,0 +1,246 @@
+"""All notebooks of a profile, in order, by papermill: `python -m qalign_core.reproduce PROFILE`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from qalign_core import launch, plan, runs
+from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, load
+from qalign_core.runs import Run
+
+NOTEBOOKS_FOLDER = PARAMS_FOLDER.parent / "notebooks"
+STATE = "state.json"  # which notebooks of a run were executed, from what
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a profile's notebooks; the exit code is 0 only if every one of them succeeded."""
+    options = parser().parse_args(arguments)
+    console = Console(highlight=False)
+    try:
+        profile = load(options.profile)
+        chosen = select(profile, options.only, options.start)
+        run = plan.open_run(profile, options.run_dir)
+        if options.dry_run:
+            dry_run(profile, run, chosen, console)
+            return 0
+        with FileLock(run.folder / ".lock", timeout=0):
+            return reproduce(profile, run, chosen, console)
+    except (ProfileError, FileNotFoundError) as error:
+        console.print(f"[bold red]error[/] {error}", soft_wrap=True)
+    except Timeout:
+        console.print(f"[bold red]error[/] another process is reproducing into {run.folder}: wait for it, or stop it")
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; what is finished is kept. Run the same command to go on.")
+        return 130
+    return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(prog="python -m qalign_core.reproduce", description=__doc__)
+    found.add_argument("profile", help="a name in params/ (mini, llama2-7b, ...) or a path of a YAML file")
+    found.add_argument("--only", nargs="+", metavar="NN", help="run only these notebooks, such as: 04 05")
+    found.add_argument("--from", dest="start", metavar="NN", help="run this notebook and those after it")
+    found.add_argument("--dry-run", action="store_true", help="print what is done and what is to do, run nothing")
+    found.add_argument("--run-dir", metavar="DIR", help="another run folder than runs/PROFILE")
+    return found
+
+
+def notebooks_of(profile: Profile) -> list[Path]:
+    """The notebooks a profile needs; one without anything to train leaves out the training chapters."""
+    every = sorted(NOTEBOOKS_FOLDER.glob("[0-9][0-9]_*.ipynb"))
+    training = ("02", "03") if not profile.lineages() else ()
+    return [path for path in every if path.name[:2] not in training]
+
+
+def select(profile: Profile, only: list[str] | None, start: str | None) -> list[Path]:
+    """The notebooks that were asked for, in order.
+
+    Raises:
+        ProfileError: for a number that no notebook of the profile has.
+    """
+    every = notebooks_of(profile)
+    known = [path.name[:2] for path in every]
+    for number in [*(only or []), *([start] if start else [])]:
+        if number not in known:
+            raise ProfileError(f"no notebook {number!r} for profile {profile.run.profile}; there are {' '.join(known)}")
+    return [p for p in every if (not only or p.name[:2] in only) and (not start or p.name[:2] >= start)]
+
+
+# ------------------------------------------------------------------------------------------------- running
+
+
+def reproduce(profile: Profile, run: Run, chosen: list[Path], console: Console) -> int:
+    """Execute the chosen notebooks, then print the tables and where everything is."""
+    begun = time.monotonic()
+    console.print(f"[bold]{profile.run.profile}[/] → {_short(run.folder)}")
+    for path in chosen:
+        identity = notebook_identity(path, profile)
+        output = run.notebooks / path.name
+        if is_executed(run, output, identity):
+            console.print(f"  [green]✓[/] {path.stem:<32} already done")
+            continue
+        started = time.monotonic()
+        problem = execute(path, output, profile, run, console)
+        if problem:
+            console.print(f"  [red]✗[/] {path.stem:<32} failed after {launch.clock(time.monotonic() - started)}\n")
+            console.print(problem, markup=False, soft_wrap=True)
+            console.print(f"\nThe notebook up to its failed cell: {_short(output)}", soft_wrap=True)
+            return 1
+        remember(run, output, identity)
+        console.print(f"  [green]✓[/] {path.stem:<32} {launch.clock(time.monotonic() - started)}")
+    summary(run, console)
+    console.print(f"\ndone in {launch.clock(time.monotonic() - begun)}")
+    return 0
+
+
+def execute(path: Path, output: Path, profile: Profile, run: Run, console: Console) -> str | None:
+    """Execute one notebook by papermill in a kernel of its own.
+
+    Returns:
+        None, or the failed cell's traceback (or how the kernel died).
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    os.environ[plan.RUN_FOLDER] = str(run.folder)
+    try:
+        with watch(path.stem, run, console):
+            papermill.execute_notebook(
+                path,
+                output,
+                parameters=profile.model_dump(mode="json"),
+                kernel_name="python3",
+                progress_bar=False,
+                log_output=False,
+                cwd=NOTEBOOKS_FOLDER,
+            )
+    except PapermillExecutionError as error:
+        return "\n".join(error.traceback)
+    except DeadKernelError:
+        return "The notebook's kernel died (out of memory?). Run the same command to go on from what is finished."
+    finally:
+        os.environ.pop(plan.RUN_FOLDER, None)
+    return None
+
+
+@contextmanager
+def watch(name: str, run: Run, console: Console) -> Iterator[None]:
+    """While a notebook runs, show its name and, when it trains or generates, a bar with loss, speed and time left."""
+    stopped = threading.Event()
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.fields[name]:<32}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+    def follow() -> None:
+        line = bar.add_task("", name=name, total=None)
+        said = time.monotonic()
+        while not stopped.wait(0.5):
+            job, state = running_job(run)
+            share = launch.share_done(state) if state else None
+            text = f"{job}: {launch.describe(state)}" if job else ""
+            bar.update(line, description=text, total=None if share is None else 1.0, completed=share or 0)
+            if not console.is_terminal and job and time.monotonic() - said > 30:
+                said = time.monotonic()
+                console.print(f"    {text}", soft_wrap=True)
+
+    with bar:
+        follower = threading.Thread(target=follow, daemon=True)
+        follower.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            follower.join()
+
+
+def running_job(run: Run) -> tuple[str | None, dict[str, Any] | None]:
+    """The job a notebook of this run has started, by its folder's name, and the last line of its progress."""
+    try:
+        current = runs.read_json(run.folder / launch.CURRENT)
+    except (FileNotFoundError, ValueError):
+        return None, None
+    folder = (run.folder / current["job"]).parent
+    name = folder.relative_to(run.folder).as_posix().split("/base", 1)[-1].strip("/") or "base"
+    return name, launch.latest(folder / "progress.jsonl", since=current["since"])
+
+
+# ------------------------------------------------------------------------------------------------- what is done
+
+
+def notebook_identity(path: Path, profile: Profile) -> str:
+    """What an executed notebook depends on: its source, the profile and the package's code."""
+    code = {name: digest for name, digest in runs.sha256_tree(Path(__file__).parent).items() if name.endswith(".py")}
+    return runs.fingerprint([runs.sha256_file(path), profile.model_dump(mode="json"), code])
+
+
+def is_executed(run: Run, output: Path, identity: str) -> bool:
+    """Whether a notebook was executed from just this, and what it made is still there."""
+    state = run.notebooks / STATE
+    if not (state.is_file() and output.is_file()):
+        return False
+    entry = runs.read_json(state).get(output.name)
+    if not entry or entry["identity"] != identity:
+        return False
+    return all((run.folder / name).is_file() for name in entry["files"])
+
+
+def remember(run: Run, output: Path, identity: str) -> None:
+    """Record that a notebook was executed, with the result files that were there when it ended."""
+    state = run.notebooks / STATE
+    entries = runs.read_json(state) if state.is_file() else {}
+    made = [p for p in sorted(run.folder.rglob("*")) if p.is_file() and p.name in ("done.json", "accuracy.csv")]
+    entries[output.name] = {"identity": identity, "files": [run.relative(p) for p in made]}
+    runs.write_json(state, entries)
+
+
+def summary(run: Run, console: Console) -> None:
+    """Print Tables 2 and 3, and the paths of what a person may want to open."""
+    from qalign_core import pages, report
+
+    pages_written = pages.write_pages(run.notebooks)
+    if (run.results / "accuracy.csv").is_file():
+        report.print_tables(run.results, console)
+    console.print("\n[bold]Open[/]")
+    for path in [*pages_written, run.figures, run.results]:
+        if path.exists():
+            console.print(f"  {_short(path)}", soft_wrap=True)
+
+
+def dry_run(profile: Profile, run: Run, chosen: list[Path], console: Console) -> None:
+    """Print every notebook, stage and prediction with whether it is done."""
+    for path in chosen:
+        done = is_executed(run, run.notebooks / path.name, notebook_identity(path, profile))
+        console.print(f"{'done ' if done else 'to do'}  notebook   {path.stem}")
+    for name, done, why in plan.overview(profile, run):
+        console.print(f"{'done ' if done else 'to do'}  {name}{f'  ({why})' if why else ''}", soft_wrap=True)
+
+
+def _short(path: Path) -> str:
+    """A path as one would type it from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

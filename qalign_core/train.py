@@ -1,0 +1,280 @@
+"""Train one stage: `deepspeed --module qalign_core.train job.json`.
+
+Everything comes from the job and goes into its folder. A run that was killed goes on from its last complete checkpoint
+when the same command is given again; on CPU it ends with the very weights of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qalign_core import runs
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase, TrainingArguments
+
+LOCK_SECONDS = 10  # how long a killed run's last process may take to die
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the job; see the module's description."""
+    # --------------------------------------------------------------------------------------------- job
+    runs.start_lifeline()
+    job_path = job_from(argv)
+    job, folder, root = read_job(job_path), job_path.parent, runs.run_root(job_path)
+    is_main = int(os.environ.get("RANK", "0")) == 0
+    if runs.is_done(job_path):
+        print(f"{job_path} is already done: nothing to do", flush=True)
+        return
+    lock = lock_folder(folder) if is_main else None
+    prepare_deepspeed()
+
+    from transformers import set_seed
+
+    from qalign_core import checkpoints
+    from qalign_core.model_folder import add_pad_token, full_state_dict, load_model, load_tokenizer, save_model
+    from qalign_core.supervision import Collator, check_attention
+    from qalign_core.trainer import Heartbeat, StageTrainer
+
+    # --------------------------------------------------------------------------------------------- seed, arguments
+    arguments = training_arguments(job, folder)
+    set_seed(job["seed"])
+    with arguments.main_process_first(desc="looking for a checkpoint"):
+        found = checkpoints.latest(folder / "checkpoints", job["fingerprint"], arguments.world_size)
+    checkpoint, totals = (str(found[0]), found[1]["totals"]) if found else (None, {})
+    heartbeat = Heartbeat(folder / "progress.jsonl", writes=is_main)
+    heartbeat.rewind(int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
+    heartbeat.beat("loading")
+    if is_main:
+        print(f"resuming from {checkpoint}" if checkpoint else "starting from the initial model", flush=True)
+
+    # --------------------------------------------------------------------------------------------- corpus, model
+    attention = job.get("attention", "sdpa")
+    check_attention(attention, job["packing"])
+    path, revision = runs.resolve(job["model"]["path"], root), job["model"].get("revision")
+    tokenizer = load_tokenizer(path, revision)
+    model = load_model(path, revision, attention)
+    add_pad_token(model, tokenizer, job.get("pad_token") or "<pad>")
+    with arguments.main_process_first(desc="tokenising the corpus"):
+        corpus = encoded_corpus(job, folder, root, tokenizer)
+
+    # --------------------------------------------------------------------------------------------- train
+    trainer = StageTrainer(
+        fingerprint=job["fingerprint"],
+        totals=totals,
+        check_packing=job["packing"],
+        model=model,
+        args=arguments,
+        train_dataset=corpus,
+        data_collator=Collator(
+            tokenizer.pad_token_id, job["packing"], job["loss"], micro_batch=job.get("paper_micro_batch", 2)
+        ),
+        callbacks=[heartbeat],
+    )
+    heartbeat.trainer = trainer
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+    # --------------------------------------------------------------------------------------------- save
+    heartbeat.beat("saving", step=trainer.state.global_step, total_steps=trainer.state.max_steps)
+    state = full_state_dict(trainer.model, keep=is_main)
+    peak = peak_memory(trainer)
+    if is_main:
+        save_model(trainer.model, tokenizer, folder / "model", state)
+        write_done(job, folder, metrics(trainer, corpus, job), trainer.seconds(), peak)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        shutil.rmtree(encoded_folder(job, folder), ignore_errors=True)
+        lock.release()
+
+
+# ------------------------------------------------------------------------------------------------- job
+
+
+def job_from(argv: list[str] | None) -> Path:
+    """The job's path on the command line; DeepSpeed's launcher adds `--local_rank`, which the environment says too."""
+    parser = argparse.ArgumentParser(prog="deepspeed --module qalign_core.train", description=main.__doc__)
+    parser.add_argument("job", type=Path, help="path of job.json; everything is written into its folder")
+    parser.add_argument("--local_rank", type=int, default=0, help="set by DeepSpeed's launcher")
+    return parser.parse_args(argv).job.absolute()
+
+
+def read_job(path: Path) -> dict[str, Any]:
+    """Read a training job.
+
+    Raises:
+        ValueError: when keys are missing, naming them, or it is no training job.
+    """
+    job = runs.read_json(path)
+    needed = {"kind", "fingerprint", "seed", "model", "corpus", "max_length", "loss", "packing"}
+    needed |= {"training_arguments", "deepspeed"}
+    if missing := sorted(needed - job.keys()):
+        raise ValueError(f"{path}: keys are missing: {', '.join(missing)}")
+    if job["kind"] != "train" or job["loss"] not in ("paper", "token") or job.get("method", "full") != "full":
+        raise ValueError(
+            f"{path}: kind must be train, loss paper or token, method full; got kind={job['kind']!r}, "
+            f"loss={job['loss']!r}, method={job.get('method')!r}"
+        )
+    return job
+
+
+def lock_folder(folder: Path) -> Any:
+    """Hold the job's folder until this process ends, however it ends.
+
+    Raises:
+        RuntimeError: when another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    try:
+        return lock.acquire(timeout=LOCK_SECONDS).lock
+    except Timeout:
+        raise RuntimeError(f"{folder}: another process is training here; wait for it to end or stop it") from None
+
+
+def prepare_deepspeed() -> None:
+    """Choose the CPU where there is no GPU, and keep DeepSpeed from compiling what training does not use.
+
+    Without a launcher (`python -m qalign_core.train job.json`) this process is the only rank.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if "RANK" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1"}
+        os.environ |= alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    import deepspeed
+
+    # Shared-memory all-reduce for inference: a minute of C++ at the first start, never called in training.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
+    """The job's `TrainingArguments`; their creation starts the ranks' communication and, under ZeRO-3, sharded loading.
+
+    Raises:
+        ValueError: for arguments that this module decides itself, or fewer than two checkpoints kept.
+    """
+    import torch
+    from transformers import TrainingArguments
+
+    ours = {
+        "output_dir": str(folder / "checkpoints"),
+        "seed": job["seed"],
+        "data_seed": job["seed"],
+        "deepspeed": json.loads(json.dumps(job["deepspeed"])),  # a copy: transformers fills in its "auto" values
+        "use_cpu": not torch.cuda.is_available(),
+        "remove_unused_columns": False,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+    }
+    given = {"report_to": "none", "save_total_limit": 2, "logging_steps": 10} | job["training_arguments"]
+    if both := sorted(ours.keys() & given.keys()):
+        raise ValueError(f"training_arguments: {', '.join(both)} cannot be given; the job or train.py decides them")
+    if given["save_total_limit"] < 2:
+        raise ValueError("training_arguments: save_total_limit must be at least 2, so that one checkpoint is always whole")
+    if not torch.cuda.is_available():
+        given.pop("tf32", None)
+    return TrainingArguments(**ours, **given)
+
+
+# ------------------------------------------------------------------------------------------------- corpus
+
+
+def encoded_folder(job: dict[str, Any], folder: Path) -> Path:
+    """Where the tokenised corpus lies while the job runs."""
+    return folder / f"encoded-{job['fingerprint'][:16]}"
+
+
+def encoded_corpus(job: dict[str, Any], folder: Path, root: Path, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """The job's corpus, tokenised once, by the first process that asks; the others map its file into memory.
+
+    Raises:
+        FileNotFoundError: when the corpus is not there.
+        ValueError: when it is not the file the job was made for.
+    """
+    from datasets import Dataset
+
+    from qalign_core.supervision import encode_corpus
+
+    target = encoded_folder(job, folder)
+    if not target.is_dir():
+        corpus = job["corpus"]
+        path = Path(runs.resolve(corpus["path"], root))
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such corpus; run notebook 01 to build it")
+        if corpus.get("sha256") and runs.sha256_file(path) != corpus["sha256"]:
+            raise ValueError(f"{path}: not the corpus this job was made for (sha256 differs); run notebook 01 again")
+        rows = runs.read_json_lines(path)
+        part = target.with_name(f".{target.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        encode_corpus(rows, tokenizer, job["max_length"]).save_to_disk(str(part))
+        part.rename(target)
+    return Dataset.load_from_disk(str(target))
+
+
+# ------------------------------------------------------------------------------------------------- done
+
+
+def peak_memory(trainer: Any) -> int:
+    """Peak memory of the hungriest rank in bytes: of its GPU, or of its process on CPU."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peaks = trainer.accelerator.gather(torch.tensor([peak], dtype=torch.float64, device=trainer.args.device))
+    return int(peaks.max())
+
+
+def metrics(trainer: Any, corpus: Dataset, job: dict[str, Any]) -> dict[str, Any]:
+    """What is worth knowing about the stage; the whole loss curve is in `progress.jsonl`."""
+    import numpy as np
+
+    tokens = np.asarray(corpus.with_format("numpy")["tokens"])
+    curve = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    steps = np.diff([0] + [step for step, _ in curve])
+    return {
+        "updates": trainer.state.global_step,
+        "epochs": trainer.state.epoch,
+        "train_loss": float(np.average([loss for _, loss in curve], weights=steps)),
+        "final_loss": curve[-1][1],
+        "tokens": trainer.totals["tokens"],
+        "target_tokens": trainer.totals["target_tokens"],
+        "rows": len(corpus),
+        "rows_cut": int((tokens > job["max_length"]).sum()),
+        "world_size": trainer.args.world_size,
+    }
+
+
+def write_done(job: dict[str, Any], folder: Path, metrics: dict[str, Any], wall: float, peak: int) -> None:
+    """Write `done.json`, the last thing a stage does."""
+    files = {f"model/{name}": digest for name, digest in runs.sha256_tree(folder / "model").items()}
+    done = {
+        "fingerprint": job["fingerprint"],
+        "metrics": metrics,
+        "files": files,
+        "versions": runs.versions(),
+        "hardware": runs.hardware(),
+        "git_commit": runs.git_commit(),
+        "wall_seconds": round(wall, 3),
+        "peak_memory_bytes": peak,
+    }
+    runs.write_json(folder / "done.json", done)
+
+
+if __name__ == "__main__":
+    main()

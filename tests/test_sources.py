@@ -1,0 +1,391 @@
+"""Getting data sets: every source, resumed and refused downloads, trust on first use, offline, two processes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import textwrap
+import types
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hub_server import HubServer, Repository
+
+from qalign_core import data_lock, downloads, sources
+from qalign_core.benchmarks import load_benchmark
+from qalign_core.corpora import load_corpus
+from qalign_core.data_lock import Lock, LockedFile
+from qalign_core.downloads import DownloadError
+
+COMMIT = "a" * 40
+SWAHILI = b"Swali la kwanza?\nSwali la pili?\n" * 4000
+ENGLISH = b"The first question?\nThe second question?\n" * 4000
+MGSM = b"question\t18\n" * 250
+
+
+def blob(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def lock_of(mgsm: dict | None = None, **hub: dict) -> Lock:
+    pairs = {
+        f"gsm8kinstruct_question/sw-en/train.{side}": {
+            "path": f"data/train.{side}",
+            "language": "sw",
+            "git_blob": blob(c),
+        }
+        for side, c in (("sw", SWAHILI), ("en", ENGLISH))
+    }
+    mgsm = {"path": "mgsm_sw.tsv", "language": "sw", "rows": 250} | (mgsm or {})
+    return Lock.model_validate(
+        {
+            "repository": {
+                "url": "http://127.0.0.1:9",
+                "commit": COMMIT,
+                "data_sets": {"questions": {"licence": "none", "files": pairs}},
+            },
+            "hub": {"mgsm": {"licence": "x", "repo_id": "owner/mgsm", "files": {"mgsm/mgsm_sw.tsv": mgsm}}} | hub,
+        }
+    )
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    with HubServer() as hub:
+        hub.raw = {f"{COMMIT}/data/train.sw": SWAHILI, f"{COMMIT}/data/train.en": ENGLISH}
+        hub.repositories = {"datasets/owner/mgsm": Repository({"mgsm_sw.tsv": MGSM})}
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf"))
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setenv("QALIGN_REPOSITORY_URL", f"{hub.url}/raw")
+        monkeypatch.setattr(downloads, "PAUSE_SECONDS", 0.01)
+        yield hub
+
+
+@pytest.fixture
+def questions(tmp_path, server):
+    """Locate the question pairs from the local server."""
+    return lambda **kw: sources.locate(
+        "questions", "repository", cache_dir=tmp_path / "cache", languages=["sw", "en"], lock=lock_of(), **kw
+    )
+
+
+@pytest.fixture
+def mgsm(tmp_path, server):
+    """Locate mGSM from the local hub."""
+    return lambda lock=None: sources.locate(
+        "mgsm", "hub", cache_dir=tmp_path / "cache", languages=["sw"], lock=lock or lock_of()
+    )
+
+
+# ------------------------------------------------------------------------------------------------- the lock
+
+
+def test_the_lock_holds_every_file_of_the_authors_list(reference_dir):
+    listed = pd.read_csv(reference_dir / "qalign_files.csv", dtype=str).set_index("path")
+    lock = sources.read_lock()
+    assert lock.repository.commit.startswith("a65ee63")
+    locked = {f.path: f for d in lock.repository.data_sets.values() for f in d.files.values()}
+    telugu = {"evaluate/scripts/data/mgsm/mgsm_te.tsv", "evaluate/scripts/data/mgsm/mgsm_Telugu.json"}
+    assert set(locked) == set(listed.index) - telugu
+    for path, file in locked.items():
+        row = listed.loc[path]
+        assert file.git_blob == row.git_blob_sha1
+        for value, text in ((file.bytes, row.bytes), (file.sha256, row.sha256)):
+            assert str(value) == text if pd.notna(text) else value is None
+        assert pd.isna(row.lines) or str(file.rows) == row.lines
+
+
+def test_the_lock_knows_every_data_set_and_all_66045_pairs():
+    lock = sources.read_lock()
+    assert set(lock.hub) | set(lock.repository.data_sets) == set(sources.FOLDERS)
+    pairs = lock.repository.data_sets["questions"].files
+    assert sum(file.rows for place, file in pairs.items() if place.endswith(".en")) == 66_045
+
+
+def test_the_real_files_are_the_locked_ones(data_dir):
+    found = sources.verify("questions", data_dir)
+    assert len(found) >= 2
+    assert set(found.status) == {"the published file (repository)"}
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "a\\b", "c:/x", "a//b", ""])
+def test_a_lock_cannot_lead_outside_of_its_folder(path):
+    with pytest.raises(ValueError, match="plain relative path"):
+        data_lock.inside(path)
+    with pytest.raises(ValueError, match="plain relative path"):
+        LockedFile(path=path)
+
+
+def test_a_broken_lock_names_the_place(tmp_path):
+    lock = tmp_path / "lock.yaml"
+    lock.write_text(
+        "repository: {url: x, commit: y, data_sets: {}}\nhub: {mgsm: {licence: x, files: {a: {paht: b}}}}\n"
+    )
+    with pytest.raises(ValueError, match=r"lock\.yaml: hub\.mgsm\.files\.a"):
+        sources.read_lock(lock)
+
+
+# ------------------------------------------------------------------------------------------------- repository
+
+
+def test_repository_gives_the_layout_and_asks_once(questions, server):
+    root = questions()
+    assert len(load_corpus("questions-x-en", root, ["sw"])) == 8000
+    asked = len(server.requests)
+    assert questions() == root
+    assert len(server.requests) == asked
+
+
+def test_a_cut_download_is_resumed_where_it_stopped(questions, server):
+    server.cuts["train.sw"] = 100_000
+    root = questions()
+    assert (root / "gsm8kinstruct_question/sw-en/train.sw").read_bytes() == SWAHILI
+    assert server.asked("GET", "train.sw") == [None, f"bytes={downloads.PIECE_BYTES}-"]  # what came in whole pieces
+
+
+def test_a_server_without_ranges_starts_over(questions, server):
+    server.cuts["train.sw"], server.ranges = 100_000, False
+    assert (questions() / "gsm8kinstruct_question/sw-en/train.sw").read_bytes() == SWAHILI
+
+
+def test_a_damaged_part_is_fetched_anew(questions, server, tmp_path):
+    part = tmp_path / "cache" / f"repository-{COMMIT[:12]}" / "gsm8kinstruct_question/sw-en/train.sw.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"something else")
+    assert (questions() / "gsm8kinstruct_question/sw-en/train.sw").read_bytes() == SWAHILI
+    assert server.asked("GET", "train.sw") == ["bytes=14-", None]
+
+
+def test_a_part_that_is_too_long_is_fetched_anew(questions, tmp_path):
+    part = tmp_path / "cache" / f"repository-{COMMIT[:12]}" / "gsm8kinstruct_question/sw-en/train.sw.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(SWAHILI + b"more")
+    assert (questions() / "gsm8kinstruct_question/sw-en/train.sw").read_bytes() == SWAHILI
+
+
+def test_another_file_than_the_locked_one_is_refused(questions, server, tmp_path):
+    server.wrong["train.en"] = ENGLISH.replace(b"first", b"FIRST")
+    with pytest.raises(DownloadError, match=r"train\.en: not the expected file: its git blob is"):
+        questions()
+    assert not list((tmp_path / "cache").rglob("train.en*"))
+
+
+def test_an_edited_file_in_the_cache_is_replaced(questions):
+    path = questions() / "gsm8kinstruct_question/sw-en/train.sw"
+    path.write_text("edited")
+    questions()
+    assert path.read_bytes() == SWAHILI
+
+
+def test_404_and_an_unreachable_host_say_what_to_do(questions, server, monkeypatch):
+    del server.raw[f"{COMMIT}/data/train.en"]
+    with pytest.raises(DownloadError, match="no such file \\(404\\)"):
+        questions()
+    monkeypatch.setenv("QALIGN_REPOSITORY_URL", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError, match="use source 'folder'"):
+        questions()
+
+
+def test_two_processes_fetch_a_file_once(server, tmp_path):
+    (tmp_path / "lock.json").write_text(lock_of().model_dump_json())
+    program = textwrap.dedent(
+        f"""
+        from qalign_core import sources
+        from qalign_core.data_lock import Lock
+        lock = Lock.model_validate_json(open({str(tmp_path / "lock.json")!r}).read())
+        sources.locate("questions", "repository", cache_dir={str(tmp_path / "cache")!r}, languages=["sw"], lock=lock)
+        """
+    )
+    running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in running] == [0, 0]
+    assert server.asked("GET", "train.sw") == [None]
+
+
+# ------------------------------------------------------------------------------------------------- hub
+
+
+def test_the_hub_file_is_laid_out_and_recorded(mgsm, tmp_path):
+    root = mgsm()
+    assert len(load_benchmark("mgsm", "sw", root)) == 250
+    record = json.loads((tmp_path / "cache" / "recorded.lock.json").read_text())["owner/mgsm"]
+    assert record["revision"] == "c0ffee" + "0" * 34
+    assert record["files"]["mgsm/mgsm_sw.tsv"]["sha256"] == hashlib.sha256(MGSM).hexdigest()
+
+
+def test_a_second_call_asks_nobody_and_mends_an_edited_file(mgsm, server, monkeypatch):
+    path = mgsm() / "mgsm/mgsm_sw.tsv"
+    asked = len(server.requests)
+    mgsm()
+    assert len(server.requests) == asked
+    path.unlink()
+    path.write_text("edited\t1\n")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    mgsm()
+    assert path.read_bytes() == MGSM
+
+
+def test_what_was_recorded_binds_later_downloads(mgsm, server, tmp_path):
+    path = mgsm() / "mgsm/mgsm_sw.tsv"
+    moved = server.repositories["datasets/owner/mgsm"]
+    moved.files["mgsm_sw.tsv"] = MGSM.replace(b"18", b"19")
+    path.unlink()
+    for cached in (tmp_path / "hf").iterdir():
+        cached.rename(tmp_path / f"away-{cached.name}")
+    with pytest.raises(DownloadError, match="not the expected file: its sha256"):
+        mgsm()
+    moved.commit = "d" * 40
+    with pytest.raises(DownloadError, match="no such revision"):
+        mgsm()
+
+
+def test_a_pinned_checksum_is_binding_from_the_first_download(mgsm):
+    with pytest.raises(DownloadError, match="its sha256 is"):
+        mgsm(lock_of({"sha256": "0" * 64}))
+
+
+def test_a_wrong_number_of_rows_is_refused(mgsm):
+    with pytest.raises(DownloadError, match="250 rows, but .* says 251"):
+        mgsm(lock_of({"rows": 251}))
+
+
+def test_files_in_large_storage_are_followed(mgsm, server):
+    server.repositories["datasets/owner/mgsm"].stored_large.add("mgsm_sw.tsv")
+    assert (mgsm() / "mgsm/mgsm_sw.tsv").read_bytes() == MGSM
+    assert server.asked("GET", f"storage/{hashlib.sha256(MGSM).hexdigest()}")
+
+
+def test_a_gated_data_set_says_how_to_get_in(mgsm, server, monkeypatch):
+    server.repositories["datasets/owner/mgsm"].token = "hf_right"
+    with pytest.raises(DownloadError, match=r"owner/mgsm is gated: accept its terms .* HF_TOKEN"):
+        mgsm()
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(DownloadError, match="owner/mgsm is gated"):
+        mgsm()
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    assert mgsm()
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "path", "message"),
+    [("owner/none", "mgsm_sw.tsv", "no such data set"), ("owner/mgsm", "none.tsv", "has no such file")],
+)
+def test_what_the_hub_does_not_have_is_named(tmp_path, server, repo_id, path, message):
+    with pytest.raises(DownloadError, match=message):
+        downloads.fetch_from_hub(repo_id, None, LockedFile(path=path))
+
+
+def test_offline_without_a_cache_says_so(mgsm, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DownloadError, match="not in the cache, and HF_HUB_OFFLINE is set"):
+        mgsm()
+
+
+def test_parquet_becomes_the_layouts_text_files(server, tmp_path):
+    gsm8k, flores = io.BytesIO(), io.BytesIO()
+    pd.DataFrame({"question": ["One?\nTwo?"], "answer": ["#### ৩"]}).to_parquet(gsm8k)
+    pd.DataFrame({"id": [2, 1], "text": ["second", "first"]}).to_parquet(flores)
+    files = {"train.parquet": gsm8k.getvalue(), "eng.parquet": flores.getvalue()}
+    server.repositories["datasets/owner/tables"] = Repository(files)
+    tables = {"licence": "x", "repo_id": "owner/tables"}
+    lock = lock_of(
+        gsm8k=tables | {"files": {"gsm8k/train.jsonl": {"path": "train.parquet", "rows": 1}}},
+        flores=tables | {"files": {"flores/dev/en.txt": {"path": "eng.parquet", "rows": 2}}},
+    )
+    for data_set in ("gsm8k", "flores"):
+        root = sources.locate(data_set, "hub", cache_dir=tmp_path / "cache", lock=lock)
+    assert load_corpus("gsm8k", root, sft_data="gsm8k")[0]["instruction"] == "One?\nTwo?"
+    assert (root / "flores/dev/en.txt").read_text() == "first\nsecond\n"
+
+
+# ------------------------------------------------------------------------------------------------- folder and others
+
+
+def test_a_folder_lists_everything_it_lacks(tmp_path):
+    (tmp_path / "mgsm").mkdir()
+    (tmp_path / "mgsm/mgsm_sw.tsv").write_text("q\t1\n")
+    with pytest.raises(
+        FileNotFoundError, match=r"lacks 1 of mgsm's files:\n  mgsm/mgsm_fr.tsv or mgsm/mgsm_French.json"
+    ):
+        sources.locate("mgsm", "folder", cache_dir=tmp_path, folder=tmp_path, languages=["sw", "fr"])
+
+
+def test_a_folder_of_ones_own_data_is_warned_of_and_used(tmp_path):
+    (tmp_path / "mgsm").mkdir()
+    (tmp_path / "mgsm/mgsm_sw.tsv").write_text("q\t1\n")
+    with pytest.warns(UserWarning, match="1 of mgsm's files .* are not the published ones"):
+        found = sources.locate("mgsm", "folder", cache_dir=tmp_path, folder=tmp_path, languages=["sw"])
+    assert found == tmp_path
+    assert sources.verify("mgsm", tmp_path).status[0].startswith("differs from the published file: it has 4 bytes")
+
+
+def test_real_folders_pass(data_dir, tmp_path):
+    assert sources.locate("mgsm", "folder", cache_dir=tmp_path, folder=data_dir) == data_dir.absolute()
+
+
+@pytest.mark.parametrize(
+    ("data_set", "source", "message"),
+    [
+        ("nothing", "hub", "known data sets: mgsm"),
+        ("mgsm", "web", "known sources: hub"),
+        ("questions", "hub", r"questions is not at source 'hub'.*'repository' or 'folder' or 'miniature'"),
+        ("mgsm", "folder", "set data.folder"),
+    ],
+)
+def test_impossible_requests_name_what_is_possible(tmp_path, data_set, source, message):
+    with pytest.raises(ValueError, match=message):
+        sources.locate(data_set, source, cache_dir=tmp_path)
+
+
+def test_the_miniature_is_made_once_and_again_when_it_changed(tmp_path, monkeypatch):
+    made = []
+    module = types.ModuleType("qalign_core.miniature")
+    module.__file__ = str(tmp_path / "package" / "__init__.py")
+    (tmp_path / "package").mkdir()
+    Path(module.__file__).write_text("# version 1")
+
+    def write_world(folder, *, seed):
+        made.append(seed)
+        (folder / "mgsm").mkdir(parents=True)
+        (folder / "mgsm/mgsm_sw.tsv").write_text(f"q\t{seed}\n")
+
+    module.write_world = write_world
+    monkeypatch.setitem(sys.modules, "qalign_core.miniature", module)
+    monkeypatch.setattr("qalign_core.miniature", module, raising=False)
+
+    def world(seed):
+        return sources.locate("mgsm", "miniature", cache_dir=tmp_path / "cache", world={"seed": seed})
+
+    assert world(1) == world(1) != world(2)
+    assert made == [1, 2]
+    (world(1) / "mgsm/mgsm_sw.tsv").write_text("edited\t0\n")
+    assert load_benchmark("mgsm", "sw", world(1))[0]["answer"] == "1"
+    Path(module.__file__).write_text("# version 2")
+    world(1)
+    assert made == [1, 2, 1, 1]
+
+
+def test_gather_links_data_sets_of_several_sources(questions, mgsm, tmp_path):
+    def everything():
+        return sources.gather(
+            {"questions": "repository", "mgsm": "hub"},
+            tmp_path / "run",
+            cache_dir=tmp_path / "cache",
+            languages=["sw"],
+            lock=lock_of(),
+        )
+
+    assert everything() == everything()
+    assert len(load_corpus("questions-x-en", tmp_path / "run", ["sw"])) == 8000
+    assert len(load_benchmark("mgsm", "sw", tmp_path / "run")) == 250
+    (tmp_path / "run/mgsm").unlink()
+    (tmp_path / "run/mgsm").mkdir()
+    with pytest.raises(FileExistsError, match="a folder of its own"):
+        everything()
