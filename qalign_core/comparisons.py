@@ -69,8 +69,8 @@ def intervals(
 
     Returns:
         `system, seed, benchmark, measure, estimate, low, high, method, questions, clusters`. `measure` is a language
-        code or one of `average, non_english, english, gap`; `method` is `Wilson` for one language of a benchmark without
-        groups and `cluster bootstrap` otherwise.
+        code or one of `average, non_english, english, gap`; `method` is `Wilson` for one language of a benchmark
+        without groups and `cluster bootstrap` otherwise.
     """
     tables = []
     for (system, seed, benchmark), matrix in _matrices(answers, column).items():

@@ -1,8 +1,7 @@
 """Greedy decoding of many prompts in one running batch: finished sequences leave it, waiting ones join it.
 
-Rows share their columns in the key/value cache and are aligned on the right, so that the next token of every row is
-written into the same column. A row is `length` columns long; what lies to its left is padding and is masked, and the
-positions of a row count from its own first token. The text of a sequence therefore does not depend on its neighbours.
+Rows are aligned on the right; what lies left of a row is padding and masked, and a row's positions count from its own
+first token. The text of a sequence therefore does not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import CacheLayerMixin
+from transformers import DynamicCache, PreTrainedModel
+
+from qalign_core.row_cache import RowCache
 
 # New sequences join only up to this share of the token budget: the rest is room for the batch to grow into.
 ADMISSION_SHARE = 0.75
@@ -50,77 +50,8 @@ class Sequence:
 
     @property
     def length(self) -> int:
-        """Columns the sequence needs in the cache, in tokens."""
+        """Tokens of the prompt and the answer so far."""
         return len(self.input_ids) + len(self.output_ids)
-
-
-@dataclass
-class Window:
-    """The part of the cache's buffers in use: the first `rows` rows, columns `start` to `end`."""
-
-    rows: int = 0
-    start: int = 0
-    end: int = 0
-
-    @property
-    def width(self) -> int:
-        return self.end - self.start
-
-
-class BufferedLayer(CacheLayerMixin):
-    """Keys and values of one layer in buffers with room to spare, so that a step writes one column and copies nothing."""
-
-    is_sliding = False
-
-    def __init__(self, window: Window, like: torch.Tensor):
-        super().__init__()
-        self.window = window
-        self.keys = like.new_zeros((0, like.shape[1], 0, like.shape[3]))  # (rows, heads, columns, head size)
-        self.values = self.keys
-        self.is_initialized = True
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """The buffers exist from the start."""
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
-        """Write the column behind the window; return the window with it. The window itself moves when the step is over."""
-        rows, start, end = self.window.rows, self.window.start, self.window.end
-        self.keys[:rows, :, end : end + 1] = key_states  # (N, H, 1, D)
-        self.values[:rows, :, end : end + 1] = value_states
-        return self.keys[:rows, :, start : end + 1], self.values[:rows, :, start : end + 1]  # (N, H, W + 1, D)
-
-    def get_seq_length(self) -> int:
-        return self.window.width
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.window.width + query_length, 0
-
-    def get_max_length(self) -> int:
-        return -1
-
-    def reallocate(self, rows: int, columns: int, end: int) -> None:
-        """Move the window into new buffers of `rows` x `columns`, where it ends at column `end`.
-
-        Padding must be finite: a masked column has weight 0, and 0 x NaN is NaN. Hence zeros, not empty memory.
-        """
-        window = self.window
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            new = old.new_zeros((rows, old.shape[1], columns, old.shape[3]))
-            new[: window.rows, :, end - window.width : end] = old[: window.rows, :, window.start : window.end]
-            setattr(self, name, new)
-
-    def move_rows(self, sources: list[int], targets: list[int]) -> None:
-        """Copy whole rows inside the window."""
-        columns = slice(self.window.start, self.window.end)
-        for buffer in (self.keys, self.values):
-            buffer[targets, :, columns] = buffer[sources, :, columns]
-
-    def append_rows(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Copy new rows (K, H, P, D) below the window, aligned on its right edge."""
-        rows, end, (count, _, width, _) = self.window.rows, self.window.end, keys.shape
-        self.keys[rows : rows + count, :, end - width : end] = keys
-        self.values[rows : rows + count, :, end - width : end] = values
 
 
 class GreedyDecoder:
@@ -130,7 +61,7 @@ class GreedyDecoder:
         model: a causal language model of full attention, in evaluation mode, on its device.
         eos_token_id: the only token that ends a sequence.
         filler_token_id: stands on padded positions, which nothing attends to; any row of the embedding will do.
-        batch_tokens: most columns (rows x longest row) the cache may hold, in tokens.
+        batch_tokens: most columns (rows x longest row) the batch may hold, in tokens.
         note: called with one sentence when the batch had to be made smaller.
     """
 
@@ -153,13 +84,16 @@ class GreedyDecoder:
         self._clear()
 
     def _clear(self) -> None:
-        self.running: list[Sequence] = []  # row by row
         self.joining: list[Sequence] = []  # being read
-        self.window = Window()
-        self.cache: Cache | None = None
-        self.capacity = (0, 0)  # rows, columns
-        self.lengths = torch.zeros(0, dtype=torch.long, device=self.model.device)  # (N,)
-        self.next_ids = self.lengths  # (N,)
+        self.running: list[Sequence] = []  # row by row
+        self.cache: RowCache | None = None
+        self.lengths = torch.zeros(0, dtype=torch.long, device=self.model.device)  # (N,) columns of each row
+        self.next_ids = self.lengths  # (N,) newest token of each row, not in the cache yet
+
+    @property
+    def width(self) -> int:
+        """Columns of the longest row."""
+        return self.cache.width if self.cache else 0
 
     @torch.inference_mode()
     def decode(self, sequences: list[Sequence]) -> Iterator[list[Sequence]]:
@@ -170,9 +104,10 @@ class GreedyDecoder:
         """
         self.waiting = deque(sorted(sequences, key=lambda sequence: sequence.length, reverse=True))
         while self.waiting or self.running:
+            finished: list[Sequence] = []
             try:
                 self._admit()
-                finished = self._drop_finished()
+                finished += self._drop_finished()
                 if self.running:
                     self._evict()
                     self._step()
@@ -181,37 +116,32 @@ class GreedyDecoder:
                 if not _is_out_of_memory(error) or len(self.running) + len(self.joining) == 1:
                     raise
                 self._halve()
-                continue
             yield finished
 
-    # ------------------------------------------------------------------ who is in the batch
+    # ---- who is in the batch
 
     def _admit(self) -> None:
         """Let waiting sequences join when enough of them fit."""
         group: list[Sequence] = []
-        width = self.window.width
+        width, rows = self.width, len(self.running)
         while self.waiting:
             width = max(width, self.waiting[0].length + 1)
-            if self._rows(group) and (self._rows(group) + 1) * width > self.batch_tokens * ADMISSION_SHARE:
+            if rows and (rows + 1) * width > self.batch_tokens * ADMISSION_SHARE:
                 break
             group.append(self.waiting.popleft())
+            rows += 1
         if self.running and self.waiting and len(group) < GROUP_SHARE * len(self.running):
             self.waiting.extendleft(reversed(group))
         elif group:
-            self._prefill(group)
-
-    def _rows(self, group: list[Sequence]) -> int:
-        return len(self.running) + len(group)
+            self._read(group)
 
     def _evict(self) -> None:
         """Send the sequences with the fewest new tokens back to wait while the batch is over its budget."""
-        fit = max(1, self.batch_tokens // (self.window.width + 1))
-        if len(self.running) <= fit:
-            return
-        order = sorted(range(len(self.running)), key=lambda row: len(self.running[row].output_ids))
-        leaving = set(order[: len(self.running) - fit])
-        self.waiting.extendleft(self.running[row] for row in sorted(leaving))
-        self._keep([row for row in range(len(self.running)) if row not in leaving])
+        excess = len(self.running) - max(1, self.batch_tokens // (self.width + 1))
+        if excess > 0:
+            rows = sorted(range(len(self.running)), key=lambda row: len(self.running[row].output_ids))
+            self.waiting.extendleft(self.running[row] for row in rows[:excess])
+            self._keep(sorted(rows[excess:]))
 
     def _halve(self) -> None:
         """After running out of memory: start the batch afresh with half the budget. No token is lost."""
@@ -234,66 +164,45 @@ class GreedyDecoder:
         return finished
 
     def _keep(self, rows: list[int]) -> None:
-        """Shrink the batch to `rows`: the last of them move up into the gaps."""
-        count = len(rows)
-        kept = set(rows)
-        gaps = [row for row in range(count) if row not in kept]
-        movers = [row for row in rows if row >= count]
-        if gaps:
-            for layer in self.cache.layers:
-                layer.move_rows(movers, gaps)
-        order = list(range(count))
-        for gap, mover in zip(gaps, movers, strict=True):
-            order[gap] = mover
+        """Shrink the batch to `rows`, in ascending order; the last of them move into the gaps that the others leave."""
+        stay = {row for row in rows if row < len(rows)}
+        movers = iter(rows[len(stay) :])
+        order = [row if row in stay else next(movers) for row in range(len(rows))]
         self.running = [self.running[row] for row in order]
+        self.cache.keep(order, width=max((sequence.length - 1 for sequence in self.running), default=0))
         self.lengths, self.next_ids = self.lengths[order], self.next_ids[order]
-        self.window.rows = count
-        self.window.start = self.window.end - max((self._cached(s) for s in self.running), default=0)
 
-    @staticmethod
-    def _cached(sequence: Sequence) -> int:
-        """Columns of a running sequence: its newest token is not in the cache yet."""
-        return sequence.length - 1
+    # ---- the two forward passes
 
-    # ------------------------------------------------------------------ the two forward passes
-
-    def _prefill(self, group: list[Sequence]) -> None:
-        """Read the prompts of a group (and what was generated before an eviction), take one token each, join the batch."""
+    def _read(self, group: list[Sequence]) -> None:
+        """Read the prompts of a group (and what it generated before an eviction), take a token each, join the batch."""
         self.joining = group
         device = self.model.device
         tokens = [sequence.input_ids + sequence.output_ids for sequence in group]
         width = max(map(len, tokens))
-        input_ids = torch.tensor(
-            [[self.filler_token_id] * (width - len(t)) + t for t in tokens], device=device
-        )  # (K, P)
-        lengths = torch.tensor([len(t) for t in tokens], device=device)  # (K,)
+        padded = [[self.filler_token_id] * (width - len(row)) + row for row in tokens]
+        padding = torch.tensor([width - len(row) for row in tokens], device=device)  # (K,)
         columns = torch.arange(width, device=device)  # (P,)
-        attention_mask = columns >= (width - lengths)[:, None]  # (K, P)
-        position_ids = (columns - (width - lengths)[:, None]).clamp(min=0)  # (K, P)
         cache = DynamicCache()
         logits = self.model(
-            input_ids,
-            attention_mask=attention_mask.long(),
-            position_ids=position_ids,
+            torch.tensor(padded, device=device),  # (K, P)
+            attention_mask=(columns >= padding[:, None]).long(),  # (K, P)
+            position_ids=(columns - padding[:, None]).clamp(min=0),  # (K, P)
             past_key_values=cache,
             logits_to_keep=1,
         ).logits[:, -1]  # (K, V)
-        self._reserve(cache, len(group), width)
-        for layer, new in zip(self.cache.layers, cache.layers, strict=True):
-            layer.append_rows(new.keys, new.values)
-        self.window.rows += len(group)
-        self.window.start = min(self.window.start, self.window.end - width)
+        self.cache = self.cache or RowCache(cache)
+        self.cache.append(cache)
+        next_ids = self._take(logits, group)
         self.running, self.joining = self.running + group, []
-        self.lengths = torch.cat([self.lengths, lengths])
-        self.next_ids = torch.cat([self.next_ids, self._take(logits, group)])
+        self.lengths = torch.cat([self.lengths, width - padding])
+        self.next_ids = torch.cat([self.next_ids, next_ids])
 
     def _step(self) -> None:
         """One more token for every running sequence."""
-        if self.window.end == self.capacity[1]:
-            self._reserve(None, 0, 0)
-        width = self.window.width
-        columns = torch.arange(width + 1, device=self.model.device)
-        attention_mask = columns >= (width - self.lengths)[:, None]  # (N, W + 1)
+        self.cache.make_room()
+        columns = torch.arange(self.width + 1, device=self.model.device)
+        attention_mask = columns >= (self.width - self.lengths)[:, None]  # (N, W + 1)
         logits = self.model(
             self.next_ids[:, None],
             attention_mask=attention_mask[:, None, None],  # (N, 1, 1, W + 1)
@@ -301,30 +210,17 @@ class GreedyDecoder:
             past_key_values=self.cache,
             logits_to_keep=1,
         ).logits[:, -1]  # (N, V)
-        self.window.end += 1
+        self.cache.advance()
         self.lengths += 1
         self.next_ids = self._take(logits, self.running)
 
     def _take(self, logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
+        """The most likely token of every row (N,), given to its sequence."""
         next_ids = logits.argmax(dim=-1)
         for sequence, token in zip(sequences, next_ids.tolist(), strict=True):
             sequence.append(token, self.eos_token_id)
         self.new_tokens += len(sequences)
         return next_ids
-
-    def _reserve(self, like: DynamicCache | None, rows: int, width: int) -> None:
-        """Make room in the cache for `rows` more rows, `width` columns left of the window's end, and one column more."""
-        window = self.window
-        if self.cache is None:
-            self.cache = Cache(layers=[BufferedLayer(window, layer.keys) for layer in like.layers])
-        rows, end = window.rows + rows, max(window.width, width)
-        if rows <= self.capacity[0] and width <= window.end < self.capacity[1]:
-            return
-        rows = max(rows, self.capacity[0]) if self.waiting else rows
-        self.capacity = (rows, end + max(64, end // 4))
-        for layer in self.cache.layers:
-            layer.reallocate(*self.capacity, end)
-        window.start, window.end = end - window.width, end
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -2,10 +2,10 @@
 
     deepspeed --module qalign_core.generate job.json
 
-Every answer is appended to `generated/rank-<n>.jsonl` beside the job as soon as it ends, under a key made of the model's
-fingerprint, the prompt and the decoding settings. A run that was killed goes on from there, with any number of ranks, and
-an answer under another key is never used. Ranks share nothing but this folder: each decodes its share, and rank 0 waits
-until every key is there and then writes `<task>/<language>.jsonl` and, last, `done.json`.
+Every answer is appended to `generated/rank-<n>.jsonl` beside the job as soon as it ends, under a key made of the
+model's fingerprint, the prompt and the decoding settings. A run that was killed goes on from there, with any number of
+ranks, and an answer under another key is never used. Ranks share nothing but this folder: each decodes its share, and
+rank 0 waits until every key is there and then writes `<task>/<language>.jsonl` and, last, `done.json`.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def load_decoder(
 ) -> GreedyDecoder:
     """The job's model on this rank's device, ready to decode.
 
-    The tokenizer's EOS is the only stop. Padding is never attended to, so a tokenizer without pad token, or with one the
-    model has no embedding for, pads with EOS: the answers are the same.
+    The tokenizer's EOS is the only stop. Padding is never attended to, so a tokenizer without pad token, or with one
+    the model has no embedding for, pads with EOS: the answers are the same.
 
     Raises:
         ValueError: when the model has no embedding for EOS.

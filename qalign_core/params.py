@@ -28,6 +28,7 @@ Corpus = Literal[
     "gsm8kinstruct",
     "metamathqa",
 ]
+StageName = Corpus | Literal["base-text"]  # what the miniature's base is pre-trained on
 Benchmark = Literal["mgsm", "msvamp"]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -75,23 +76,32 @@ class RunSection(Section):
 
 
 class MiniatureModel(Section):
-    """The small LLaMA of the miniature; sizes as in `transformers.LlamaConfig`."""
+    """The small LLaMA of the miniature; sizes as in `transformers.LlamaConfig`.
 
-    weights: Literal["shipped", "random"] = "shipped"
+    `shipped` weights come with the package, `random` ones are untrained, `trained` ones are pre-trained in the run on
+    `base_tokens` tokens of the miniature's text, as `training.stages.base-text` says.
+    """
+
+    weights: Literal["shipped", "random", "trained"] = "shipped"
+    base_tokens: Positive | None = None
     hidden_size: Positive | None = None
     intermediate_size: Positive | None = None
     num_hidden_layers: Positive | None = None
     num_attention_heads: Positive | None = None
+    max_position_embeddings: Positive | None = None
 
     @model_validator(mode="after")
-    def _sizes_belong_to_random(self) -> MiniatureModel:
+    def _sizes_belong_to_new_weights(self) -> MiniatureModel:
         if self.weights == "shipped" and self.config():
-            raise ValueError("sizes can be chosen for weights: random only; the shipped weights have their own")
+            raise ValueError("sizes cannot be chosen with weights: shipped, which have their own")
+        if (self.weights == "trained") != (self.base_tokens is not None):
+            raise ValueError("weights: trained and base_tokens belong together: say how much text to train on")
         return self
 
     def config(self) -> dict[str, int]:
         """The sizes that were given."""
-        return {k: v for k, v in self.model_dump().items() if k != "weights" and v is not None}
+        chosen = self.model_dump(exclude={"weights", "base_tokens"})
+        return {name: value for name, value in chosen.items() if value is not None}
 
 
 class ModelSection(Section):
@@ -110,7 +120,6 @@ class ModelSection(Section):
 class MiniatureData(Section):
     """Sizes of the generated world: questions of a benchmark, pairs or questions a language, problems."""
 
-    seed: int = 1
     style: Literal["calibrated", "equations", "restating"] = "calibrated"
     sizes: dict[str, Positive] = {}
 
@@ -214,7 +223,7 @@ class TrainingSection(Arguments):
     packing: bool = True
     method: Literal["full"] = "full"
     deepspeed: str = "deepspeed/zero3.json"
-    stages: dict[Corpus, dict[str, Any]] = {}
+    stages: dict[StageName, dict[str, Any]] = {}
 
     @field_validator("stages")
     @classmethod

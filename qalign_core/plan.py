@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qalign_core import runs
+from qalign_core.corpora import data_sets_of
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, System, dump
 from qalign_core.runs import Run
 
@@ -27,6 +28,7 @@ HOW_ONLY = frozenset(
     }
 )
 RUN_FOLDER = "QALIGN_RUN_DIR"  # environment: the run folder of notebooks that `reproduce` executes
+BASE_TEXT = "base-text"  # the corpus the miniature's base is pre-trained on
 LARGE_FILE = 64 * 2**20  # bytes; a larger file of a model is identified by its size and both ends
 
 
@@ -48,16 +50,22 @@ def open_run(profile: Profile, folder: str | Path | None = None) -> Run:
 
 
 def base_model(profile: Profile, run: Run, seed: int) -> dict[str, Any]:
-    """The base model as a job names it; the miniature's is made in the run folder first."""
+    """The base model as a job names it; the miniature's is put into the run folder first."""
     if profile.model.base != "miniature":
         return {"path": profile.model.base, "revision": profile.model.revision}
-    folder = run.model(seed, [])
+    weights = profile.model.miniature.weights
+    if weights == "trained":
+        return {"path": run.relative(run.model(seed, [])), "revision": None}
+    return _miniature_folder(profile, run.model(seed, []), seed, shipped=weights == "shipped", run=run)
+
+
+def _miniature_folder(profile: Profile, folder: Path, seed: int, shipped: bool, run: Run) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         from qalign_core import miniature
 
-        part = folder.with_name("model.part")
+        part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        if profile.model.miniature.weights == "shipped":
+        if shipped:
             shutil.copytree(miniature.SHIPPED_BASE, part)
         else:
             miniature.create_base(part, seed=seed, config=profile.model.miniature.config() or None)
@@ -114,25 +122,52 @@ def deepspeed_config(profile: Profile) -> dict[str, Any]:
     return runs.read_json(path)
 
 
-def corpus_entry(run: Run, name: str) -> dict[str, Any]:
+def corpus_seed(profile: Profile, name: str, seed: int) -> int | None:
+    """The seed a corpus was drawn with, or None for one that is the same for every seed."""
+    if name == BASE_TEXT:
+        return seed
+    needed = data_sets_of(name, sft_data=profile.data.sft_data)
+    return seed if any(profile.data.sources.get(data_set) == "miniature" for data_set in needed) else None
+
+
+def corpus_entry(profile: Profile, run: Run, name: str, seed: int) -> dict[str, Any]:
     """What a job says of its corpus.
 
     Raises:
         FileNotFoundError: when notebook 01 has not made it yet.
     """
-    manifest = run.corpus(name).with_suffix(".json")
+    path = run.corpus(name, corpus_seed(profile, name, seed))
+    manifest = path.with_suffix(".json")
     if not manifest.is_file():
         raise FileNotFoundError(f"{manifest}: corpus {name!r} is not there; run notebook 01 (data preparation) first")
     made = runs.read_json(manifest)
-    return {"name": name, "path": run.relative(run.corpus(name)), "sha256": made["sha256"], "rows": made["rows"]}
+    return {"name": name, "path": run.relative(path), "sha256": made["sha256"], "rows": made["rows"]}
+
+
+def pretrains(profile: Profile) -> bool:
+    """Whether the run trains its own base model first."""
+    return profile.model.base == "miniature" and profile.model.miniature.weights == "trained"
+
+
+def stages(profile: Profile) -> list[list[str]]:
+    """The lineages to be trained, in an order in which each finds its beginning done; `[]` is the base model itself."""
+    return [*([[]] if pretrains(profile) else []), *profile.lineages()]
 
 
 def stage_job(profile: Profile, run: Run, seed: int, lineage: list[str]) -> Job:
-    """The job that trains the last corpus of `lineage`, from the model of the stages before it."""
-    *before, corpus = lineage
-    if before:
+    """The job that trains the last corpus of `lineage`, from the model of the stages before it.
+
+    An empty lineage is the pre-training of the miniature's base.
+    """
+    *before, corpus = lineage or [BASE_TEXT]
+    origin: Any
+    if not lineage:
+        untrained = run.stage(seed, []) / "untrained"
+        model = _miniature_folder(profile, untrained, seed, shipped=False, run=run)
+        origin = model_identity(model, run.folder)
+    elif before or pretrains(profile):
         model = {"path": run.relative(run.model(seed, before)), "revision": None}
-        origin: Any = stage_job(profile, run, seed, before).content["fingerprint"]
+        origin = stage_job(profile, run, seed, before).content["fingerprint"]
     else:
         model = base_model(profile, run, seed)
         origin = model_identity(model, run.folder)
@@ -142,7 +177,7 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: list[str]) -> Job:
         "lineage": lineage,
         "seed": seed,
         "model": model,
-        "corpus": corpus_entry(run, corpus),
+        "corpus": corpus_entry(profile, run, corpus, seed),
         "max_length": training.max_length,
         "loss": training.loss,
         "packing": training.packing,
@@ -225,7 +260,7 @@ def answering_model(
 def _lineage_model(
     profile: Profile, run: Run, seed: int, lineage: list[str]
 ) -> tuple[dict[str, Any], Any, Path, System | None]:
-    if not lineage:
+    if not lineage and not pretrains(profile):
         model = base_model(profile, run, seed)
         return model, model_identity(model, run.folder), run.predictions(seed, []), None
     model = {"path": run.relative(run.model(seed, lineage)), "revision": None}
@@ -264,8 +299,10 @@ def _generation(
 def overview(profile: Profile, run: Run) -> Iterator[tuple[str, bool, str]]:
     """Every stage and every system's predictions, in order: its name, whether it is done, and if not, why."""
     for seed in profile.run.seeds:
-        for lineage in profile.lineages():
-            yield _state(f"stage      seed {seed}: {' → '.join(lineage)}", stage_job, profile, run, seed, lineage)
+        for lineage in stages(profile):
+            yield _state(
+                f"stage      seed {seed}: {' → '.join(lineage) or 'base'}", stage_job, profile, run, seed, lineage
+            )
         for system in profile.systems:
             yield _state(f"answers    seed {seed}: {system}", prediction_job, profile, run, system, seed)
 

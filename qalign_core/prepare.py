@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qalign_core import corpora, prompts, runs, sources
+from qalign_core import corpora, plan, prompts, runs, sources
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.languages import CODES
 from qalign_core.params import Profile, ProfileError
@@ -45,8 +45,8 @@ def corpus_languages(profile: Profile, corpus: str) -> list[str]:
     return (chosen.languages if chosen else None) or profile.data.languages
 
 
-def gather(profile: Profile, run: Run) -> Path:
-    """Get every data set the profile needs and lay them out in one folder of the run.
+def gather(profile: Profile, run: Run, seed: int) -> Path:
+    """Get every data set the profile needs and lay them out in one folder of the run, for one seed.
 
     Returns:
         The folder, in the layout `sources` describes; its parts are links to where the data sets are kept.
@@ -59,13 +59,13 @@ def gather(profile: Profile, run: Run) -> Path:
         source = profile.data.sources[name]
         sources.gather(
             {name: source},
-            run.source,
+            run.source(seed),
             cache_dir=cache_dir(),
             folder=_folder(profile) if source == "folder" else None,
             languages=languages,
-            world=profile.data.miniature.model_dump(),
+            world={"seed": seed, **profile.data.miniature.model_dump()},
         )
-    return run.source
+    return run.source(seed)
 
 
 def cache_dir() -> Path:
@@ -86,37 +86,56 @@ def _folder(profile: Profile) -> Path:
 # ------------------------------------------------------------------------------------------------- corpora
 
 
-def write_corpora(profile: Profile, run: Run, data_dir: Path) -> pd.DataFrame:
-    """Write every corpus of the profile as JSON lines, with a manifest beside it.
+def write_corpora(profile: Profile, run: Run) -> pd.DataFrame:
+    """Write every corpus of the profile as JSON lines, with a manifest beside it; the miniature's for each seed.
 
     Returns:
-        What became of every row that was read: `corpus, language, outcome, rows`.
+        What became of every row that was read for the first seed: `corpus, language, outcome, rows`.
     """
     data = profile.data
     switches = corpora.Switches(data.language_names, data.gsm8kinstruct_language, data.sft_data)
     reports = []
-    for name in profile.corpora():
-        limit = data.corpora[name].limit if name in data.corpora else None
-        languages = corpus_languages(profile, name)
-        built = corpora.build_corpus(name, data_dir, languages, switches=switches, limit=limit)
-        path = runs.write_json_lines(run.corpus(name), list(built.dataset))
-        runs.write_json(
-            path.with_suffix(".json"),
-            {"rows": len(built.dataset), "sha256": runs.sha256_file(path), "report": built.report.to_dict("records")},
-        )
-        reports.append(built.report)
+    for number, seed in enumerate(profile.run.seeds):
+        data_dir = gather(profile, run, seed)
+        if plan.pretrains(profile):
+            _write_base_text(profile, run, seed)
+        for name in profile.corpora():
+            drawn = plan.corpus_seed(profile, name, seed)
+            if number and drawn is None:
+                continue
+            limit = data.corpora[name].limit if name in data.corpora else None
+            languages = corpus_languages(profile, name)
+            built = corpora.build_corpus(name, data_dir, languages, switches=switches, limit=limit)
+            path = runs.write_json_lines(run.corpus(name, drawn), list(built.dataset))
+            _write_manifest(path, len(built.dataset), built.report.to_dict("records"))
+            reports += [] if number else [built.report]
     return pd.concat(reports, ignore_index=True) if reports else pd.DataFrame()
 
 
-def read_corpus(run: Run, name: str) -> pd.DataFrame:
-    """A corpus as it was written: `id, instruction, output, source_language, target_language`."""
-    return pd.DataFrame(runs.read_json_lines(run.corpus(name)))
+def _write_manifest(path: Path, rows: int, report: list[dict]) -> None:
+    runs.write_json(path.with_suffix(".json"), {"rows": rows, "sha256": runs.sha256_file(path), "report": report})
+
+
+def _write_base_text(profile: Profile, run: Run, seed: int) -> None:
+    from qalign_core import miniature
+
+    path = run.corpus(plan.BASE_TEXT, seed)
+    made = miniature.write_base_corpus(
+        path, seed=seed, tokens=profile.model.miniature.base_tokens, style=profile.data.miniature.style
+    )
+    _write_manifest(path, made["rows"], made["report"])
+
+
+def read_corpus(profile: Profile, run: Run, name: str) -> pd.DataFrame:
+    """A corpus as it was written (of the first seed): `id, instruction, output, source_language, target_language`."""
+    drawn = plan.corpus_seed(profile, name, profile.run.seeds[0])
+    return pd.DataFrame(runs.read_json_lines(run.corpus(name, drawn)))
 
 
 # ------------------------------------------------------------------------------------------------- benchmarks
 
 
-def write_benchmarks(profile: Profile, run: Run, data_dir: Path) -> pd.DataFrame:
+def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
     """Write the questions of every benchmark, and the prompts that ask them, a file a language.
 
     Returns:
@@ -125,6 +144,7 @@ def write_benchmarks(profile: Profile, run: Run, data_dir: Path) -> pd.DataFrame
     Raises:
         ValueError: when a benchmark has a different number of questions in two languages.
     """
+    data_dir = run.source(profile.run.seeds[0])
     templates = sorted({system.template for system in profile.systems.values()})
     counts = []
     for name, test in profile.evaluation.benchmarks.items():

@@ -134,8 +134,8 @@ def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, co
             where = f"{task['name']}, language {task['language']}, index {row['index']}"
             if context is not None and len(input_ids) + task["max_new_tokens"] > context:
                 raise ValueError(
-                    f"{where}: the prompt has {len(input_ids)} tokens; with {task['max_new_tokens']} new tokens it does "
-                    f"not fit into the model's context of {context}. Shorten it or lower max_new_tokens"
+                    f"{where}: the prompt has {len(input_ids)} tokens; with {task['max_new_tokens']} new tokens it "
+                    f"does not fit into the model's context of {context}. Shorten it or lower max_new_tokens"
                 )
             if not input_ids or max(input_ids) >= config.vocab_size:
                 raise ValueError(f"{where}: the prompt is empty, or the tokenizer has tokens the model does not know")
@@ -162,7 +162,7 @@ def _check_rows(rows: list[dict], path: Path) -> None:
 
 
 def share(questions: list[Question], rank: int, world_size: int) -> list[Question]:
-    """The questions of one rank, one for each key: dealt out by length, to and fro, so that every rank has equal work."""
+    """The questions of one rank, one a key: dealt out by length, to and fro, so that every rank has equal work."""
     unique = {question.key: question for question in questions}
     dealt = sorted(unique.values(), key=lambda question: (-len(question.input_ids), question.key))
     mine = []

@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
 def notebooks_of(profile: Profile) -> list[Path]:
     """The notebooks a profile needs; one without anything to train leaves out the training chapters."""
     every = sorted(NOTEBOOKS_FOLDER.glob("[0-9][0-9]_*.ipynb"))
-    training = ("02", "03") if not profile.lineages() else ()
+    training = ("02", "03") if not plan.stages(profile) else ()
     return [path for path in every if path.name[:2] not in training]
 
 

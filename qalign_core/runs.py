@@ -118,13 +118,14 @@ class Run:
     def profile(self) -> Path:
         return self.folder / "profile.yaml"
 
-    @property
-    def source(self) -> Path:
-        """Where a generated or downloaded data folder of this run is laid out."""
-        return self.folder / "data" / "source"
+    def source(self, seed: int) -> Path:
+        """The data folder that a seed's corpora are made from; its parts are links."""
+        return self.folder / "data" / "source" / f"seed-{seed}"
 
-    def corpus(self, name: str) -> Path:
-        return self.folder / "data" / "corpora" / f"{name}.jsonl"
+    def corpus(self, name: str, seed: int | None = None) -> Path:
+        """A corpus as JSON lines; the miniature's are drawn anew for each seed, real ones are the same for all."""
+        folder = self.folder / "data" / "corpora"
+        return (folder if seed is None else folder / f"seed-{seed}") / f"{name}.jsonl"
 
     def benchmark(self, name: str, language: str) -> Path:
         return self.folder / "data" / "benchmarks" / name / f"{language}.jsonl"

@@ -122,9 +122,7 @@ def encode_corpus(
     """
     from datasets import Dataset, Features, List, Value, concatenate_datasets
 
-    features = Features(
-        {"input_ids": List(Value("int32")), "labels": List(Value("int32")), "tokens": Value("int32")}
-    )
+    features = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32")), "tokens": Value("int32")})
     parts, first = [], 1
     for part in _chunks(rows, chunk):
         if all("text" in row for row in part):
@@ -212,7 +210,7 @@ class Collator:
             targets = sum(int((sequence["labels"] != IGNORED).sum()) for sequence in group)
             weight = 1.0 / max(targets, 1) if self.loss == "paper" else 1.0
             for sequence in group:
-                sequence["weights"] = (sequence["labels"] != IGNORED).float() * weight
+                sequence["weights"] = (sequence["labels"] != IGNORED).double() * weight
             total += targets
         return math.ceil(len(sequences) / self.micro_batch) if self.loss == "paper" else total
 
@@ -239,23 +237,22 @@ def weighted_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tor
         batch: what `Collator` returned.
 
     Returns:
-        A scalar in fp32, still to be divided by the `items` of the whole update.
+        A scalar in fp32 or better, still to be divided by the `items` of the whole update.
     """
     layout = {name: batch[name] for name in ("position_ids", "attention_mask") if name in batch}
     columns = batch["logits_to_keep"]  # (C,)
     # The cache must be off: with it, transformers would not look for sequence boundaries in position_ids.
-    logits = model(
-        input_ids=batch["input_ids"], use_cache=False, logits_to_keep=columns, **layout
-    ).logits  # (B, C, V)
+    logits = model(input_ids=batch["input_ids"], use_cache=False, logits_to_keep=columns, **layout).logits  # (B, C, V)
     targets = batch["labels"][:, columns + 1]  # (B, C)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     nll = torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
     )  # (B·C,)
     return (nll * batch["weights"][:, columns + 1].flatten()).sum()
 
 
 # Attention implementations of transformers under which packed examples were tested to be separate.
-SEPARATING_ATTENTION = ("sdpa", "eager")
+SEPARATING_ATTENTION = ("sdpa",)
 
 
 def check_attention(implementation: str, packing: bool) -> None:

@@ -182,7 +182,7 @@ def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
     if both := sorted(ours.keys() & given.keys()):
         raise ValueError(f"training_arguments: {', '.join(both)} cannot be given; the job or train.py decides them")
     if given["save_total_limit"] < 2:
-        raise ValueError("training_arguments: save_total_limit must be at least 2, so that one checkpoint is always whole")
+        raise ValueError("training_arguments: save_total_limit must be at least 2: one checkpoint is always whole")
     if not torch.cuda.is_available():
         given.pop("tf32", None)
     return TrainingArguments(**ours, **given)

@@ -1,4 +1,4 @@
-"""The `transformers` Trainer with the paper's loss, trustworthy checkpoints and a heartbeat; nothing else is changed."""
+"""The `transformers` Trainer with the paper's loss, trustworthy checkpoints and a heartbeat, and no other change."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class StageTrainer(Trainer):
     """Trains one stage.
 
     Order of examples: epoch e (from 0) goes through `torch.randperm(rows)` of a generator seeded with `data_seed` + e;
-    device batch k of the epoch goes to rank k mod world size (accelerate's SeedableRandomSampler and BatchSamplerShard).
-    So one rank with accumulation 4 and two with 2 see the same examples in every update.
+    device batch k of the epoch goes to rank k mod world size (accelerate: SeedableRandomSampler, BatchSamplerShard).
+    So one rank with accumulation 4 and two with 2 see the same examples in every update; only where an epoch's device
+    batches do not divide by the ranks, its first ones are seen again at its end, as in the authors' sampler.
 
     Updates: the last update of an epoch takes the batches that remain. The authors' transformers 4.29 floored the
     number of updates an epoch and carried the accumulation over: on 128 sequences an update, 1,722 updates against

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from qalign_core.prompts import alpaca
 from qalign_core.supervision import (
     IGNORED,
+    SEPARATING_ATTENTION,
     Collator,
     check_attention,
     check_separation,
@@ -117,7 +118,7 @@ def test_bad_rows_and_tokenizers_are_refused(tokenizer) -> None:
 def tiny_model(**changes) -> LlamaForCausalLM:
     torch.manual_seed(0)
     shape = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.5}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}
     return LlamaForCausalLM(LlamaConfig(**(shape | heads | {"attn_implementation": "sdpa"} | changes)))
 
 
@@ -174,18 +175,19 @@ def test_the_two_losses_differ() -> None:
     assert abs(plain_loss(model, rows, "paper") - plain_loss(model, rows, "token")) > 0.01
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", SEPARATING_ATTENTION)
 def test_packed_logits_equal_those_of_separate_sequences(attention: str) -> None:
-    model, rows = tiny_model(attn_implementation=attention).eval(), examples(7)
+    # In double precision: in single, the order of sums alone moves logits by 1e-6.
+    model, rows = tiny_model(attn_implementation=attention).double().eval(), examples(7)
     batch = Collator(0)(rows)
     with torch.no_grad():
-        packed = model(
-            input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False
-        ).logits[0]  # (T, V)
+        packed = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits[
+            0
+        ]  # (T, V)
         alone = torch.cat([model(input_ids=torch.tensor([row["input_ids"]])).logits[0] for row in rows])
         leaking = model(input_ids=batch["input_ids"], use_cache=False).logits[0]
-    torch.testing.assert_close(packed, alone, rtol=1e-6, atol=1e-6)
-    assert (leaking - alone).abs().max() > 0.1, "the test must be able to see a leak"
+    torch.testing.assert_close(packed, alone, rtol=1e-9, atol=1e-9)
+    assert (leaking - alone).abs().max() > 0.01, "the test must be able to see a leak"
     check_separation(model)
 
 
@@ -202,7 +204,7 @@ def test_a_leak_is_refused() -> None:
 
     with pytest.raises(RuntimeError, match="packing to false"):
         check_separation(Leaking())
-    with pytest.raises(ValueError, match=r"sdpa and eager, not with 'flash_attention_2'"):
+    with pytest.raises(ValueError, match=r"attention sdpa, not with 'flash_attention_2'"):
         check_attention("flash_attention_2", packing=True)
     check_attention("flash_attention_2", packing=False)
 
@@ -228,7 +230,9 @@ def test_a_batch_without_targets_counts_as_zero_gradient() -> None:
 
 
 def test_padding_is_on_the_right_and_masked() -> None:
-    batch = Collator(59, packing=False)([{"input_ids": [1, 2, 3], "labels": [IGNORED, 2, 3]}, {"input_ids": [4, 5], "labels": [4, 5]}])
+    supervised = {"input_ids": [1, 2, 3], "labels": [IGNORED, 2, 3]}
+    text = {"input_ids": [4, 5], "labels": [4, 5]}
+    batch = Collator(59, packing=False)([supervised, text])
     assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 5, 59]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["labels"].tolist() == [[IGNORED, 2, 3], [IGNORED, 5, IGNORED]]

@@ -1,0 +1,121 @@
+"""The key/value cache of a running batch: rows come and go, a step writes one column and copies nothing.
+
+The rows share columns and are aligned on the right, so that the next token of every row goes into the same column. The
+rows and columns in use are a window into larger buffers.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import CacheLayerMixin
+
+SPARE_COLUMNS = 64
+
+
+class RowLayer(CacheLayerMixin):
+    """Keys and values of one layer.
+
+    Args:
+        cache: the cache it belongs to, which knows the window.
+        like: keys (K, H, P, D) whose heads, head size, type and device the buffers take.
+    """
+
+    is_sliding = False
+
+    def __init__(self, cache: RowCache, like: torch.Tensor):
+        super().__init__()
+        self.cache = cache
+        self.keys = like.new_zeros((0, like.shape[1], 0, like.shape[3]))  # (rows, H, columns, D)
+        self.values = self.keys
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """The buffers exist from the start."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write one column (N, H, 1, D) behind the window and return the window with it, (N, H, W + 1, D) each."""
+        rows, start, end = self.cache.rows, self.cache.start, self.cache.end
+        self.keys[:rows, :, end : end + 1] = key_states
+        self.values[:rows, :, end : end + 1] = value_states
+        return self.keys[:rows, :, start : end + 1], self.values[:rows, :, start : end + 1]
+
+    def get_seq_length(self) -> int:
+        return self.cache.width
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.cache.width + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class RowCache(Cache):
+    """A cache whose rows can be appended and dropped between steps.
+
+    Attributes:
+        rows: rows in use, from the top.
+        start, end: first column in use, and the first behind those in use, into which the next step writes.
+    """
+
+    def __init__(self, like: DynamicCache):
+        self.rows = self.start = self.end = 0
+        self.capacity = (0, 0)  # rows, columns
+        super().__init__(layers=[RowLayer(self, layer.keys) for layer in like.layers])
+
+    @property
+    def width(self) -> int:
+        """Columns of the longest row."""
+        return self.end - self.start
+
+    def append(self, new: DynamicCache) -> None:
+        """Add the rows of another cache at the bottom, aligned on the right."""
+        count, _, width, _ = new.layers[0].keys.shape
+        if self.rows + count > self.capacity[0] or width > self.end:
+            self._reallocate(max(self.rows + count, self.capacity[0]), max(width, self.width))
+        rows = slice(self.rows, self.rows + count)
+        for layer, added in zip(self.layers, new.layers, strict=True):
+            layer.keys[rows, :, self.end - width : self.end] = added.keys
+            layer.values[rows, :, self.end - width : self.end] = added.values
+        self.rows += count
+        self.start = min(self.start, self.end - width)
+
+    def keep(self, order: list[int], width: int) -> None:
+        """Drop all rows but those in `order`, of which the longest has `width` columns.
+
+        Args:
+            order: row by row the present row it shall hold; only rows that change are copied.
+            width: in columns.
+        """
+        targets = [row for row, source in enumerate(order) if row != source]
+        if targets:
+            sources = [order[row] for row in targets]
+            for layer in self.layers:
+                for buffer in (layer.keys, layer.values):
+                    buffer[targets, :, self.start : self.end] = buffer[sources, :, self.start : self.end]
+        self.rows, self.start = len(order), self.end - width
+
+    def make_room(self) -> None:
+        """Make sure that the next step has a column to write into."""
+        if self.end == self.capacity[1]:
+            self._reallocate(self.rows, self.width)
+
+    def advance(self) -> None:
+        """Take the column that a step wrote into the window."""
+        self.end += 1
+
+    def _reallocate(self, rows: int, end: int) -> None:
+        """Move the window into new buffers of `rows` rows, where it ends at column `end`.
+
+        The new buffers are zeros: a masked column has weight 0, and 0 x NaN would be NaN.
+        """
+        self.capacity = (rows, end + max(SPARE_COLUMNS, end // 4))
+        for layer in self.layers:
+            for name in ("keys", "values"):
+                old = getattr(layer, name)
+                new = old.new_zeros((rows, old.shape[1], self.capacity[1], old.shape[3]))
+                new[: self.rows, :, end - self.width : end] = old[: self.rows, :, self.start : self.end]
+                setattr(layer, name, new)
+        self.start, self.end = end - self.width, end

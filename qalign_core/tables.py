@@ -1,0 +1,227 @@
+"""One table, four ways to show it: styled HTML in a notebook, the terminal, and CSV, Markdown and LaTeX files.
+
+Everything that reaches HTML is escaped here, because responses, questions and names of systems are text from outside.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from qalign_core.languages import CODES, LANGUAGES
+from qalign_core.runs import write_atomic
+
+MUTED = "color: #767676"  # readable on white and on a dark theme
+_TABLE_CSS = [
+    {"selector": "", "props": "border-collapse: collapse; font-variant-numeric: tabular-nums; border: none"},
+    {"selector": "thead th", "props": "border-top: 1.5px solid; border-bottom: 1px solid; font-weight: 600"},
+    {"selector": "tbody tr:last-child td", "props": "border-bottom: 1.5px solid"},
+    {"selector": "tbody tr", "props": "background: transparent"},
+    {"selector": "th, td", "props": "padding: 0.25em 0.7em; text-align: right; white-space: nowrap"},
+    {"selector": "th:first-child, td:first-child", "props": "text-align: left"},
+    {"selector": "caption", "props": "caption-side: bottom; text-align: left; padding-top: 0.6em; max-width: 60em"},
+]
+_LATEX = {
+    "†": r"\textdagger{}",
+    "→": r"$\rightarrow$",
+    "−": r"$-$",
+    "–": "--",
+    "±": r"$\pm$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A finished table: its numbers and the same cells as they are printed.
+
+    Attributes:
+        name: stem of its files, such as `"table-2-mgsm"`.
+        title: such as `"Table 2. Accuracy on mGSM (%)"`.
+        caption: what a reader must know: profile, seeds, questions, intervals, floor.
+        data: the numbers, as they go into the CSV file.
+        text: the cells as they are printed; the first column names the row. Same number of rows as `data`.
+        bold: cells of `text` in bold, as (row, column name).
+        muted: rows set apart in grey: published numbers and floors.
+    """
+
+    name: str
+    title: str
+    caption: str
+    data: pd.DataFrame
+    text: pd.DataFrame
+    bold: frozenset[tuple[int, str]] = field(default_factory=frozenset)
+    muted: frozenset[int] = field(default_factory=frozenset)
+
+    def _repr_html_(self) -> str:
+        return styled(self).to_html()
+
+
+def from_frame(
+    frame: pd.DataFrame, *, name: str, title: str, caption: str, formats: Mapping[str, str] | None = None
+) -> Table:
+    """A plain table of a frame: whole numbers as `1,234`, others with one decimal, missing ones blank.
+
+    Args:
+        frame: what to show; its first column names the rows.
+        name: stem of the files.
+        title: heading.
+        caption: text below.
+        formats: format specifications of single columns, such as `{"p": ".4f"}`.
+    """
+    formats = formats or {}
+
+    def cell(column: str, value: object) -> str:
+        if value is None or value is pd.NA or value != value:
+            return ""
+        if column in formats:
+            return format(value, formats[column])
+        if isinstance(value, bool | str):
+            return str(value)
+        return (
+            f"{value:,}" if float(value).is_integer() and "float" not in str(frame[column].dtype) else f"{value:,.1f}"
+        )
+
+    text = pd.DataFrame(
+        {column: [cell(column, value) for value in frame[column]] for column in frame}, columns=frame.columns
+    )
+    return Table(name, title, caption, frame.reset_index(drop=True), text)
+
+
+def _cell_styles(table: Table, muted: str) -> pd.DataFrame:
+    styles = pd.DataFrame("", index=table.text.index, columns=table.text.columns)
+    rows = sorted(table.muted)
+    styles.iloc[rows] = table.text.iloc[rows].ne("").replace({True: muted, False: ""})
+    for row, column in table.bold:
+        styles.loc[row, column] = "font-weight: bold"
+    return styles
+
+
+def styled(table: Table) -> Styler:
+    """The table for a notebook; every cell, heading and caption is escaped."""
+    styler = table.text.style.format(escape="html").format_index(escape="html", axis=1).hide(axis="index")
+    styler = styler.apply(lambda _: _cell_styles(table, MUTED), axis=None).set_table_styles(_TABLE_CSS)
+    caption = f"<strong>{html.escape(table.title)}</strong><br>{html.escape(table.caption)}"
+    return styler.set_caption(caption).set_uuid(table.name)
+
+
+def _latex(table: Table) -> str:
+    """A `booktabs` table environment; the preamble needs `\\usepackage{booktabs}`."""
+    styler = table.text.style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
+    styler = styler.apply(lambda _: _cell_styles(table, "color: gray"), axis=None)
+    body = styler.to_latex(
+        hrules=True, convert_css=True, column_format="l" + "r" * (table.text.shape[1] - 1), position_float="centering"
+    )
+    title = re.sub(r"^(Table|Figure) \d+\. ", "", table.title)  # LaTeX numbers tables itself
+    escaped = pd.Series([f"{title}. {table.caption}"]).to_frame().style.format(escape="latex").hide(axis="index")
+    caption = escaped.hide(axis="columns").to_latex().splitlines()[1].removesuffix(r" \\")
+    body = body.replace(r"\end{table}", f"\\caption{{{caption}}}\n\\label{{tab:{table.name}}}\n\\end{{table}}")
+    body = body.replace(r"\begin{tabular}", "\\small\\setlength{\\tabcolsep}{4pt}\n\\begin{tabular}")
+    body = body.replace(r"\color{gray}", r"\color[gray]{0.45}")
+    for character, command in _LATEX.items():
+        body = body.replace(character, command)
+    return "% needs \\usepackage{booktabs,xcolor}\n" + body
+
+
+def _markdown(table: Table) -> str:
+    def safe(text: str) -> str:
+        return html.escape(text, quote=False).replace("|", r"\|").replace("*", r"\*")
+
+    cells = table.text.map(safe)
+    for row, column in table.bold:
+        cells.loc[row, column] = f"**{cells.loc[row, column]}**"
+    for row in table.muted:
+        cells.loc[row] = [f"*{cell}*" if cell else "" for cell in cells.loc[row]]
+    align = ["left"] + ["right"] * (cells.shape[1] - 1)
+    body = cells.to_markdown(index=False, colalign=align, disable_numparse=True, headers=[safe(c) for c in cells])
+    return f"**{safe(table.title)}**\n\n{body}\n\n{safe(table.caption)}\n"
+
+
+def save_table(table: Table, folder: str | Path) -> list[Path]:
+    """Write `<name>.csv`, `<name>.md` and `<name>.tex`; the same table gives the same bytes.
+
+    Returns:
+        The three paths.
+    """
+    folder = Path(folder)
+    contents = {
+        "csv": table.data.to_csv(index=False, float_format="%.10g", lineterminator="\n"),
+        "md": _markdown(table),
+        "tex": _latex(table),
+    }
+    return [write_atomic(folder / f"{table.name}.{suffix}", text) for suffix, text in contents.items()]
+
+
+def print_table(table: Table, console: Console | None = None) -> None:
+    """Print the table in the terminal. Columns keep their width: a terminal too narrow for it scrolls or wraps."""
+    console = console or Console()
+    printed = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for position, column in enumerate(table.text):
+        printed.add_column(Text(str(column)), justify="right" if position else "left", no_wrap=True)
+    for row, cells in enumerate(table.text.itertuples(index=False)):
+        style = "dim" if row in table.muted else ""
+        bold = [(row, column) in table.bold for column in table.text]
+        printed.add_row(*(Text(cell, style="bold" if b else style) for cell, b in zip(cells, bold, strict=True)))
+    width = Measurement.get(console, console.options.update(max_width=1000), printed).maximum
+    console.print(Text(table.title, style="bold"))
+    console.print(printed, width=max(width, 1), crop=False, soft_wrap=True)
+    console.print(Text(table.caption, style="dim"))
+
+
+def side_by_side(
+    questions: Mapping[str, str], responses: Mapping[str, Mapping[str, str]], marks: Mapping | None = None
+) -> str:
+    """One question in all its languages beside what each system answered, as an HTML table.
+
+    Args:
+        questions: language code → question.
+        responses: system → language code → response.
+        marks: (system, language code) → whether the answer is right; shown as ✓ or ✗.
+
+    Returns:
+        HTML in which all text is escaped; each cell tells its language, and the browser chooses the direction of text.
+    """
+    systems = list(responses)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("language", "question", *systems))
+    rows = []
+    for code in (code for code in CODES if code in questions):
+        cells = [
+            f'<th scope="row" title="{html.escape(LANGUAGES[code].name)}">{code}</th>',
+            _text_cell(questions[code], code),
+        ]
+        for system in systems:
+            mark = {True: "✓ ", False: "✗ ", None: ""}[(marks or {}).get((system, code))]
+            cells.append(_text_cell(mark + responses[system].get(code, ""), None))
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    style = "border-collapse: collapse; text-align: left; vertical-align: top"
+    return f'<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _text_cell(text: str, code: str | None) -> str:
+    """A cell of running text. A response's language is not known beforehand, so it carries none."""
+    language = f' lang="{code}"' if code else ""
+    style = "text-align: start; vertical-align: top; white-space: pre-wrap; max-width: 28em"
+    return f'<td dir="auto"{language} style="{style}">{html.escape(text)}</td>'
+
+
+def best_cells(values: pd.DataFrame, rows: Sequence[int]) -> frozenset[tuple[int, str]]:
+    """The largest value of each column among `rows` (all of them where several are equal); none where it is zero."""
+    chosen = values.loc[list(rows)].round(6)
+    return frozenset(
+        (row, column)
+        for column in chosen
+        for row in chosen.index
+        if chosen.loc[row, column] == chosen[column].max() > 0
+    )
