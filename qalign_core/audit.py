@@ -1,4 +1,4 @@
-"""The data audit: what is wrong with each data set, by language, counted and with an example. Reported, never mended."""
+"""The data audit: what is wrong with each data set, counted by language, with examples. Reported, never mended."""
 
 from __future__ import annotations
 

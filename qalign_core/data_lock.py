@@ -59,9 +59,6 @@ class LockedDataSet(Strict):
 
     licence: str
     files: dict[str, LockedFile]
-    repo_id: str | None = None
-    revision: str | None = None
-    gated: bool = False
 
     @field_validator("files")
     @classmethod
@@ -73,6 +70,13 @@ class LockedDataSet(Strict):
     def needed(self, languages: Sequence[str]) -> dict[str, LockedFile]:
         """The files that these languages need."""
         return {place: file for place, file in self.files.items() if file.language in (None, *languages)}
+
+
+class LockedHubDataSet(LockedDataSet):
+    """A data set of the hub; without a revision, the one of the first download is recorded and kept to."""
+
+    repo_id: str
+    revision: str | None = None
 
 
 class LockedRepository(Strict):
@@ -87,7 +91,7 @@ class Lock(Strict):
     """What `params/data.lock.yaml` says of every data set."""
 
     repository: LockedRepository
-    hub: dict[str, LockedDataSet]
+    hub: dict[str, LockedHubDataSet]
 
 
 def read_lock(path: str | Path = LOCK_FILE) -> Lock:

@@ -105,6 +105,7 @@ class GreedyDecoder:
         self.waiting = deque(sorted(sequences, key=lambda sequence: sequence.length, reverse=True))
         while self.waiting or self.running:
             finished: list[Sequence] = []
+            out_of_memory = False
             try:
                 self._admit()
                 finished += self._drop_finished()
@@ -115,6 +116,8 @@ class GreedyDecoder:
             except RuntimeError as error:
                 if not _is_out_of_memory(error) or len(self.running) + len(self.joining) == 1:
                     raise
+                out_of_memory = True
+            if out_of_memory:  # not inside `except`: the error still holds the failed step's tensors
                 self._halve()
             yield finished
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from qalign_core import runs
 from qalign_core.answers import Answers, Heartbeat
@@ -244,6 +245,7 @@ def main() -> None:
     parser.add_argument("--local_rank", type=int, help="given by the launcher, which also sets LOCAL_RANK")
     arguments = parser.parse_args()
     runs.start_lifeline()
+    logging.disable_progress_bar()
     try:
         generate(arguments.job.absolute())
     except (FileNotFoundError, ValueError) as error:

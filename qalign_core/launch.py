@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,12 +17,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from qalign_core import runs
+from qalign_core.machines import hostfile
 from qalign_core.params import Profile
 from qalign_core.plan import Job
 from qalign_core.runs import Run
 
 MODULES = {"train": "qalign_core.train", "generate": "qalign_core.generate"}
 CURRENT = "current.json"
+LOCK = ".launch.lock"  # held by the notebook; a rank holds `.lock` of the same folder
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 6.0  # between asking a job to stop and killing it; an interrupt is over within 10 s
 
@@ -35,19 +38,32 @@ class JobError(RuntimeError):
 
 def command(job_path: Path, module: str, profile: Profile) -> list[str]:
     """The DeepSpeed launcher's command line for a job, on this machine or on those of `run.hostfile`."""
-    options = ["--module", module, str(job_path)]
-    if profile.run.hostfile:
-        hosts = ["--hostfile", profile.run.hostfile, "--num_gpus", str(profile.run.devices)]
+    program = ["--module", module, str(job_path)]
+    host_file = hostfile(profile)
+    if host_file:
+        hosts = ["--hostfile", str(host_file)]
+        if profile.run.launcher != "openmpi":  # which counts by the host file's slots alone, and refuses this option
+            hosts += ["--num_gpus", str(profile.run.devices)]
         if profile.run.launcher:
             hosts += ["--launcher", profile.run.launcher]
         if profile.run.launcher_args:
             hosts += ["--launcher_args", profile.run.launcher_args]
+        if profile.run.launcher == "slurm":  # whose runner forgets `--module`: the program is python's own `-m`
+            program = ["--force_multi", "--", "-m", module, str(job_path)]
     else:
         with socket.socket() as probe:  # the launcher's default port is fixed: two jobs at once would collide
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        hosts = ["--num_gpus", str(profile.run.devices), "--master_addr", "127.0.0.1", "--master_port", str(port)]
-    return [sys.executable, "-m", "deepspeed.launcher.runner", *hosts, "--log_level", "warning", *options]
+        hosts = [*local_devices(profile.run.devices), "--master_addr", "127.0.0.1", "--master_port", str(port)]
+    return [sys.executable, "-m", "deepspeed.launcher.runner", *hosts, "--log_level", "warning", *program]
+
+
+def local_devices(count: int) -> list[str]:
+    """The launcher's option for `count` devices of this machine: of those in CUDA_VISIBLE_DEVICES, if it is set."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(",")
+    if has_gpu() and len(visible) >= count and all(device.isdigit() for device in visible):
+        return ["--include", f"localhost:{','.join(visible[:count])}"]  # with --num_gpus it would be ignored
+    return ["--num_gpus", str(count)]
 
 
 def environment(devices: int) -> dict[str, str]:
@@ -58,13 +74,14 @@ def environment(devices: int) -> dict[str, str]:
     found["PYTHONUNBUFFERED"] = "1"
     if not has_gpu():
         found["DS_ACCELERATOR"] = "cpu"
-        found.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // devices)))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        found.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
     return found
 
 
 def has_gpu() -> bool:
     """Whether CUDA devices are visible, asked of the driver and not of torch, which a notebook need not import."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
@@ -89,7 +106,7 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(job.folder / ".lock", timeout=0):
+        with FileLock(job.folder / LOCK, timeout=0):
             job_path = job.folder / "job.json"
             refuse_other_settings(job.content, job.folder, run)
             if not job.done:
@@ -138,6 +155,8 @@ def _supervise(job_path: Path, module: str, profile: Profile, run: Run, show: bo
     log = folder / "log.txt"
     progress = folder / "progress.jsonl"
     begun = time.time()
+    line = ProgressLine(run.relative(folder)) if show else None
+    silence = Silence(progress, log)
     runs.write_json(run.folder / CURRENT, {"job": run.relative(job_path), "since": begun, "pid": os.getpid()})
     with log.open("ab") as stream:
         stream.write(f"==== {time.strftime('%Y-%m-%d %H:%M:%S')} {module} {job_path}\n".encode())
@@ -152,74 +171,95 @@ def _supervise(job_path: Path, module: str, profile: Profile, run: Run, show: bo
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    line = ProgressLine(run.relative(folder)) if show else None
+    hung = False
     try:
-        while process.poll() is None:
-            state = latest(progress, since=begun)
+        while process.poll() is None and not hung:
             if line:
-                line.update(state)
-            _check_heartbeat(folder, progress, log, begun, profile.run.silence_seconds)
+                line.update(latest(progress, since=begun))
+            hung = silence.seconds() > profile.run.silence_seconds
             time.sleep(POLL_SECONDS)
     finally:
         stop_group(process)
         (run.folder / CURRENT).unlink(missing_ok=True)
         if line:
             line.finish(runs.is_done(job_path))
+    if hung:
+        limit = profile.run.silence_seconds
+        how = f"gave no sign of life for {limit} s (run.silence_seconds) and was stopped: run the cell again to resume"
+        raise JobError(failure(folder, log, how, start))
     if process.returncode != 0 or not runs.is_done(job_path):
-        raise JobError(failure(folder, log, process.returncode, start))
+        code = process.returncode
+        how = f"ended with exit code {code}" if code else "ended without its done.json"
+        raise JobError(failure(folder, log, how, start))
 
 
-def _check_heartbeat(folder: Path, progress: Path, log: Path, begun: float, limit: int) -> None:
-    signs = [p.stat().st_mtime for p in (progress, log) if p.exists()]
-    silent = time.time() - max([begun, *signs])
-    if silent > limit:
-        raise JobError(
-            f"{folder}: no sign of life for {silent:.0f} s (run.silence_seconds is {limit}); the job was stopped. "
-            f"What is finished is kept: run the cell again to resume, and see {log}."
-        )
+class Silence:
+    """How long some files have not changed, by a clock that stands still while a laptop sleeps."""
+
+    def __init__(self, *paths: Path) -> None:
+        self.paths, self.seen, self.since = paths, None, time.monotonic()
+
+    def seconds(self) -> float:
+        """Seconds since one of the files was last seen to change."""
+        found = [(p.stat().st_mtime_ns, p.stat().st_size) for p in self.paths if p.exists()]
+        if found != self.seen:
+            self.seen, self.since = found, time.monotonic()
+        return time.monotonic() - self.since
 
 
 def stop_group(process: subprocess.Popen) -> None:
     """End everything a job started: ask its process group to stop, then kill what is left."""
-    for signal_number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 5.0)):
-        try:
-            os.killpg(process.pid, signal_number)
-        except ProcessLookupError:
-            break
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and group_is_alive(process):
-            time.sleep(0.05)
-    process.wait()
+    try:
+        _signal_group(process, signal.SIGTERM, GRACE_SECONDS)
+    finally:  # also when a second interrupt ends the waiting
+        _signal_group(process, signal.SIGKILL, 5.0)
+        process.wait()
+
+
+def _signal_group(process: subprocess.Popen, number: signal.Signals, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):  # macOS refuses to signal a group of dead processes
+        return
+    while time.monotonic() < deadline and group_is_alive(process):
+        time.sleep(0.05)
 
 
 def group_is_alive(process: subprocess.Popen) -> bool:
-    """Whether any process of the job's group is left; the launcher itself is reaped on the way."""
+    """Whether any process of the job's group is left; dead ones that nobody has reaped do not count."""
+    import psutil
+
     process.poll()
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    for member in psutil.process_iter():
+        try:
+            if os.getpgid(member.pid) == process.pid and member.status() != psutil.STATUS_ZOMBIE:
+                return True
+        except (ProcessLookupError, PermissionError, psutil.Error):
+            continue
+    return False
 
 
-# Symptoms in a log's last lines, and what a person can do about each.
+# Symptoms in a log (regular expressions), and what a person can do about each.
 ADVICE: tuple[tuple[str, str], ...] = (
-    ("No space left on device", "The disk is full: free some space and run again; finished work is kept."),
-    ("out of memory", "Out of memory: lower per_device_train_batch_size (and raise gradient_accumulation_steps), "
-     "set gradient_checkpointing: true, or choose a DeepSpeed configuration with a higher ZeRO stage or offload."),
-    ("loss is not finite", "The loss became NaN or infinite: lower learning_rate, or train in float32."),
-    ("is gone: stopping", "The notebook kernel ended; run the cell again to resume."),
+    (r"no space left on device|disk quota exceeded|PytorchStreamWriter failed",
+     "The disk is full: free some space and run again; finished work is kept."),
+    (r"out of memory|can't allocate memory|not enough memory|MemoryError|return code = -9\b",
+     "Out of memory (a process that the system kills says nothing else): lower per_device_train_batch_size and raise "
+     "gradient_accumulation_steps, set gradient_checkpointing: true, choose a DeepSpeed configuration with a higher "
+     "ZeRO stage or offload; for generation, lower evaluation.batch_tokens."),
+    (r"FloatingPointError", "The loss became NaN or infinite: lower learning_rate, or train in float32."),
+    (r"is gone: stopping", "The notebook kernel ended; run the cell again to resume."),
 )  # fmt: skip
 
 
-def failure(folder: Path, log: Path, code: int, start: int = 0, lines: int = 30) -> str:
-    """What to tell a person about a failed job: exit code, advice, and the log's last lines."""
+def failure(folder: Path, log: Path, how: str, start: int = 0, lines: int = 30) -> str:
+    """What to tell a person about a failed job: how it ended, advice, and the last lines of its log from `start`."""
     with log.open("rb") as stream:
         stream.seek(start)
         text = stream.read().decode("utf-8", errors="replace")
-    advice = next((f"{a}\n" for symptom, a in ADVICE if symptom.lower() in text.lower()), "")
+    advice = next((f"{what}\n" for symptom, what in ADVICE if re.search(symptom, text, re.IGNORECASE)), "")
     tail = "\n".join(text.splitlines()[-lines:])
-    how = "ended without its done.json" if code == 0 else f"ended with exit code {code}"
     return f"{folder.name} {how} ({folder}).\n{advice}The last {lines} lines of {log}:\n{tail}"
 
 
@@ -280,7 +320,8 @@ class ProgressLine:
 
     def __init__(self, title: str, every: float = 2.0) -> None:
         self.title, self.every = title, every
-        self.begun = self.last = time.monotonic()
+        self.begun = time.monotonic()
+        self.last = -every
         self.handle: Any = None
 
     def _draw(self, text: str) -> None:
@@ -293,11 +334,11 @@ class ProgressLine:
         shown = Line(f"{self.title}: {text}")
         if self.handle is None:
             self.handle = display(shown, display_id=True)
-        elif self.handle is not None:
+        else:
             self.handle.update(shown)
 
     def update(self, state: dict[str, Any] | None) -> None:
-        if self.handle is None or time.monotonic() - self.last > self.every:
+        if time.monotonic() - self.last > self.every:
             self.last = time.monotonic()
             self._draw(describe(state))
 

@@ -32,10 +32,10 @@ def load_model(path: str, revision: str | None = None, attention: str = "sdpa") 
     """
     from transformers import AutoModelForCausalLM
 
-    if os.path.isdir(path) and not any(Path(path).glob("*.safetensors")):
+    if os.path.isdir(path) and not any(Path(path).glob("model*.safetensors")):
         found = sorted(file.name for file in Path(path).glob("*.bin")) or "no weights"
         raise FileNotFoundError(
-            f"{path}: no *.safetensors (found {found}); pickled weights are refused since loading them can run code: "
+            f"{path}: no model*.safetensors (found {found}); pickled weights are refused since loading them can run code: "
             "save the model with save_pretrained(folder), which writes safetensors"
         )
     return AutoModelForCausalLM.from_pretrained(
@@ -80,6 +80,46 @@ def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pa
             for weight in weights():  # (old_rows + added, H)
                 weight[old_rows:] = weight[:old_rows].float().mean(dim=0).to(weight.dtype)
     return added
+
+
+def restore_master_weights(model: PreTrainedModel, path: str, revision: str | None = None) -> None:
+    """Give DeepSpeed's fp32 master copy the weights of the file themselves.
+
+    Under bf16 DeepSpeed makes the master copy from weights already rounded to bf16, so that a stage would not start
+    from the weights the stage before ended with. Every rank calls this, once the engine exists.
+
+    Args:
+        model: the model inside the engine, loaded from `path` and perhaps given rows by `add_pad_token`.
+        path: model folder or hub id.
+        revision: of the hub id.
+
+    Raises:
+        RuntimeError: when a parameter has no weights in the files.
+    """
+    from deepspeed.utils import safe_set_full_fp32_param
+    from safetensors import safe_open
+
+    parameters = dict(model.named_parameters())
+    for file in weight_files(path, revision):
+        with safe_open(file, framework="pt") as weights:
+            for name in parameters.keys() & set(weights.keys()):
+                parameter, value = parameters.pop(name), weights.get_tensor(name).float()
+                shape = getattr(parameter, "ds_shape", parameter.shape)
+                if value.shape != shape:  # rows added by add_pad_token
+                    mean = value.mean(dim=0, keepdim=True)
+                    value = torch.cat([value, mean.expand(shape[0] - value.shape[0], -1)])
+                safe_set_full_fp32_param(parameter, value)
+    if parameters:
+        raise RuntimeError(f"{path}: no weights in fp32 for {', '.join(sorted(parameters)[:3])}; train without bf16")
+
+
+def weight_files(path: str, revision: str | None = None) -> list[Path]:
+    """The safetensors files of a model folder or hub id (in the cache already, once the model was loaded)."""
+    from huggingface_hub import snapshot_download
+
+    pattern = "model*.safetensors"
+    folder = path if os.path.isdir(path) else snapshot_download(path, revision=revision, allow_patterns=[pattern])
+    return sorted(Path(folder).glob(pattern))
 
 
 def full_state_dict(model: PreTrainedModel, keep: bool) -> dict[str, torch.Tensor]:

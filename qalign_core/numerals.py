@@ -12,6 +12,7 @@ _GROUPED = re.compile(r"\d{1,3}(?:([.,])\d{3})(?:\1\d{3})*")
 
 # Words and signs behind a number that multiply it; Chinese and Japanese glue them to the next word.
 _MULTIPLIERS = {
+    **dict.fromkeys(("hundred", "百"), 1e2),
     **dict.fromkeys(("thousand", "k", "mil", "mille", "tausend", "тысяч", "тысячи", "тыс", "elfu"), 1e3),
     **dict.fromkeys(("หมื่น", "万", "萬"), 1e4),
     **dict.fromkeys(("แสน", "লক্ষ", "লাখ"), 1e5),
@@ -54,13 +55,17 @@ def readings(text: str) -> list[frozenset[float]]:
         found.append(frozenset({int(high) * 1e8 + int(low) * 1e4}))
     for literal, behind in _LITERAL.findall(text):
         for values in _values(literal):
-            multipliers = [m for word, m in _MULTIPLIERS.items() if _multiplies(word, behind.lower())]
-            found.append(frozenset(values | {value * m for value in values for m in multipliers}))
+            multiplier = _multiplier(behind.lower()) if behind else None
+            found.append(frozenset(values if multiplier is None else values | {v * multiplier for v in values}))
     return found
 
 
-def _multiplies(word: str, behind: str) -> bool:
-    return behind == word or (not word.isascii() and len(word) < 6 and behind.startswith(word))
+def _multiplier(behind: str) -> float | None:
+    """What the word behind a number multiplies it by; in scripts that glue words together, what it begins with."""
+    if behind in _MULTIPLIERS or behind.isascii():
+        return _MULTIPLIERS.get(behind)
+    starts = (behind[:length] for length in range(min(len(behind), 6), 0, -1))
+    return next((_MULTIPLIERS[start] for start in starts if start in _MULTIPLIERS and not start.isascii()), None)
 
 
 def _values(literal: str) -> list[set[float]]:

@@ -6,6 +6,9 @@ from html import escape
 from pathlib import Path
 
 import nbformat
+from bs4 import BeautifulSoup
+from jinja2 import pass_context
+from jinja2.runtime import Context
 from latex2mathml.converter import convert as mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -51,9 +54,26 @@ class _Renderer(IPythonRenderer):
     def inline_math(self, body: str) -> str:
         return mathml(body)
 
+    def latex_environment(self, name: str, body: str) -> str:
+        return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", display="block")
 
-def _markdown(source: str) -> str:
-    return MarkdownWithMath(renderer=_Renderer(escape=False)).render(source)
+
+class _Exporter(HTMLExporter):
+    @pass_context
+    def markdown2html(self, context: Context, source: str) -> str:
+        attachments = context.get("cell", {}).get("attachments", {})
+        return MarkdownWithMath(renderer=_Renderer(escape=False, attachments=attachments)).render(source)
+
+
+def _at_rest(body: str) -> str:
+    """A page's body without scripts and frames; an image from elsewhere gives way to its description."""
+    soup = BeautifulSoup(body, "html.parser")
+    for tag in soup.find_all(["script", "iframe", "object", "embed", "link"]):
+        tag.decompose()
+    for image in soup.find_all("img"):
+        if not image.get("src", "").startswith("data:"):
+            image.replace_with(image.get("alt", ""))
+    return str(soup)
 
 
 def title(notebook: nbformat.NotebookNode) -> str:
@@ -72,7 +92,7 @@ def page(notebook: nbformat.NotebookNode, chapters: list[tuple[str, str]] = (), 
         chapters: (file name, title) of every page to link to.
         current: this page's file name.
     """
-    exporter = HTMLExporter(template_name="basic", filters={"markdown2html": _markdown}, embed_images=True)
+    exporter = _Exporter(template_name="basic")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     body, _ = exporter.from_notebook_node(notebook)
     links = "".join(
@@ -87,7 +107,7 @@ def page(notebook: nbformat.NotebookNode, chapters: list[tuple[str, str]] = (), 
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
         'img-src data:">'
         f"<title>{escape(title(notebook))}</title><style>{code}{STYLE}</style></head>\n"
-        f"<body><nav>{links}</nav><main>{body}</main></body></html>\n"
+        f"<body><nav>{links}</nav><main>{_at_rest(body)}</main></body></html>\n"
     )
 
 

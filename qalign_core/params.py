@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from qalign_core.languages import CODES
 
@@ -28,7 +37,7 @@ Corpus = Literal[
     "gsm8kinstruct",
     "metamathqa",
 ]
-StageName = Corpus | Literal["base-text"]  # what the miniature's base is pre-trained on
+StageName = Literal[Corpus, "base-text"]  # what the miniature's base is pre-trained on
 Benchmark = Literal["mgsm", "msvamp"]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -40,7 +49,7 @@ class ProfileError(ValueError):
 class Section(BaseModel):
     """A part of a profile: no unknown keys, no silent conversion of text to numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 # ------------------------------------------------------------------------------------------------- run
@@ -192,14 +201,14 @@ class System(Section):
 class Arguments(Section):
     """The part of `transformers.TrainingArguments` a profile may set, under the same names."""
 
-    num_train_epochs: Annotated[float, Field(gt=0)] | Positive = 3
+    num_train_epochs: Annotated[float, Field(gt=0)] = 3.0
     max_steps: int = -1
     per_device_train_batch_size: Positive = 2
     gradient_accumulation_steps: Positive = 8
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
     lr_scheduler_type: Literal["cosine", "cosine_with_min_lr", "linear", "constant", "constant_with_warmup"] = "cosine"
     lr_scheduler_kwargs: dict[str, float] | None = None
-    warmup_steps: Annotated[float, Field(ge=0)] | Annotated[int, Field(ge=0)] = 0.03
+    warmup_steps: Annotated[float, Field(ge=0)] = 0.03
     optim: Literal["adamw_torch", "adamw_torch_fused"] = "adamw_torch"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -210,9 +219,9 @@ class Arguments(Section):
     tf32: bool | None = None
     gradient_checkpointing: bool = False
     save_steps: Positive = 500
-    save_total_limit: Positive = 2
+    save_total_limit: Annotated[int, Field(ge=2)] = 2  # one is always whole
     logging_steps: Positive = 10
-    report_to: str | list[str] = "none"
+    report_to: str = "none"
 
 
 class TrainingSection(Arguments):
@@ -223,22 +232,16 @@ class TrainingSection(Arguments):
     packing: bool = True
     method: Literal["full"] = "full"
     deepspeed: str = "deepspeed/zero3.json"
-    stages: dict[StageName, dict[str, Any]] = {}
+    stages: dict[StageName, Arguments] = {}
 
-    @field_validator("stages")
-    @classmethod
-    def _stages_use_known_names(cls, stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        for corpus, overrides in stages.items():
-            try:
-                Arguments(**overrides)
-            except ValidationError as error:
-                raise ValueError(describe(error, Arguments, f"{corpus}.")) from None
-        return stages
+    @field_serializer("stages")
+    def _only_what_differs(self, stages: dict[str, Arguments]) -> dict[str, dict[str, Any]]:
+        return {corpus: differing.model_dump(exclude_unset=True) for corpus, differing in stages.items()}
 
     def arguments(self, corpus: str) -> dict[str, Any]:
         """The training arguments of the stage on `corpus`, its own differences applied."""
         common = self.model_dump(include=set(Arguments.model_fields))
-        return {**common, **self.stages.get(corpus, {})}
+        return {**common, **self.model_dump(include={"stages"})["stages"].get(corpus, {})}
 
 
 # ------------------------------------------------------------------------------------------------- evaluation
@@ -377,12 +380,12 @@ def _nearest_literal(problem: typing.Mapping[str, Any]) -> str:
     return nearest(str(problem["input"]), [word.strip("'") for word in expected.split(", ")])
 
 
-def describe(error: ValidationError, schema: type[BaseModel], prefix: str = "") -> str:
+def describe(error: ValidationError, schema: type[BaseModel]) -> str:
     """A validation error for people: a line for each key, with what is allowed and the nearest known key."""
     lines = []
     for problem in error.errors(include_url=False):
         location = tuple(problem["loc"])
-        key = prefix + ".".join(str(part) for part in location if part != "[key]")
+        key = ".".join(str(part) for part in location if part != "[key]")
         if problem["type"] == "extra_forbidden":
             known = _allowed_keys(schema, location[:-1])
             hint = nearest(str(location[-1]), known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 from qalign_core import runs
 from qalign_core.corpora import data_sets_of
+from qalign_core.machines import machines
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, System, dump
 from qalign_core.runs import Run
 
@@ -29,7 +31,8 @@ HOW_ONLY = frozenset(
 )
 RUN_FOLDER = "QALIGN_RUN_DIR"  # environment: the run folder of notebooks that `reproduce` executes
 BASE_TEXT = "base-text"  # the corpus the miniature's base is pre-trained on
-LARGE_FILE = 64 * 2**20  # bytes; a larger file of a model is identified by its size and both ends
+LARGE_FILE = 64 * 2**20  # bytes; a larger file of a model is identified by its size and samples of its bytes
+SAMPLE_EVERY, SAMPLE = 8 * 2**20, 64 * 2**10  # bytes; smaller than any weight matrix of such a model
 
 
 def open_run(profile: Profile, folder: str | Path | None = None) -> Run:
@@ -73,6 +76,18 @@ def _miniature_folder(profile: Profile, folder: Path, seed: int, shipped: bool, 
     return {"path": run.relative(folder), "revision": None}
 
 
+def base_tokenizer(profile: Profile, run: Run) -> Any:
+    """The tokenizer of the base model (of the first seed)."""
+    from qalign_core.model_folder import load_tokenizer
+
+    seed = profile.run.seeds[0]
+    if pretrains(profile):
+        model = _miniature_folder(profile, run.stage(seed, []) / "untrained", seed, shipped=False, run=run)
+    else:
+        model = base_model(profile, run, seed)
+    return load_tokenizer(runs.resolve(model["path"], run.folder), model["revision"])
+
+
 def model_identity(model: dict[str, Any], root: Path) -> Any:
     """What identifies a model that was not trained here: a hub id and revision, or the content of a folder."""
     folder = Path(runs.resolve(model["path"], root))
@@ -80,15 +95,19 @@ def model_identity(model: dict[str, Any], root: Path) -> Any:
         return model
     files = {}
     for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model")):
-        size = path.stat().st_size
-        if size <= LARGE_FILE:
-            files[path.name] = runs.sha256_file(path)
-        else:
-            with path.open("rb") as stream:
-                head = stream.read(2**20)
-                stream.seek(-(2**20), 2)
-                files[path.name] = runs.fingerprint([size, head.hex(), stream.read().hex()])
+        large = path.stat().st_size > LARGE_FILE
+        files[path.name] = _sampled(path) if large else runs.sha256_file(path)
     return files
+
+
+def _sampled(path: Path) -> str:
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as stream:
+        for offset in [*range(0, size - SAMPLE, SAMPLE_EVERY), size - SAMPLE]:
+            stream.seek(offset)
+            digest.update(stream.read(SAMPLE))
+    return digest.hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------- stages
@@ -197,9 +216,10 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: list[str]) -> Job:
 
 
 def sequences_per_update(profile: Profile, corpus: str) -> int:
-    """Devices × micro-batch × accumulation; 128 in the paper."""
+    """Machines × devices × micro-batch × accumulation; 128 in the paper."""
     arguments = profile.training.arguments(corpus)
-    return profile.run.devices * arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
+    devices = machines(profile) * profile.run.devices
+    return devices * arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
 
 
 # ------------------------------------------------------------------------------------------------- predictions

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from datasets import Dataset
 
-from qalign_core import corpora, plan, prompts, runs, sources
+from qalign_core import audit, corpora, plan, prompts, runs, sources
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.languages import CODES
 from qalign_core.params import Profile, ProfileError
+from qalign_core.results import write_csv
 from qalign_core.runs import Run
 
 DATA_DIR = "QALIGN_DATA_DIR"
@@ -188,3 +191,44 @@ def _write_translation_prompts(profile: Profile, run: Run, data_dir: Path) -> No
             instruction = prompts.translation_instruction(row["question"], code, names=profile.data.language_names)
             asked.append({**_asked(row), "prompt": prompts.alpaca(instruction)})
         runs.write_json_lines(run.prompts("translation", code), asked)
+
+
+# ------------------------------------------------------------------------------------------------- looking at it
+
+
+def loaded(profile: Profile, run: Run) -> tuple[dict[str, Dataset], dict[str, dict[str, Dataset]]]:
+    """The corpora and benchmarks of a run as data sets: name → examples, and name → language → questions."""
+    drawn = {name: plan.corpus_seed(profile, name, profile.run.seeds[0]) for name in profile.corpora()}
+    examples = {name: _data_set(run.corpus(name, seed)) for name, seed in drawn.items()}
+    codes = profile.data.languages
+    questions = {
+        name: {code: _data_set(run.benchmark(name, code)).select_columns(["question", "answer"]) for code in codes}
+        for name in profile.evaluation.benchmarks
+    }
+    return examples, questions
+
+
+def _data_set(path: Path) -> Dataset:
+    return Dataset.from_list(runs.read_json_lines(path))
+
+
+def save_lengths(profile: Profile, run: Run, examples: dict[str, Dataset], tokenizer: Any) -> pd.DataFrame:
+    """Count every example's tokens.
+
+    Returns:
+        `corpus, tokens, examples`: how many examples have so many tokens; also saved as `results/lengths.csv`, and
+        Table 1 as `results/corpora.csv`.
+    """
+    counted = {name: audit.token_lengths(data, tokenizer) for name, data in examples.items()}
+    lengths = pd.concat(
+        table.groupby("tokens").size().rename("examples").reset_index().assign(corpus=name)
+        for name, table in counted.items()
+    )[["corpus", "tokens", "examples"]]
+    write_csv(run.results, "lengths", lengths)
+    table = audit.corpora_table(examples).assign(tokens=[int(counted[name].tokens.sum()) for name in examples])
+    for name in profile.evaluation.benchmarks:
+        rows = len(runs.read_json_lines(run.benchmark(name, "en")))
+        codes = " ".join(profile.data.languages)
+        table.loc[len(table)] = [f"{name} (test)", codes, rows * len(profile.data.languages), None]
+    write_csv(run.results, "corpora", table.astype({"tokens": "Int64"}))
+    return lengths

@@ -120,7 +120,8 @@ def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, co
             leaves no room for its answer in the model's context; with task, language and index.
     """
     questions = []
-    context = getattr(config, "max_position_embeddings", None)
+    limits = (getattr(config, "max_position_embeddings", None), getattr(config, "sliding_window", None))
+    context = min((limit for limit in limits if limit), default=None)  # inside a sliding window attention is full
     for task in job["tasks"]:
         path = Path(runs.resolve(task["path"], root))
         if not path.is_file():
@@ -139,13 +140,18 @@ def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, co
                 )
             if not input_ids or max(input_ids) >= config.vocab_size:
                 raise ValueError(f"{where}: the prompt is empty, or the tokenizer has tokens the model does not know")
-            key = answer_key(job["model_fingerprint"], row["prompt"], task["max_new_tokens"], job["dtype"])
             questions.append(
                 Question(
-                    task["name"], task["language"], row["index"], row["question"], row["prompt"],
-                    task["max_new_tokens"], input_ids, key,
+                    task=task["name"],
+                    language=task["language"],
+                    index=row["index"],
+                    question=row["question"],
+                    prompt=row["prompt"],
+                    max_new_tokens=task["max_new_tokens"],
+                    input_ids=input_ids,
+                    key=answer_key(job["model_fingerprint"], row["prompt"], task["max_new_tokens"], job["dtype"]),
                 )
-            )  # fmt: skip
+            )
     return questions
 
 

@@ -1,18 +1,30 @@
-"""What stands in the paper's tables and ours: accuracies beside published numbers, gaps, comparisons, and plain words.
+"""Every table and figure of a run, drawn from its saved results; and what a reader must be told in plain words.
 
-`python -m qalign_core.report RESULTS FIGURES` redraws every table and figure from saved results, without torch.
+`python -m qalign_core.report RESULTS FIGURES` redraws everything, without torch.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
 
-from qalign_core import statistics
-from qalign_core.languages import CODES
-from qalign_core.published import published, published_cells
-from qalign_core.tables import Table, best_cells, from_frame
+from qalign_core import figures, statistics
+from qalign_core.paper_tables import (
+    BENCHMARKS,
+    SECONDARY,
+    ablation_table,
+    accuracy_table,
+    comparison_table,
+    data_table,
+    gap_table,
+)
+from qalign_core.published import published
+from qalign_core.results import OURS, Results, read_results, write_results
+from qalign_core.tables import Table, print_table, save_table, side_by_side, styled
 
 __all__ = [
     "ablation_table",
@@ -21,29 +33,30 @@ __all__ = [
     "comparison_table",
     "data_table",
     "gap_table",
+    "print_table",
     "published",
+    "redraw",
     "remarks",
+    "run_tables",
+    "save_table",
+    "side_by_side",
+    "styled",
+    "write_results",
 ]
 
-BENCHMARKS = {"mgsm": ("Table 2", "mGSM"), "msvamp": ("Table 3", "mSVAMP")}  # numbers follow the paper
-SECONDARY = "†"
-MEANS = ("average", "non_english", "gap")
-HEADINGS = {"system": "System", "average": "Avg.", "non_english": "non-en", "english": "en", "gap": "gap"}
 NEAR_ZERO = 5.0  # percent
-
-
-# -------------------------------------------------------------------------------- captions and remarks
 
 
 def caption(
     profile: str,
     seeds: Sequence[int],
-    questions: int,
+    questions: int | Mapping[str, int],
     *,
     scorer: str = "paper",
     method: str | None = None,
     published_size: str | None = None,
     floor: bool = False,
+    gap: bool = False,
     extra: str = "",
 ) -> str:
     """The text below a table or figure.
@@ -51,22 +64,29 @@ def caption(
     Args:
         profile: name of the profile.
         seeds: of the runs behind it.
-        questions: a language.
+        questions: a language, or benchmark → questions a language.
         scorer: which scorer's numbers these are.
         method: how the intervals were made.
         published_size: size of LLaMA-2 behind the published numbers, if there are any.
         floor: whether a language-blind floor is shown.
+        gap: whether the gap is.
         extra: one more sentence.
     """
     many = f"mean over {len(seeds)} seeds ({', '.join(map(str, seeds))})" if len(seeds) > 1 else f"seed {seeds[0]}"
-    low, high = statistics.wilson(round(questions / 2), questions)
+    counts = questions if isinstance(questions, Mapping) else {"": questions}
+    number = " and ".join(
+        f"{n:,}" + (f" ({BENCHMARKS[name][1]})" if len(counts) > 1 else "") for name, n in counts.items()
+    )
+    fewest = min(counts.values())
+    low, high = statistics.wilson(round(fewest / 2), fewest)
     parts = [
-        f"Profile {profile}, {many}, {questions} questions a language, {scorer} scorer.",
+        f"Profile {profile}, {many}, {number} questions a language, {scorer} scorer.",
         f"95% intervals: {method}."
         if method
         else f"Near 50% the 95% interval of one language is {high - low:.0f} points wide.",
-        "Gap: English minus the mean of the other languages, in points.",
     ]
+    if gap:
+        parts.append("Gap: English minus the mean of the other languages, in points.")
     if published_size:
         parts.append(f"Grey rows: published numbers, LLaMA-2 {published_size}; {SECONDARY} marks secondary sources.")
     if floor:
@@ -112,196 +132,136 @@ def remarks(accuracy: pd.DataFrame, floor: pd.DataFrame | None = None, scorer: s
     return said
 
 
-# -------------------------------------------------------------------------------- tables
+# -------------------------------------------------------------------------------- redrawing
 
 
-def _with_means(wide: pd.DataFrame) -> pd.DataFrame:
-    """Languages and the unweighted means over them; a row that lacks a language has no mean."""
-    others = [code for code in wide if code != "en"]
-    means = {
-        "average": wide.mean(axis=1, skipna=False),
-        "non_english": wide[others].mean(axis=1, skipna=False),
-        "gap": wide["en"] - wide[others].mean(axis=1, skipna=False),
-    }
-    return wide.assign(**means)
+def _caption(results: Results, benchmarks: Sequence[str], **words: object) -> str:
+    questions = {name: results.run["questions"][name] for name in benchmarks}
+    return caption(results.run["profile"], results.run["seeds"], questions, scorer=results.run["scorer"], **words)
 
 
-def _per_system(accuracy: pd.DataFrame, benchmark: str, scorer: str, systems: Sequence[str] | None) -> pd.DataFrame:
-    """Systems × languages and means, averaged over seeds.
-
-    Raises:
-        ValueError: where a system has no accuracy, or lacks a language that another one has.
-    """
-    rows = accuracy[(accuracy["benchmark"] == benchmark) & (accuracy["scorer"] == scorer)]
-    wide = rows.groupby(["system", "language"], sort=False)["accuracy"].mean().unstack("language")
-    wide = wide[[code for code in CODES if code in wide]]
-    wide = wide.loc[list(dict.fromkeys(rows["system"]))] if systems is None else wide.reindex(systems)
-    lacking = wide[wide.isna().any(axis=1)]
-    if not len(wide) or len(lacking):
-        what = lacking.index[0] if len(lacking) else "any system"
-        raise ValueError(f"no accuracy of {what} on {benchmark} ({scorer} scorer) in every language; evaluate it first")
-    return _with_means(wide)
+def _method(intervals: pd.DataFrame) -> str:
+    """Such as `Wilson for one language, cluster bootstrap for means`."""
+    single = intervals[~intervals["measure"].isin(["average", "non_english", "gap"])]
+    wilson = single.loc[single["method"] == "Wilson", "benchmark"].unique()
+    if not len(wilson):
+        return "bootstrap over groups of near-duplicate questions"
+    names = " and ".join(BENCHMARKS[name][1] for name in wilson)
+    return f"Wilson for one language of {names}, otherwise bootstrap over clusters of questions"
 
 
-def _interval_text(intervals: pd.DataFrame | None, system: str, measure: str) -> str:
-    """` [44.0, 56.2]` of a system with one seed; nothing for several, whose intervals are not one interval."""
-    if intervals is None:
-        return ""
-    found = intervals[(intervals["system"] == system) & (intervals["measure"] == measure)]
-    return f" [{found['low'].iloc[0]:.1f}, {found['high'].iloc[0]:.1f}]" if len(found) == 1 else ""
-
-
-def accuracy_table(
-    accuracy: pd.DataFrame,
-    benchmark: str,
-    *,
-    caption: str = "",
-    scorer: str = "paper",
-    systems: Sequence[str] | None = None,
-    published_as: Mapping[str, str] | None = None,
-    published_size: str | None = "7B",
-    floor: Mapping[str, float] | None = None,
-    intervals: pd.DataFrame | None = None,
-) -> Table:
-    """Table 2 (mGSM) or Table 3 (mSVAMP): systems × languages with means and gap, the best of ours in bold.
-
-    Args:
-        accuracy: rows of `scorer.accuracy`; several seeds are averaged.
-        benchmark: `"mgsm"` or `"msvamp"`.
-        caption: from `caption(...)`.
-        scorer: whose numbers are shown.
-        systems: rows and their order; all by default, as they come.
-        published_as: our system → its name in `params/published.csv`, where the two differ.
-        published_size: `"7B"`, `"13B"`, or `None` for a table without published numbers.
-        floor: language code → accuracy (percent) of the language-blind rule, as the last row.
-        intervals: rows of `comparisons.intervals`, printed behind each number.
-
-    Raises:
-        ValueError: for a system without an accuracy in every language.
-    """
-    number, name = BENCHMARKS[benchmark]
-    ours = _per_system(accuracy, benchmark, scorer, systems)
-    printed = published_cells(benchmark, published_size) if published_size else pd.DataFrame({"system": []})
-    intervals = intervals[intervals["benchmark"] == benchmark] if intervals is not None else None
-    data, text, muted = [], [], set()
-    for system, values in ours.iterrows():
-        data.append({"system": system, "kind": "ours", **values})
-        cells = {c: f"{v:.1f}" + _interval_text(intervals, system, c) for c, v in values.items()}
-        text.append({"system": system, **cells})
-        cells = printed[printed["system"] == (published_as or {}).get(system, system)]
-        cells = cells[cells["language"].isin(values.index)]
-        if len(cells):
-            muted.add(len(data))
-            data.append(
-                {"system": system, "kind": "published", **dict(zip(cells["language"], cells["value"], strict=True))}
+def run_tables(results: Results) -> list[Table]:
+    """The tables of a run: Table 1 if its data is there, Tables 2 and 3, the gap, comparisons, Table 4."""
+    data, size, mode = results.tables, results.run["base_size"], results.run["scorer"]
+    names = {name: entry["published"] for name, entry in results.systems.items() if entry.get("published")}
+    floor = data.get("floor")
+    made = [data_table(data["corpora"], caption=f"Profile {results.run['profile']}.")] if "corpora" in data else []
+    benchmarks = list(dict.fromkeys(data["accuracy"]["benchmark"]))
+    for benchmark in benchmarks:
+        level = None if floor is None else floor[floor["benchmark"] == benchmark].set_index("language")["accuracy"]
+        level = None if level is None or level.empty else level.to_dict()
+        words = _caption(results, [benchmark], published_size=size, floor=level is not None, gap=True)
+        made.append(
+            accuracy_table(
+                data["accuracy"],
+                benchmark,
+                caption=words,
+                scorer=mode,
+                systems=results.main(),
+                published_as=names,
+                published_size=size,
+                floor=level,
             )
-            marks = cells["tier"].map({"primary": "", "secondary": SECONDARY})
-            shown = [f"{value:.1f}{mark}" for value, mark in zip(cells["value"], marks, strict=True)]
-            text.append({"system": f"published {published_size}", **dict(zip(cells["language"], shown, strict=True))})
-    if floor is not None:
-        muted.add(len(data))
-        values = _with_means(pd.DataFrame([{code: floor[code] for code in ours if code in CODES}])).iloc[0]
-        data.append({"system": "floor", "kind": "floor", **values})
-        text.append({"system": "floor", **{column: f"{value:.1f}" for column, value in values.items()}})
-    columns = list(ours.columns)
-    frame = pd.DataFrame(data, columns=["system", "kind", *columns])
-    own = [row for row in frame.index if frame.loc[row, "kind"] == "ours"]
-    bold = best_cells(frame[[c for c in columns if c != "gap"]], own)
-    return Table(
-        name=f"table-{number.split()[-1]}-{benchmark}",
-        title=f"{number}. Accuracy on {name} (%)",
-        caption=caption,
-        data=frame,
-        text=pd.DataFrame(text, columns=["system", *columns]).fillna("").rename(columns=HEADINGS),
-        bold=frozenset((row, HEADINGS.get(column, column)) for row, column in bold),
-        muted=frozenset(muted),
+        )
+    intervals = data["intervals"]
+    words = _caption(results, benchmarks, method=_method(intervals), gap=True)
+    made.append(gap_table(intervals, caption=words, systems=results.main()))
+    if len(data["comparisons"]):
+        words = _caption(
+            results,
+            benchmarks,
+            method="paired bootstrap over clusters of questions; p by flipping the signs of clusters, two-sided",
+            extra="Question intervals leave out what training with another seed would change.",
+        )
+        made.append(comparison_table(data["comparisons"], caption=words))
+    if "ablations" in data:
+        rows = {"MonoReason": "none", OURS: "X→En questions (ours)"}
+        rows |= {name: name for name, entry in results.systems.items() if entry.get("table") == "ablation"}
+        rows = {name: label for name, label in rows.items() if name in results.systems}
+        words = _caption(results, benchmarks, method=_method(intervals), extra="To ours: paired difference in points.")
+        made.append(ablation_table(intervals, data["ablations"], rows, caption=words))
+    return made
+
+
+def _figures(results: Results) -> dict[str, tuple]:
+    """name → (figure, its data, caption) of every figure the results allow."""
+    data, main = results.tables, results.main()
+    benchmarks = list(dict.fromkeys(data["accuracy"]["benchmark"]))
+    words = _caption(results, benchmarks, method=_method(data["intervals"]))
+    if len(results.run["seeds"]) > 1:
+        words += " Bars: mean over seeds, with the lowest and highest end of any seed's interval."
+    floor = data.get("floor")
+    made: dict[str, tuple] = {}
+    pair = [name for name in ("MonoReason", "QAlign") if name in main]
+    if len(pair) == 2:
+        sentence = " Dashed: the language-blind floor." if floor is not None else ""
+        made["figure-headline"] = (*figures.headline(data["intervals"], pair, floor), words + sentence)
+    mixed = [name for name in ("MultiReason", "QAlign", "QAlign + mixed") if name in main]
+    if len(mixed) == 3:
+        made["figure-2-mixed-supervision"] = (*figures.mixed_supervision(data["intervals"], mixed), words)
+    sentence = " Red: the same answers with the questions permuted. A response without a number never agrees."
+    made["figure-3-consistency"] = (
+        *figures.consistency(data["agreement"], data["consistency"], main),
+        _caption(results, benchmarks, method=_method(data["agreement"])) + sentence,
     )
+    profile = f"Profile {results.run['profile']}."
+    if "training" in data:
+        made["figure-training"] = (*figures.training_curves(data["training"]), f"{profile} Loss of each update.")
+    if "lengths" in data:
+        lengths = figures.length_histogram(data["lengths"])
+        made["figure-lengths"] = (*lengths, f"{profile} Prompt, target and markers; dashed: cut at 512 tokens.")
+    return made
 
 
-def data_table(corpora: pd.DataFrame, *, caption: str = "") -> Table:
-    """Table 1: one row a data set, such as `data set, languages, examples, tokens`; counts with thousands marks."""
-    return from_frame(corpora, name="table-1-data", title="Table 1. Data sets", caption=caption)
+def redraw(results_folder: str | Path, figures_folder: str | Path) -> list[Path]:
+    """Write every table and figure of a results folder; the same results give the same bytes.
 
-
-def gap_table(intervals: pd.DataFrame, *, caption: str = "", systems: Sequence[str] | None = None) -> Table:
-    """The headline: English, the mean of the other languages, and the gap between them, each with its interval.
-
-    Args:
-        intervals: rows of `comparisons.intervals`; one row of the table a system, benchmark and seed.
-        caption: from `caption(...)`.
-        systems: rows and their order.
-    """
-    rows = intervals if systems is None else intervals[intervals["system"].isin(systems)]
-    keys = ["system", "benchmark", "seed"]
-    data = rows.pivot(index=keys, columns="measure", values=["estimate", "low", "high"])
-    data = data.loc[list(dict.fromkeys(rows[keys].itertuples(index=False, name=None)))]
-    text = pd.DataFrame(data.index.to_frame(index=False))
-    text["benchmark"] = [BENCHMARKS.get(name, ("", name))[1] for name in text["benchmark"]]
-    for measure in ("english", "non_english", "gap"):
-        cells = zip(data["estimate", measure], data["low", measure], data["high", measure], strict=True)
-        text[HEADINGS[measure]] = [f"{value:.1f} [{low:.1f}, {high:.1f}]" for value, low, high in cells]
-    wanted = [(kind, measure) for measure in ("english", "non_english", "gap") for kind in ("estimate", "low", "high")]
-    flat = data[wanted].set_axis([f"{measure}_{kind}" for kind, measure in wanted], axis=1).reset_index()
-    title = "English and the other languages (%)"
-    return Table("table-gap", title, caption, flat, text.rename(columns=HEADINGS).astype(str))
-
-
-def comparison_table(compared: pd.DataFrame, *, caption: str = "") -> Table:
-    """Declared differences with 95% intervals and p, one row a pair, benchmark, seed and measure.
-
-    Args:
-        compared: rows of `comparisons.compare`.
-        caption: from `caption(...)`.
-    """
-    text = pd.DataFrame(
-        {
-            "Difference": compared["a"] + " − " + compared["b"],
-            "benchmark": [BENCHMARKS.get(name, ("", name))[1] for name in compared["benchmark"]],
-            "seed": compared["seed"].astype(str),
-            "measure": compared["measure"].replace(HEADINGS),
-            "points": [f"{value:+.1f}" for value in compared["difference"]],
-            "95% interval": [f"[{a:+.1f}, {b:+.1f}]" for a, b in zip(compared["low"], compared["high"], strict=True)],
-            "p": ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in compared["p"]],
-        }
-    )
-    title = "Differences between systems (points)"
-    return Table("table-comparisons", title, caption, compared.reset_index(drop=True), text.astype(str))
-
-
-def ablation_table(
-    intervals: pd.DataFrame, compared: pd.DataFrame, rows: Mapping[str, str], *, caption: str = ""
-) -> Table:
-    """Table 4: what stage 1 is made of, with English and non-English averages and the paired difference to ours.
-
-    Args:
-        intervals: rows of `comparisons.intervals`.
-        compared: rows of `comparisons.compare` for the pairs (variant, ours).
-        rows: system → how the table names its stage 1, in order, such as `{"MonoReason": "none", ...}`.
-        caption: from `caption(...)`.
+    Returns:
+        The files written.
 
     Raises:
-        ValueError: for a system without results.
+        FileNotFoundError: where the evaluation's results are missing.
     """
-    data, text = [], []
-    for system, label in rows.items():
-        found = intervals[intervals["system"] == system]
-        if found.empty:
-            raise ValueError(f"Table 4: no results of {system!r}; evaluate it first")
-        for (benchmark, seed), part in found.groupby(["benchmark", "seed"], sort=False):
-            of_measure = part.set_index("measure")
-            name = BENCHMARKS.get(benchmark, ("", benchmark))[1]
-            row = {"stage 1": label, "system": system, "benchmark": benchmark, "seed": seed}
-            cells = {"Stage 1": label, "benchmark": name, "seed": str(seed)}
-            for measure in ("english", "non_english", "average"):
-                value, low, high = of_measure.loc[measure, ["estimate", "low", "high"]]
-                row |= {measure: value, f"{measure}_low": low, f"{measure}_high": high}
-                cells[HEADINGS[measure]] = f"{value:.1f} [{low:.1f}, {high:.1f}]"
-            match = compared[(compared["a"] == system) & (compared["benchmark"] == benchmark)]
-            match = match[(match["seed"] == seed) & (match["measure"] == "non_english")]
-            for value, low, high, p in match[["difference", "low", "high", "p"]].itertuples(index=False):
-                row |= {"to_ours": value, "to_ours_low": low, "to_ours_high": high, "to_ours_p": p}
-                cells["non-en, to ours"] = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
-            data.append(row)
-            text.append(cells)
-    shown = pd.DataFrame(text).fillna("")
-    return Table("table-4-ablation", "Table 4. What stage 1 is made of (%)", caption, pd.DataFrame(data), shown)
+    results = read_results(results_folder)
+    paths = [path for table in run_tables(results) for path in save_table(table, figures_folder)]
+    for name, (figure, shown, words) in _figures(results).items():
+        paths += figures.save_figure(figure, figures_folder, name, shown, words)
+    return paths
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m qalign_core.report RESULTS FIGURES`: redraw, print Tables 2 and 3, and say what was not there."""
+    if len(arguments) != 2:
+        print("usage: python -m qalign_core.report RESULTS FIGURES", file=sys.stderr)
+        return 2
+    try:
+        results = read_results(arguments[0])
+        paths = redraw(*arguments)
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    console = Console()
+    for table in run_tables(results):
+        if table.name.startswith(("table-2", "table-3")):
+            print_table(table, console)
+            console.print()
+    for remark in remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"]):
+        console.print(remark, style="bold", markup=False, highlight=False)
+    for name in results.absent:
+        console.print(f"not drawn: what needs {name}, which is not in {arguments[0]}", markup=False, highlight=False)
+    console.print(f"{len(paths)} files in {arguments[1]}", markup=False, highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

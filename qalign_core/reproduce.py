@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import threading
 import time
@@ -130,12 +131,23 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
                 cwd=NOTEBOOKS_FOLDER,
             )
     except PapermillExecutionError as error:
-        return "\n".join(error.traceback)
+        return explain(error.ename, error.evalue, error.traceback)
     except DeadKernelError:
         return "The notebook's kernel died (out of memory?). Run the same command to go on from what is finished."
     finally:
         os.environ.pop(plan.RUN_FOLDER, None)
     return None
+
+
+# Errors that were written for the person who reads them: where in the code they were raised does not matter.
+PLAIN_ERRORS = ("JobError", "ProfileError", "FileNotFoundError", "BadRow", "DownloadError")
+
+
+def explain(name: str, message: str, traceback: list[str]) -> str:
+    """What to print of a failed cell: the message alone if it says all, else the traceback, without colours."""
+    if name in PLAIN_ERRORS:
+        return f"{name}: {message}"
+    return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(traceback))
 
 
 @contextmanager
@@ -221,7 +233,13 @@ def summary(run: Run, console: Console) -> None:
 
     pages_written = pages.write_pages(run.notebooks)
     if (run.results / "accuracy.csv").is_file():
-        report.print_tables(run.results, console)
+        results = report.read_results(run.results)
+        for table in report.run_tables(results):
+            if table.name.startswith(("table-2", "table-3")):
+                console.print()
+                report.print_table(table, console)
+        for remark in report.remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"]):
+            console.print(remark, style="bold", markup=False, soft_wrap=True)
     console.print("\n[bold]Open[/]")
     for path in [*pages_written, run.figures, run.results]:
         if path.exists():

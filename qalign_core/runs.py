@@ -57,6 +57,8 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: line {error.lineno}: not JSON ({error.msg}); delete or repair the file") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}); delete or repair the file") from None
 
 
 def write_json_lines(path: str | Path, rows: list[dict]) -> Path:
@@ -147,7 +149,7 @@ class Run:
     def checkpoint_predictions(self, system: str) -> Path:
         """The folder of what a published checkpoint answered."""
         safe = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in system)
-        return self.folder / "predictions" / "checkpoints" / safe
+        return self.folder / "predictions" / "checkpoints" / (f"-{safe}" if safe.startswith(".") else safe)
 
     @property
     def results(self) -> Path:
@@ -188,7 +190,8 @@ def is_done(job_path: str | Path) -> bool:
     done = job_path.with_name("done.json")
     if not (job_path.is_file() and done.is_file()):
         return False
-    return read_json(done).get("fingerprint") == read_json(job_path).get("fingerprint")
+    wanted = read_json(job_path).get("fingerprint")
+    return wanted is not None and read_json(done).get("fingerprint") == wanted
 
 
 # ------------------------------------------------------------------------------------------------- provenance
@@ -243,25 +246,23 @@ def git_commit() -> str | None:
 
 
 def lifeline() -> str:
-    """This process as a lifeline for its subprocesses: `<pid>:<create time>`, unambiguous though pids are reused."""
+    """This process as a lifeline for its subprocesses: `<pid>:<create time>:<host>`, since pids are reused."""
     import psutil
 
     process = psutil.Process()
-    return f"{process.pid}:{process.create_time()}"
+    return f"{process.pid}:{process.create_time()}:{platform.node()}"
 
 
 def start_lifeline(interval: float = 1.0) -> threading.Thread | None:
     """End this process within about `interval` seconds of the death of the process named in `QALIGN_LIFELINE`.
 
-    A killed notebook kernel cannot stop what it started; so each rank watches it. Without the variable nothing is
-    watched and None is returned.
+    A killed notebook kernel cannot stop what it started; so each rank watches it. Without the variable, or on another
+    machine than the one it names (Slurm hands the environment on), nothing is watched and None is returned.
     """
-    value = os.environ.get(LIFELINE)
-    if not value:
+    pid, created, host = (os.environ.get(LIFELINE, "").split(":", 2) + ["", ""])[:3]
+    if not pid or host not in ("", platform.node()):
         return None
     import psutil
-
-    pid, created = value.split(":")
 
     def watch() -> None:
         while True:

@@ -26,7 +26,7 @@ import pandas as pd
 from filelock import FileLock
 
 from qalign_core.benchmarks import benchmark_files
-from qalign_core.data_lock import Lock, LockedDataSet, LockedFile, difference, read_lock
+from qalign_core.data_lock import Lock, LockedDataSet, LockedFile, LockedHubDataSet, difference, read_lock
 from qalign_core.data_sets import MATHOCTOPUS_FILE
 from qalign_core.downloads import DownloadError, fetch, fetch_from_hub, lay_out
 from qalign_core.languages import CODES, language
@@ -224,9 +224,8 @@ def _from_repository(cache: Path, data_set: LockedDataSet, codes: Sequence[str],
     return root
 
 
-def _from_hub(cache: Path, data_set: LockedDataSet, codes: Sequence[str], lock: Lock, progress: bool) -> Path:
+def _from_hub(cache: Path, data_set: LockedHubDataSet, codes: Sequence[str], lock: Lock, progress: bool) -> Path:
     """Fetch through the hub's own cache; what the lock does not know is recorded on first use and binding later."""
-    assert data_set.repo_id is not None
     root = cache / "hub"
     record = cache / "recorded.lock.json"
     known = read_json(record).get(data_set.repo_id, {}) if record.is_file() else {}

@@ -43,7 +43,7 @@ _LATEX = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """A finished table: its numbers and the same cells as they are printed.
 
@@ -65,8 +65,11 @@ class Table:
     bold: frozenset[tuple[int, str]] = field(default_factory=frozenset)
     muted: frozenset[int] = field(default_factory=frozenset)
 
+    def __repr__(self) -> str:
+        return f"{self.title} ({len(self.text)} rows)"
+
     def _repr_html_(self) -> str:
-        return styled(self).to_html()
+        return f'<div style="overflow-x: auto">{styled(self).to_html()}</div>'
 
 
 def from_frame(
@@ -174,9 +177,12 @@ def print_table(table: Table, console: Console | None = None) -> None:
         style = "dim" if row in table.muted else ""
         bold = [(row, column) in table.bold for column in table.text]
         printed.add_row(*(Text(cell, style="bold" if b else style) for cell, b in zip(cells, bold, strict=True)))
-    width = Measurement.get(console, console.options.update(max_width=1000), printed).maximum
+    needed = Measurement.get(console, console.options.update(max_width=1000), printed).maximum
     console.print(Text(table.title, style="bold"))
-    console.print(printed, width=max(width, 1), crop=False, soft_wrap=True)
+    width = console.width
+    console.width = max(width, needed)
+    console.print(printed)
+    console.width = width
     console.print(Text(table.caption, style="dim"))
 
 

@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 import socket
+import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{job_path} is already done: nothing to do", flush=True)
         return
     lock = lock_folder(folder) if is_main else None
+    started = time.time()
     prepare_deepspeed()
 
     from transformers import set_seed
@@ -41,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     from qalign_core import checkpoints
     from qalign_core.model_folder import add_pad_token, full_state_dict, load_model, load_tokenizer, save_model
     from qalign_core.supervision import Collator, check_attention
-    from qalign_core.trainer import Heartbeat, StageTrainer
+    from qalign_core.trainer import Heartbeat, MasterWeights, StageTrainer
 
     # --------------------------------------------------------------------------------------------- seed, arguments
     arguments = training_arguments(job, folder)
@@ -69,6 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     trainer = StageTrainer(
         fingerprint=job["fingerprint"],
         totals=totals,
+        started=started,
         check_packing=job["packing"],
         model=model,
         args=arguments,
@@ -76,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
         data_collator=Collator(
             tokenizer.pad_token_id, job["packing"], job["loss"], micro_batch=job.get("paper_micro_batch", 2)
         ),
-        callbacks=[heartbeat],
+        callbacks=[MasterWeights(path, revision), heartbeat],
     )
     heartbeat.trainer = trainer
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -139,7 +143,7 @@ def lock_folder(folder: Path) -> Any:
 
 
 def prepare_deepspeed() -> None:
-    """Choose the CPU where there is no GPU, and keep DeepSpeed from compiling what training does not use.
+    """Choose the CPU where there is no GPU, and keep DeepSpeed from compiling or warning of what is not used here.
 
     Without a launcher (`python -m qalign_core.train job.json`) this process is the only rank.
     """
@@ -153,8 +157,14 @@ def prepare_deepspeed() -> None:
             port = probe.getsockname()[1]
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1"}
         os.environ |= alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # DeepSpeed uses names of torch.distributed that this torch calls deprecated, in every update under ZeRO-3.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    import datasets
     import deepspeed
+    import transformers
 
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
     # Shared-memory all-reduce for inference: a minute of C++ at the first start, never called in training.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
@@ -183,6 +193,8 @@ def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
         raise ValueError(f"training_arguments: {', '.join(both)} cannot be given; the job or train.py decides them")
     if given["save_total_limit"] < 2:
         raise ValueError("training_arguments: save_total_limit must be at least 2: one checkpoint is always whole")
+    if given.get("bf16") and job["deepspeed"].get("zero_optimization", {}).get("stage", 0) == 0:
+        raise ValueError("training_arguments: bf16 needs ZeRO stage 1, 2 or 3 (fp32 master weights and accumulation)")
     if not torch.cuda.is_available():
         given.pop("tf32", None)
     return TrainingArguments(**ours, **given)
@@ -276,5 +288,23 @@ def write_done(job: dict[str, Any], folder: Path, metrics: dict[str, Any], wall:
     runs.write_json(folder / "done.json", done)
 
 
+def advice(error: Exception) -> str | None:
+    """What to change after an error whose own message does not say it."""
+    text = str(error)
+    if "out of memory" in text or "can't allocate memory" in text:
+        return (
+            "Out of memory: halve per_device_train_batch_size and double gradient_accumulation_steps (the loss stays the "
+            "same), set gradient_checkpointing to true, or use a higher ZeRO stage or offload in training.deepspeed."
+        )
+    if "No space left" in text or "PytorchStreamWriter" in text:
+        return "The disk is full: free space and give the same command again; complete checkpoints are kept."
+    return None
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (RuntimeError, OSError) as error:
+        if note := advice(error):
+            error.add_note(note)
+        raise

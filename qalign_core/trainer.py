@@ -14,6 +14,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from qalign_core import checkpoints
+from qalign_core.model_folder import restore_master_weights
 from qalign_core.runs import read_json_lines, write_json_lines
 from qalign_core.supervision import check_separation, weighted_loss
 
@@ -33,6 +34,7 @@ class StageTrainer(Trainer):
     Args:
         fingerprint: of the job, written into every checkpoint.
         totals: counters of an earlier, interrupted run to go on from (`tokens`, `target_tokens`, `seconds`).
+        started: when this process began (Unix seconds).
         check_packing: prove before the first batch that packed examples do not see each other.
         **arguments: as for `transformers.Trainer`.
     """
@@ -40,11 +42,13 @@ class StageTrainer(Trainer):
     # `weighted_loss` / items is already the loss of the whole update's share, so nothing divides it again.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, fingerprint: str, totals: dict[str, float], check_packing: bool, **arguments: Any) -> None:
+    def __init__(
+        self, fingerprint: str, totals: dict[str, float], started: float, check_packing: bool, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
         self.fingerprint = fingerprint
         self.totals = {"tokens": 0, "target_tokens": 0, "seconds": 0.0} | totals
-        self.started = time.time()
+        self.started = started
         self.check_packing = check_packing
 
     def seconds(self) -> float:
@@ -99,6 +103,23 @@ class StageTrainer(Trainer):
             totals = self.totals | {"seconds": self.seconds()}
             checkpoints.seal(folder, self.fingerprint, self.args.world_size, totals)
         self.accelerator.wait_for_everyone()
+
+
+class MasterWeights(TrainerCallback):
+    """Under bf16, starts a stage from the initial model's fp32 weights, not from their bf16 rounding.
+
+    Args:
+        path: model folder or hub id the model was loaded from.
+        revision: of the hub id.
+    """
+
+    def __init__(self, path: str, revision: str | None) -> None:
+        self.path = path
+        self.revision = revision
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if args.bf16 and state.global_step == 0:
+            restore_master_weights(model, self.path, self.revision)
 
 
 class Heartbeat(TrainerCallback):

@@ -8,7 +8,8 @@ second) and `eq` (an equation, which agrees with its result); people are called 
     {x item}  {x dollar}   a number with its noun (`item` is whatever the problem is about); `{x item acc}` in a case
     {x item noun}          only the noun, in the form the number asks for; `{x item count}` only number and counter
     {many item}            "how many apples"; `{many item count}` only the counter ("何個")
-    {pl item}  {sg item}   the noun by itself; `{pl item gen}` in a case
+    {pl item}  {sg item}   the noun by itself; `{pl item many}` in a case or in one of its other forms
+    {cl item}              only its classifier
     {one item}             "one apple", in words
     {agree N his}          the word of the language's table `agreement: his` that N's gender asks for;
     {agree item each}      the same by the class of a noun
@@ -105,12 +106,12 @@ class LanguageData:
     def plural(self, noun: str, case: str = "") -> str:
         """The plural of a noun by itself ("apples")."""
         forms = self.nouns[noun]
-        return forms.get(f"plural {case}", forms.get("plural", forms["other"]))
+        return next(forms[key] for key in (f"plural {case}", case, "plural", "other") if key in forms)
 
     def singular(self, noun: str, case: str = "") -> str:
         """The singular of a noun by itself ("apple")."""
         forms = self.nouns[noun]
-        return forms.get(f"one {case}", forms.get("one", forms["other"]))
+        return next(forms[key] for key in (f"one {case}", f"other {case}", "one", "other") if key in forms)
 
     def agree(self, kind: str, word: str, case: str = "") -> str:
         """The word of table `agreement: <word>` for a gender or noun class."""
@@ -142,8 +143,10 @@ class LanguageData:
                 return self.plural(noun, case)
             if key == "singular":
                 return self.singular(noun, case)
+            if key in forms:
+                return forms[key]
             if key == "classifier":
-                return forms.get("classifier", "")
+                return ""
             return self.agree(kind, key, case)
 
         return _PLACEHOLDER.sub(field, pattern)
@@ -213,6 +216,8 @@ class LanguageData:
         if head == "many":
             name = "how_many count" if case == "count" else "how_many"
             return lambda slots: self._how_many(pick(slots), name, case)
+        if head == "cl":
+            return lambda slots: self.nouns[pick(slots)]["classifier"]
         if head == "pl":
             return lambda slots: self.plural(pick(slots), case)
         if head == "sg":

@@ -1,0 +1,144 @@
+"""From the answers of a run to its saved results, and the questions behind them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import sacrebleu
+
+from qalign_core import plan, runs, scorer
+from qalign_core.near_duplicates import near_duplicate_groups
+from qalign_core.params import Profile
+from qalign_core.predictions import read_benchmark, read_predictions
+from qalign_core.results import Results, write_results
+from qalign_core.runs import Run
+
+
+def score_run(profile: Profile, run: Run) -> pd.DataFrame:
+    """Every answer of every system and seed, scored in both ways.
+
+    Returns:
+        Rows of `scorer.score`.
+
+    Raises:
+        FileNotFoundError, ValueError: for answers that are missing or belong to other questions, naming file and row.
+    """
+    codes = profile.data.languages
+    folder = run.folder / "data" / "benchmarks"
+    gold = pd.concat([read_benchmark(folder, name, codes) for name in profile.evaluation.benchmarks])
+    scored = []
+    for seed in profile.run.seeds:
+        for system in profile.systems:
+            job = plan.prediction_job(profile, run, system, seed)
+            predictions = read_predictions(job.folder, list(profile.evaluation.benchmarks), codes)
+            scored.append(scorer.score(predictions, gold, system=system, seed=seed))
+    return pd.concat(scored, ignore_index=True)
+
+
+def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
+    """Compute and save what the tables and figures are drawn from; see `results` for the files."""
+    return write_results(
+        run.results,
+        answers,
+        profile=profile.run.profile,
+        systems={name: system.model_dump(exclude_none=True) for name, system in profile.systems.items()},
+        base_size="13B" if "13b" in profile.model.base.lower() else "7B",
+        mode=profile.evaluation.scorer,
+        groups=near_duplicates(profile, run),
+        floor=language_blind_floor(profile, run),
+    )
+
+
+def near_duplicates(profile: Profile, run: Run) -> dict[str, pd.Series]:
+    """mSVAMP varies a story several times over, and such questions are not independent: the group of each question."""
+    if "msvamp" not in profile.evaluation.benchmarks:
+        return {}
+    rows = pd.DataFrame(runs.read_json_lines(run.benchmark("msvamp", "en")))
+    return {"msvamp": pd.Series(near_duplicate_groups(rows.question.tolist()), index=rows["index"])}
+
+
+def language_blind_floor(profile: Profile, run: Run) -> pd.DataFrame | None:
+    """What a rule reaches that sees only the numbers of a question, fitted on stage 2's data; miniature only.
+
+    Returns:
+        `benchmark, language, accuracy` (percent), or None where the data is not the miniature's.
+    """
+    data_sets = ["metamathqa", *profile.evaluation.benchmarks]
+    if "metamathqa" not in profile.corpora() or any(profile.data.sources[n] != "miniature" for n in data_sets):
+        return None
+    from qalign_core import miniature
+
+    solved = runs.read_json_lines(
+        run.corpus("metamathqa", plan.corpus_seed(profile, "metamathqa", profile.run.seeds[0]))
+    )
+    rows = []
+    for name in profile.evaluation.benchmarks:
+        for code in profile.data.languages:
+            asked = runs.read_json_lines(run.benchmark(name, code))
+            rows.append(
+                {"benchmark": name, "language": code, "accuracy": miniature.language_blind_floor(solved, asked)}
+            )
+    return pd.DataFrame(rows)
+
+
+# ------------------------------------------------------------------------------------------------- translations
+
+
+def translation_quality(folders: dict[int, Path], references: Path) -> pd.DataFrame:
+    """How well stage 1 translates, a line a seed and language.
+
+    Args:
+        folders: seed → folder of the translation job.
+        references: the English questions, `index, question, answer`.
+
+    Returns:
+        `seed, language, sentences, bleu, chrf` (0 to 100, sacrebleu's defaults), `exact` and `numbers` (percent: equal
+        to the reference; every number of the reference there).
+    """
+    english = {row["index"]: row["question"] for row in runs.read_json_lines(references)}
+    rows = []
+    for seed, folder in folders.items():
+        for path in sorted((folder / "translation").glob("*.jsonl")):
+            answers = runs.read_json_lines(path)
+            said = [answer["response"].strip() for answer in answers]
+            meant = [english[answer["index"]].strip() for answer in answers]
+            rows.append(
+                {
+                    "seed": seed,
+                    "language": path.stem,
+                    "sentences": len(said),
+                    "bleu": sacrebleu.corpus_bleu(said, [meant]).score,
+                    "chrf": sacrebleu.corpus_chrf(said, [meant]).score,
+                    "exact": 100 * sum(a == b for a, b in zip(said, meant, strict=True)) / len(said),
+                    "numbers": 100
+                    * sum(_numbers(b) <= _numbers(a) for a, b in zip(said, meant, strict=True))
+                    / len(said),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _numbers(text: str) -> set[str]:
+    return {word for word in "".join(c if c.isdecimal() else " " for c in text).split()}
+
+
+# ------------------------------------------------------------------------------------------------- training
+
+
+def training_curves(jobs: dict[tuple[int, tuple[str, ...]], plan.Job]) -> pd.DataFrame:
+    """The losses that every stage's progress file holds.
+
+    Args:
+        jobs: (seed, lineage) → its job, done.
+
+    Returns:
+        `lineage, seed, step, loss`.
+    """
+    rows = [
+        {"lineage": "/".join(lineage) or plan.BASE_TEXT, "seed": seed, "step": line["step"], "loss": line["loss"]}
+        for (seed, lineage), job in jobs.items()
+        for line in runs.read_json_lines(job.folder / "progress.jsonl")
+        if line.get("loss") is not None
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,136 @@
+"""The small files a report is drawn from: `runs/<profile>/results/`.
+
+| file | rows |
+|---|---|
+| `run.json` | profile, base size of the published numbers, scorer, seeds, questions a benchmark |
+| `systems.json` | system → lineage or checkpoint, `published` name, `table`; in the tables' order |
+| `answers.parquet` | one answer a row: `scorer.score` |
+| `accuracy.csv` | `scorer.accuracy` |
+| `intervals.csv`, `comparisons.csv`, `languages.csv` | `comparisons.intervals`, `.compare`, `.compare_languages` |
+| `ablations.csv` | `comparisons.compare` of Table 4's rows with ours (if there are systems of `table: ablation`) |
+| `consistency.csv`, `agreement.csv` | `scorer.consistency`, and `comparisons.intervals` of `scorer.agreement` |
+| `differences.csv` | answers on which the two scorers differ |
+| `floor.csv` | `benchmark, language, accuracy` of the language-blind rule (if there is one) |
+| `corpora.csv` | Table 1, first column the name of the data set (written by chapter 1) |
+| `lengths.csv` | `corpus, tokens, examples` (written by chapter 1) |
+| `training.csv` | `lineage, seed, step, loss` (written by chapter 3) |
+
+Everything but the answers is text, so that it can be read, compared and committed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from qalign_core import comparisons, scorer
+from qalign_core.runs import read_json, write_atomic, write_json
+
+OURS = "QAlign"  # what Table 4 compares its rows with
+EVALUATION = ("accuracy", "intervals", "comparisons", "languages", "consistency", "agreement", "differences")
+OPTIONAL = ("floor", "ablations", "corpora", "lengths", "training")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a results folder holds; `tables` maps the stem of each CSV file that is there to its rows."""
+
+    run: dict[str, Any]
+    systems: dict[str, dict[str, Any]]
+    tables: dict[str, pd.DataFrame]
+    absent: tuple[str, ...]
+
+    def main(self) -> list[str]:
+        """The systems of Tables 2 and 3, in order."""
+        return [name for name, entry in self.systems.items() if entry.get("table", "main") == "main"]
+
+
+def write_csv(folder: str | Path, name: str, rows: pd.DataFrame) -> Path:
+    """Write `<name>.csv` of a results folder."""
+    text = rows.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    return write_atomic(Path(folder) / f"{name}.csv", text)
+
+
+def write_results(
+    folder: str | Path,
+    answers: pd.DataFrame,
+    *,
+    profile: str,
+    systems: Mapping[str, Mapping[str, Any]],
+    base_size: str | None = "7B",
+    mode: str = "paper",
+    groups: Mapping[str, pd.Series] | None = None,
+    pairs: Sequence[tuple[str, str]] = comparisons.DECLARED_PAIRS,
+    floor: pd.DataFrame | None = None,
+) -> Results:
+    """Compute and save everything the evaluation's tables and figures are drawn from.
+
+    Args:
+        folder: `runs/<profile>/results`.
+        answers: rows of `scorer.score`, all systems, seeds and benchmarks.
+        profile: its name.
+        systems: system → its entry in the profile (`lineage`, `checkpoint`, `published`, `table`), in order.
+        base_size: published numbers to show beside ours, or `None`.
+        mode: the scorer whose numbers are compared; both are in `accuracy.csv`.
+        groups: benchmark → near-duplicate group of each question.
+        pairs: declared differences.
+        floor: `benchmark, language, accuracy` of the language-blind rule.
+
+    Raises:
+        ValueError: for a system without answers, or answers of an unknown system.
+    """
+    folder = Path(folder)
+    unknown, without = set(answers["system"]) - set(systems), set(systems) - set(answers["system"])
+    if unknown or without:
+        raise ValueError(f"systems without answers: {sorted(without)}; answers of unknown systems: {sorted(unknown)}")
+    order = {name: position for position, name in enumerate(systems)}
+    answers = answers.sort_values("system", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    column = f"correct_{mode}"
+    computed = {
+        "accuracy": scorer.accuracy(answers),
+        "intervals": comparisons.intervals(answers, groups, column=column),
+        "comparisons": comparisons.compare(answers, pairs, groups, column=column),
+        "languages": comparisons.compare_languages(answers, pairs, column=column),
+        "consistency": scorer.consistency(answers, mode),
+        "agreement": comparisons.intervals(scorer.agreement(answers, mode), groups, column="agrees"),
+        "differences": scorer.differences(answers),
+    }
+    variants = [name for name, entry in systems.items() if entry.get("table") == "ablation"]
+    if variants and OURS in systems:
+        against = [(name, OURS) for name in ("MonoReason", *variants) if name in systems]
+        computed["ablations"] = comparisons.compare(answers, against, groups, column=column)
+    if floor is not None:
+        computed["floor"] = floor
+    for name, rows in computed.items():
+        write_csv(folder, name, rows)
+    buffer = io.BytesIO()
+    answers.to_parquet(buffer, index=False)
+    write_atomic(folder / "answers.parquet", buffer.getvalue())
+    questions = answers.groupby("benchmark")["index"].nunique()
+    run = {"profile": profile, "base_size": base_size, "scorer": mode, "seeds": sorted(map(int, set(answers["seed"])))}
+    write_json(folder / "run.json", run | {"questions": {name: int(n) for name, n in questions.items()}})
+    write_json(folder / "systems.json", {name: dict(entry) for name, entry in systems.items()})
+    return read_results(folder)
+
+
+def read_results(folder: str | Path) -> Results:
+    """Read a results folder.
+
+    Raises:
+        FileNotFoundError: where the evaluation's files are missing, naming them.
+    """
+    folder = Path(folder)
+    needed = ["run.json", "systems.json", *(f"{name}.csv" for name in EVALUATION)]
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder}: missing {', '.join(missing)}; run notebook 04 (evaluation) first")
+    there = [name for name in (*EVALUATION, *OPTIONAL) if (folder / f"{name}.csv").is_file()]
+    # "none" and "null" are words in these files; only an empty field is a missing value.
+    tables = {name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values=[""]) for name in there}
+    absent = tuple(f"{name}.csv" for name in OPTIONAL if name not in there)
+    return Results(read_json(folder / "run.json"), read_json(folder / "systems.json"), tables, absent)

@@ -1,0 +1,212 @@
+"""Small pieces of HTML and tables that the notebooks show. All text from models and data is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython.display import Image, Markdown
+from matplotlib.figure import Figure
+
+from qalign_core import runs
+from qalign_core.figures import save_figure
+from qalign_core.languages import CODES, LANGUAGES
+from qalign_core.params import Profile
+from qalign_core.runs import Run
+from qalign_core.tables import Table, from_frame, side_by_side
+
+CELL = "text-align: start; vertical-align: top; white-space: pre-wrap; max-width: 32em; padding: .3em .7em"
+# The paper's recipe, to stand beside a profile's. Source: NJUNLP/QAlign training scripts; FIDELITY of the README.
+PAPER_RECIPE = {
+    "num_train_epochs": 3,
+    "learning_rate": 2e-5,
+    "lr_scheduler_type": "cosine",
+    "lr_scheduler_kwargs": None,
+    "warmup_steps": 0.03,
+    "weight_decay": 0.0,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+    "max_grad_norm": 1.0,
+    "sequences an update": 128,
+}
+
+
+def text_table(rows: pd.DataFrame, language: str | None = None) -> str:
+    """Running text in a table whose cells keep their line breaks, as HTML.
+
+    Args:
+        rows: what to show.
+        language: the column that names each row's language code, for the browser's fonts.
+    """
+    head = "".join(f'<th style="text-align: start">{escape(str(name))}</th>' for name in rows)
+    body = []
+    for _, row in rows.iterrows():
+        code = f' lang="{escape(str(row[language]))}"' if language else ""
+        cells = "".join(f'<td dir="auto"{code} style="{CELL}">{escape(str(value))}</td>' for value in row)
+        body.append(f"<tr>{cells}</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def token_view(tokens: Sequence[str], labels: Sequence[int]) -> str:
+    """One example token by token, those that are learnt (label not −100) shaded, as HTML."""
+    shown = []
+    for token, label in zip(tokens, labels, strict=True):
+        colour = "#cfe8f3" if label != -100 else "transparent"
+        style = f"background: {colour}; border: 1px solid #d5dbe1; border-radius: 3px; padding: 0 2px; margin: 1px"
+        shown.append(f'<span style="{style}; display: inline-block; white-space: pre">{escape(token)}</span>')
+    return f'<div style="font-family: monospace; font-size: .8em; line-height: 1.7">{"".join(shown)}</div>'
+
+
+def recipe_table(arguments: Mapping[str, Any], sequences_per_update: int) -> Table:
+    """A stage's recipe beside the paper's; where they differ, the profile's comments say why."""
+    ours = {**arguments, "sequences an update": sequences_per_update}
+    rows = [
+        {"setting": name, "here": _plain(ours[name]), "paper": _plain(value), "": "" if ours[name] == value else "≠"}
+        for name, value in PAPER_RECIPE.items()
+    ]
+    return from_frame(pd.DataFrame(rows), name="recipe", title="Recipe", caption="≠ marks where this profile differs.")
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def lineage_table(profile: Profile) -> Table:
+    """What each system is trained on, in order."""
+    rows = []
+    for name, system in profile.systems.items():
+        stages = system.lineage or []
+        steps = {f"stage {i + 1}": stages[i] if i < len(stages) else "" for i in range(3)}
+        rows.append({"system": name, "from": system.checkpoint or profile.model.base, **steps})
+    return from_frame(pd.DataFrame(rows), name="lineages", title="Systems and their lineages", caption="")
+
+
+def stages_table(done: Mapping[tuple[int, tuple[str, ...]], Mapping[str, Any]]) -> Table:
+    """What training each stage took.
+
+    Args:
+        done: (seed, lineage) → the stage's `done.json`.
+    """
+    rows = []
+    for (seed, lineage), record in done.items():
+        metrics = record["metrics"]
+        rows.append(
+            {
+                "stage": " → ".join(lineage) or "base",
+                "seed": str(seed),
+                "sequences": metrics["rows"],
+                "updates": metrics["updates"],
+                "tokens": metrics["tokens"],
+                "learnt from": metrics["target_tokens"],
+                "final loss": metrics["final_loss"],
+                "minutes": record["wall_seconds"] / 60,
+                "GB": record["peak_memory_bytes"] / 1e9,
+            }
+        )
+    caption = "GB: peak memory of the largest process, or of the largest device."
+    formats = {"final loss": ".3f"}
+    return from_frame(pd.DataFrame(rows), name="stages", title="Training", caption=caption, formats=formats)
+
+
+def translation_table(quality: pd.DataFrame) -> Table:
+    """BLEU, chrF and what survives, a language a row, averaged over seeds; the mean last."""
+    columns = ["bleu", "chrf", "exact", "numbers"]
+    means = quality.groupby("language", sort=False)[columns].mean()
+    means = means.loc[[code for code in CODES if code in means.index]]
+    means.loc["mean"] = means.mean()
+    names = {"bleu": "BLEU", "chrf": "chrF", "exact": "equal (%)", "numbers": "numbers kept (%)"}
+    shown = means.rename(columns=names).reset_index(names="language")
+    sentences = int(quality.sentences.iloc[0])
+    caption = f"{sentences} questions a language; seeds {sorted(set(quality.seed))}."
+    return from_frame(shown, name="translation", title="Stage 1 translates into English", caption=caption)
+
+
+def translations_view(folder: Path, references: Path, index: int = 0) -> str:
+    """One question in every language beside its translation by stage 1, as HTML; the English original last."""
+    rows = []
+    for code in CODES:
+        path = folder / f"{code}.jsonl"
+        if path.is_file():
+            answer = runs.read_json_lines(path)[index]
+            rows.append({"language": code, "question": answer["question"], "stage 1 says": answer["response"]})
+    original = runs.read_json_lines(references)[index]["question"]
+    rows.append({"language": "en", "question": original, "stage 1 says": "(the original)"})
+    return text_table(pd.DataFrame(rows), language="language")
+
+
+def samples_view(run: Run, benchmark: str, languages: Sequence[str], index: int = 0) -> str:
+    """One question of a benchmark in every language, with its gold answer, as HTML."""
+    rows = []
+    for code in languages:
+        row = runs.read_json_lines(run.benchmark(benchmark, code))[index]
+        name = f"{LANGUAGES[code].native_name} ({code})"
+        rows.append({"code": code, "language": name, "question": row["question"], "answer": row["answer"]})
+    return text_table(pd.DataFrame(rows), language="code")
+
+
+def answers_view(
+    run: Run,
+    folders: Mapping[str, Path],
+    answers: pd.DataFrame,
+    benchmark: str,
+    languages: Sequence[str],
+    index: int = 0,
+) -> str:
+    """One question in its languages beside what every system answered, right ones marked, as HTML.
+
+    Args:
+        run: for the questions.
+        folders: system → folder of its predictions.
+        answers: rows of `scorer.score`, of one seed.
+        benchmark: `mgsm` or `msvamp`.
+        languages: codes to show.
+        index: of the question.
+    """
+    questions = {code: runs.read_json_lines(run.benchmark(benchmark, code))[index]["question"] for code in languages}
+    responses = {
+        system: {code: _response(folder / benchmark / f"{code}.jsonl", index) for code in languages}
+        for system, folder in folders.items()
+    }
+    here = answers[(answers.benchmark == benchmark) & (answers["index"] == index)]
+    marks = {(row.system, row.language): bool(row.correct_paper) for row in here.itertuples()}
+    return side_by_side(questions, responses, marks)
+
+
+def _response(path: Path, index: int) -> str:
+    return next(row["response"] for row in runs.read_json_lines(path) if row["index"] == index)
+
+
+def disagreements(differences: pd.DataFrame, limit: int = 20) -> Table:
+    """Answers from which the two scorers read different numbers."""
+    caption = f"{len(differences)} answers; the first {min(limit, len(differences))} are shown."
+    return from_frame(
+        differences.head(limit), name="differences", title="Where the two scorers differ", caption=caption
+    )
+
+
+def audit_table(findings: pd.DataFrame) -> Table:
+    """What the audit found: a row a check and data set, a column a language; checks that found nothing are named."""
+    found = findings[findings["count"] > 0]
+    clean = [check for check in dict.fromkeys(findings.check) if check not in set(found.check)]
+    caption = f"Rows concerned. Nothing was found by: {', '.join(clean)}." if clean else "Rows concerned."
+    wide = found.pivot_table(index=["check", "data_set"], columns="language", values="count", aggfunc="sum", sort=False)
+    wide = wide[[code for code in (*CODES, *wide.columns.difference(CODES)) if code in wide]].astype("Int64")
+    return from_frame(wide.reset_index(), name="audit", title="What the audit found", caption=caption)
+
+
+def show(figure: Figure, data: pd.DataFrame, run: Run, name: str, caption: str = "") -> Image:
+    """Save a figure with its data in the run's `figures/`, and show it."""
+    paths = save_figure(figure, run.figures, name, data, caption)
+    return Image(next(path for path in paths if path.suffix == ".png").read_bytes(), width=720)
+
+
+def picture(run: Run, name: str) -> Image | Markdown:
+    """A figure that was drawn into the run's `figures/`, or a word on why there is none."""
+    path = run.figures / f"{name}.png"
+    if not path.is_file():
+        return Markdown(f"*No {name}: this profile does not have the systems it compares.*")
+    return Image(path.read_bytes(), width=720)

@@ -1,0 +1,538 @@
+"""Running a job as a subprocess: success, failure, interrupt, hang and kernel death, with real processes.
+
+The jobs here run a small program instead of training. Those that use the `deepspeed` fixture go through DeepSpeed's own
+launcher; the others start the program directly, which is faster and the same to the supervising side.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from qalign_core import launch, params, runs
+from qalign_core.launch import JobError, run_job
+from qalign_core.params import Profile
+from qalign_core.plan import Job
+from qalign_core.runs import Run
+
+# The program of every job here: it notes its process number and does what the job's `code` says.
+PROGRAM = """
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+from qalign_core import runs
+
+runs.start_lifeline()
+job_path = Path(sys.argv[-1])
+folder, job, rank = job_path.parent, runs.read_json(job_path), int(os.environ.get("RANK", "0"))
+
+def done():
+    runs.write_json(folder / "done.json", {"fingerprint": job["fingerprint"]})
+
+def spawn():  # a process of the program's own, such as a data loader's
+    child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"])
+    (folder / f"child-{rank}.pid").write_text(str(child.pid))
+
+exec(job["before"])
+runs.write_atomic(folder / f"rank-{rank}.pid", str(os.getpid()))
+exec(job["code"])
+"""
+
+# A notebook kernel's part: it supervises a job and is itself killed or interrupted by the test.
+SUPERVISOR = """
+import json, sys
+from qalign_core import launch, params, plan, runs
+
+folder, direct, devices, content = sys.argv[1], sys.argv[2] == "direct", int(sys.argv[3]), json.loads(sys.argv[4])
+launch.MODULES["stub"] = "program"
+if direct:
+    launch.command = lambda job_path, module, profile: [sys.executable, "-u", "-m", module, str(job_path)]
+profile = params.load("smoke")
+profile = profile.model_copy(update={"run": profile.run.model_copy(update={"devices": devices})})
+run = runs.Run(folder)
+launch.run_job(plan.Job(content, run.folder / "job"), profile, run, show=False)
+"""
+
+
+@pytest.fixture(autouse=True)
+def program(tmp_path: Path, monkeypatch) -> None:
+    """`python -m program` is the program above, and a job's kind `stub` runs it."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "program.py").write_text(PROGRAM)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setitem(launch.MODULES, "stub", "program")
+
+
+@pytest.fixture
+def direct(monkeypatch) -> None:
+    """Start the program without DeepSpeed's launcher."""
+    monkeypatch.setattr(launch, "command", lambda job, module, _: [sys.executable, "-u", "-m", module, str(job)])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    found = Run(tmp_path / "run")
+    runs.write_atomic(found.profile, "")
+    return found
+
+
+def stub_profile(**changes: Any) -> Profile:
+    profile = params.load("smoke")
+    return profile.model_copy(update={"run": profile.run.model_copy(update={"devices": 1, **changes})})
+
+
+def stub_job(run: Run, code: str, before: str = "", **settings: Any) -> Job:
+    content = {"kind": "stub", "before": before, "code": code, **settings}
+    return Job({"fingerprint": runs.fingerprint(content), **content}, run.folder / "job")
+
+
+def error_of(run: Run, code: str, **changes: Any) -> str:
+    with pytest.raises(JobError) as error:
+        run_job(stub_job(run, code), stub_profile(**changes), run, show=False)
+    assert not (run.folder / launch.CURRENT).exists()
+    return str(error.value)
+
+
+def wait_for(what: Any, seconds: float = 60.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(0.05)
+    pytest.fail(f"did not happen within {seconds} s")
+
+
+def process_group(number: int) -> list[int]:
+    """The living processes of a group."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == number and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except (ProcessLookupError, psutil.Error):
+            continue
+    return found
+
+
+# ------------------------------------------------------------------------------------------------- DeepSpeed's launcher
+
+
+def test_two_ranks_run_under_deepspeed_and_a_finished_job_is_not_run_again(run: Run):
+    code = """
+from qalign_core.train import lock_folder
+lock = lock_folder(folder) if rank == 0 else None  # as training does: the supervisor's own lock is another
+print("rank", rank, "of", os.environ["WORLD_SIZE"], "threads", os.environ["OMP_NUM_THREADS"], os.getcwd(), flush=True)
+if rank == 0:
+    while not (folder / "rank-1.pid").exists():
+        time.sleep(0.05)
+    done()
+"""
+    job = stub_job(run, code)
+    assert run_job(job, stub_profile(devices=2), run, show=False) == job.folder
+    assert job.done
+    log = (job.folder / "log.txt").read_text()
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    for rank in range(2):
+        assert f"rank {rank} of 2 threads {threads} {run.folder}" in log
+    assert not (run.folder / launch.CURRENT).exists()
+
+    begun = time.monotonic()
+    run_job(job, stub_profile(devices=2), run, show=False)
+    assert time.monotonic() - begun < 1
+    assert (job.folder / "log.txt").read_text() == log
+
+
+def test_a_killed_rank_takes_the_others_along_and_is_reported(run: Run):
+    code = """
+print("".join(f"line {i}\\n" for i in range(100)), flush=True)
+if rank == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(60)
+"""
+    begun = time.monotonic()
+    message = error_of(run, code, devices=2)
+    assert time.monotonic() - begun < 45
+    assert re.search(r"job ended with exit code [1-9]\d*", message)
+    assert "Out of memory (a process that the system kills says nothing else)" in message
+    head, tail = message.split("log.txt:\n")
+    assert head.endswith("The last 30 lines of " + str(run.folder / "job") + "/")
+    assert len(tail.splitlines()) == 30
+    assert "line 99" in tail
+    assert "line 50\n" not in tail
+    for rank in range(2):
+        assert not psutil.pid_exists(int((run.folder / "job" / f"rank-{rank}.pid").read_text()))
+
+
+@pytest.fixture
+def supervise(run: Run, tmp_path: Path) -> Iterator[Any]:
+    """Start a supervising process and wait until every rank of its job is at work."""
+    started = []
+
+    def start(job: Job, how: str, devices: int = 1) -> tuple[subprocess.Popen, int]:
+        content = json.dumps(job.content)
+        arguments = [sys.executable, "-c", SUPERVISOR, str(run.folder), how, str(devices), content]
+        with (tmp_path / "supervisor.txt").open("w") as output:
+            process = subprocess.Popen(arguments, stdout=output, stderr=output)
+        started.append(process)
+        pids = [job.folder / f"rank-{rank}.pid" for rank in range(devices)]
+        wait_for(lambda: all(path.exists() for path in pids) or process.poll() is not None)
+        assert process.poll() is None, (tmp_path / "supervisor.txt").read_text()
+        group = os.getpgid(int(pids[0].read_text()))
+        assert group != os.getpgid(process.pid)  # a group of its own
+        return process, group
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_an_interrupt_stops_the_whole_group_within_ten_seconds(run: Run, tmp_path: Path, supervise):
+    stubborn = "spawn()\nif rank == 1: signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    job = stub_job(run, "time.sleep(60)", before=stubborn)
+    process, group = supervise(job, "deepspeed", devices=2)
+    assert len(process_group(group)) == 6  # the launcher, its helper, two ranks, a child of each
+    assert runs.read_json(run.folder / launch.CURRENT)["job"] == "job/job.json"
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=20)
+    assert time.monotonic() - begun < 10
+    assert process_group(group) == []
+    assert (tmp_path / "supervisor.txt").read_text().rstrip().endswith("KeyboardInterrupt")
+    assert not (run.folder / launch.CURRENT).exists()
+    assert not job.done
+
+
+def test_a_killed_kernel_takes_its_ranks_along(run: Run, supervise):
+    process, group = supervise(stub_job(run, "time.sleep(60)"), "deepspeed", devices=2)
+    begun = time.monotonic()
+    process.kill()
+    ranks = [int((run.folder / "job" / f"rank-{rank}.pid").read_text()) for rank in range(2)]
+    wait_for(lambda: not set(ranks) & set(process_group(group)), 6)
+    wait_for(lambda: not process_group(group), 12 - (time.monotonic() - begun))
+    assert "is gone: stopping" in (run.folder / "job" / "log.txt").read_text()
+
+
+# ------------------------------------------------------------------------------------------------- interrupts
+
+
+def test_a_second_interrupt_stops_a_stubborn_job_at_once(run: Run, supervise):
+    job = stub_job(run, "time.sleep(60)", before="signal.signal(signal.SIGTERM, signal.SIG_IGN)")
+    process, group = supervise(job, "direct")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.7)
+    assert process_group(group)  # it was asked, and does not listen
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=3)
+    assert process_group(group) == []
+
+
+def test_an_interrupted_job_can_be_run_again(run: Run, supervise):
+    code = "time.sleep(60) if not (folder / 'go').exists() else done()"
+    job = stub_job(run, code)
+    process, _ = supervise(job, "direct")
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=10)
+    (job.folder / "go").touch()
+    process = subprocess.run(
+        [sys.executable, "-c", SUPERVISOR, str(run.folder), "direct", "1", json.dumps(job.content)], timeout=30
+    )
+    assert process.returncode == 0
+    assert job.done
+    assert (job.folder / "log.txt").read_text().count("==== ") == 2
+
+
+def test_processes_left_behind_by_a_successful_job_are_ended(run: Run, direct, monkeypatch):
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.2)
+    job = stub_job(run, "done()", before="spawn()")
+    run_job(job, stub_profile(), run, show=False)
+    child = int((job.folder / "child-0.pid").read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+# ------------------------------------------------------------------------------------------------- failures
+
+
+@pytest.mark.usefixtures("direct")
+class TestFailure:
+    def test_exit_code_0_without_done_json_is_none(self, run: Run):
+        message = error_of(run, "print('almost')")
+        assert "job ended without its done.json" in message
+        assert message.endswith("almost")
+
+    def test_the_done_json_of_another_job_is_none(self, run: Run):
+        code = "runs.write_json(folder / 'done.json', {'fingerprint': 'another'})"
+        assert "job ended without its done.json" in error_of(run, code)
+
+    def test_done_json_with_an_exit_code_is_none(self, run: Run):
+        assert "job ended with exit code 5" in error_of(run, "done(); sys.exit(5)")
+
+    def test_it_shows_the_end_of_this_start_only(self, run: Run):
+        error_of(run, "print('first start'); sys.exit(1)")
+        message = error_of(run, "print('second start'); sys.exit(1)")
+        assert "second start" in message
+        assert "first start" not in message
+        assert "first start" in (run.folder / "job" / "log.txt").read_text()
+
+    @pytest.mark.parametrize(
+        ("code", "advice"),
+        [
+            ("open('/dev/full', 'w').write('x' * 10**6)", "The disk is full: free some space"),
+            (
+                "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30)); bytearray(2**40)",
+                "Out of memory",
+            ),
+            ("raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')", "Out of memory"),
+            ("raise FloatingPointError('the loss became nan at update 3')", "NaN or infinite: lower learning_rate"),
+        ],
+    )
+    def test_it_says_what_to_do(self, run: Run, code: str, advice: str):
+        assert advice in error_of(run, code)
+
+    def test_it_gives_no_advice_on_what_it_does_not_know(self, run: Run):
+        lines = error_of(run, "sys.exit('something else')").splitlines()
+        assert lines[1].startswith("The last 30 lines of ")
+
+    def test_a_silent_job_is_stopped(self, run: Run):
+        begun = time.monotonic()
+        message = error_of(run, "print('last words', flush=True); time.sleep(60)", silence_seconds=2)
+        assert time.monotonic() - begun < 15
+        assert "gave no sign of life for 2 s (run.silence_seconds)" in message
+        assert message.endswith("last words")
+
+    def test_a_job_with_a_heartbeat_is_not_stopped(self, run: Run):
+        code = """
+for _ in range(16):
+    time.sleep(0.25)
+    with (folder / "progress.jsonl").open("a") as stream:
+        stream.write("{}\\n")
+done()
+"""
+        job = stub_job(run, code)
+        run_job(job, stub_profile(silence_seconds=2), run, show=False)
+        assert job.done
+
+    def test_a_log_that_is_no_text_is_shown_nevertheless(self, run: Run):
+        message = error_of(run, r"sys.stdout.buffer.write(b'\xff\xfe bytes\n'); sys.stdout.flush(); sys.exit(1)")
+        assert "bytes" in message
+
+
+def test_clocks_that_differ_do_not_look_like_silence(tmp_path: Path):
+    path = tmp_path / "progress.jsonl"
+    silence = launch.Silence(path, tmp_path / "absent")
+    path.write_text("x")
+    os.utime(path, (1, 1))  # a file server whose clock is wrong, or a laptop that slept
+    assert silence.seconds() < 1
+    silence.since -= 100
+    assert silence.seconds() > 99
+    path.write_text("xy")
+    assert silence.seconds() < 1
+
+
+# ------------------------------------------------------------------------------------------------- one folder, one job
+
+
+def test_a_second_run_in_the_same_folder_is_refused(run: Run, direct):
+    job = stub_job(run, "while not (folder / 'go').exists(): time.sleep(0.05)\ndone()")
+    first = threading.Thread(target=run_job, args=(job, stub_profile(), run, False))
+    first.start()
+    wait_for((job.folder / "rank-0.pid").exists)
+    with pytest.raises(JobError, match="another process is running this job. Wait for it, or stop it"):
+        run_job(job, stub_profile(), run, show=False)
+    (job.folder / "go").touch()
+    first.join(20)
+    assert job.done
+
+
+def test_other_settings_over_a_finished_job_are_named_and_nothing_is_changed(run: Run, direct):
+    job = stub_job(run, "done()", training_arguments={"learning_rate": 1e-5, "seed": 1}, loss="paper")
+    run_job(job, stub_profile(), run, show=False)
+    (job.folder / "model").mkdir()
+    (job.folder / "model" / "weights").write_text("finished")
+    before = runs.sha256_tree(job.folder)
+    other = stub_job(run, "done()", training_arguments={"learning_rate": 2e-5, "seed": 1}, loss="token")
+    with pytest.raises(JobError) as error:
+        run_job(other, stub_profile(), run, show=False)
+    message = str(error.value)
+    assert "job was finished with other settings than the profile has now" in message
+    assert '  loss: "paper" then, "token" now\n' in message
+    assert "  training_arguments.learning_rate: 1e-05 then, 2e-05 now\n" in message
+    assert "seed" not in message
+    assert "--run-dir" in message
+    assert runs.sha256_tree(job.folder) == before
+
+
+def test_an_earlier_stage_that_changed_is_named_as_the_reason(run: Run, direct):
+    job = stub_job(run, "done()")
+    run_job(job, stub_profile(), run, show=False)
+    other = Job({**job.content, "fingerprint": "other"}, job.folder)
+    with pytest.raises(JobError, match="an earlier stage or its data differs"):
+        run_job(other, stub_profile(), run, show=False)
+
+
+def test_other_settings_over_a_job_that_was_only_begun_are_taken(run: Run, direct):
+    error_of(run, "sys.exit(1)")
+    job = stub_job(run, "done()")
+    run_job(job, stub_profile(), run, show=False)
+    assert job.done
+
+
+# ------------------------------------------------------------------------------------------------- the command
+
+TOOLS = ("ssh", "pdsh", "mpirun", "srun", "ompi_info", "sinfo")
+RUNNER = "import json, sys\nfrom deepspeed.launcher.runner import main\nfor arguments in json.load(sys.stdin): main(arguments)"
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory) -> dict[str, list[str]]:
+    """What DeepSpeed's own runner starts on two machines, by each launcher: its tools are programs that take notes."""
+    folder = tmp_path_factory.mktemp("machines")
+    for tool in TOOLS:
+        note = f"#!{sys.executable}\nimport json, sys\nprint('10.0.0.1')\n"
+        note += f"open({str(folder / 'calls.jsonl')!r}, 'a').write(json.dumps(sys.argv) + '\\n')\n"
+        (folder / tool).write_text(note)
+        (folder / tool).chmod(0o755)
+    hosts = folder / "hosts.txt"
+    hosts.write_text("worker-1 slots=2\nworker-2 slots=2\n")
+    starts = []
+    for launcher in ("pdsh", "openmpi", "slurm"):
+        extra = "--partition gpu" if launcher == "slurm" else None
+        profile = stub_profile(devices=2, hostfile=str(hosts), launcher=launcher, launcher_args=extra)
+        line = launch.command(Path("/shared/run/job.json"), "qalign_core.train", profile)
+        assert line[:3] == [sys.executable, "-m", "deepspeed.launcher.runner"]
+        starts.append(line[3:])
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "DS_ACCELERATOR": "cpu"}
+    subprocess.run(
+        [sys.executable, "-c", RUNNER], input=json.dumps(starts), env=environment, cwd=folder, text=True, check=True
+    )
+    calls = [json.loads(line) for line in (folder / "calls.jsonl").read_text().splitlines()]
+    return {Path(call[0]).name: call[1:] for call in calls}
+
+
+def test_pdsh_starts_the_launcher_of_every_machine(started: dict[str, list[str]]):
+    words = started["pdsh"]
+    assert words[words.index("-w") + 1] == "worker-1,worker-2"
+    world = next(word for word in words if word.startswith("--world_info=")).removeprefix("--world_info=")
+    assert json.loads(base64.urlsafe_b64decode(world)) == {"worker-1": [0, 1], "worker-2": [0, 1]}
+    assert words[words.index("--module") :][-2:] == ["qalign_core.train", "/shared/run/job.json"]
+    assert "--master_addr=10.0.0.1" in words
+
+
+def test_openmpi_starts_a_rank_a_slot(started: dict[str, list[str]]):
+    words = started["mpirun"]
+    assert words[words.index("-n") + 1] == "4"
+    assert words[words.index("-hostfile") + 1].endswith("hosts.txt")
+    assert words[-5:] == [sys.executable, "-u", "-m", "qalign_core.train", "/shared/run/job.json"]
+
+
+def test_slurm_starts_a_rank_a_device_with_the_profiles_arguments(started: dict[str, list[str]]):
+    words = started["srun"]
+    assert words[words.index("-n") + 1] == "4"
+    assert words[words.index("--partition") + 1] == "gpu"
+    assert words[words.index("--gpus-per-node") + 1] == "2"
+    assert words[-5:] == [sys.executable, "-u", "-m", "qalign_core.train", "/shared/run/job.json"]
+
+
+def test_on_this_machine_every_start_has_a_free_port_of_its_own():
+    lines = [launch.command(Path("job.json"), "qalign_core.train", stub_profile(devices=3)) for _ in range(4)]
+    for line in lines:
+        assert line[line.index("--num_gpus") + 1] == "3"
+        assert line[-3:] == ["--module", "qalign_core.train", "job.json"]
+    assert len({line[line.index("--master_port") + 1] for line in lines}) > 1
+
+
+@pytest.mark.parametrize(
+    ("visible", "option"),
+    [
+        (None, ["--num_gpus", "2"]),
+        ("4,5, 6", ["--include", "localhost:4,5"]),
+        ("4", ["--num_gpus", "2"]),
+        ("GPU-a,GPU-b", ["--num_gpus", "2"]),
+    ],
+)
+def test_chosen_gpus_are_used(monkeypatch, visible: str | None, option: list[str]):
+    monkeypatch.setattr(launch, "has_gpu", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert launch.local_devices(2) == option
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_hidden_gpus_are_not_there(monkeypatch, hidden: str):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert not launch.has_gpu()
+    environment = launch.environment(devices=1000)
+    assert environment["DS_ACCELERATOR"] == "cpu"
+    assert environment[runs.LIFELINE].startswith(f"{os.getpid()}:")
+    assert "DS_ACCELERATOR" not in os.environ
+
+
+def test_threads_chosen_by_hand_are_kept(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert launch.environment(devices=1000)["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert launch.environment(devices=1000)["OMP_NUM_THREADS"] == "7"
+
+
+# ------------------------------------------------------------------------------------------------- progress
+
+
+def test_the_latest_state_is_the_last_whole_line(tmp_path: Path):
+    path = tmp_path / "progress.jsonl"
+    assert launch.latest(path) is None
+    path.write_text('{"time": 1, "step": 1}\n{"time": 2, "step": 2}\n{"time": 3, "st')
+    assert launch.latest(path) == {"time": 2, "step": 2}
+    assert launch.latest(path, since=5) is None  # of an earlier start
+    path.write_text("".join(json.dumps({"time": i, "phase": "x" * 100}) + "\n" for i in range(1000)))
+    assert launch.latest(path)["time"] == 999
+    path.write_text("not json\n")
+    assert launch.latest(path) is None
+
+
+def test_progress_reads_as_a_line():
+    state = {"phase": "training", "step": 1200, "total_steps": 9258, "loss": 0.51234, "tokens_per_second": 12345.6}
+    assert launch.describe({**state, "seconds_left": 3725}) == (
+        "training · 1,200/9,258 · loss 0.512 · 12,346 tokens/s · 1:02:05 left"
+    )
+    assert launch.describe({"phase": "generating", "done": 3, "total": 10}) == "generating · 3/10"
+    assert launch.describe({"phase": "loading"}) == "loading"
+    assert launch.describe(None) == "starting"
+
+
+def test_progress_has_a_share():
+    assert launch.share_done({"step": 1, "total_steps": 4}) == 0.25
+    assert launch.share_done({"done": 5, "total": 4}) == 1.0
+    assert launch.share_done({"phase": "loading"}) is None
+    assert launch.share_done({"step": 0, "total_steps": 4}) == 0.0
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (185, "3:05"), (7385.2, "2:03:05")])
+def test_a_clock_reads_as_people_write(seconds: float, text: str):
+    assert launch.clock(seconds) == text
+
+
+def test_a_progress_line_does_not_flood_its_cell(capsys):
+    line = launch.ProgressLine("stage 1", every=0.2)
+    begun = time.monotonic()
+    while time.monotonic() - begun < 0.5:
+        line.update({"phase": "training"})
+    line.finish(success=True)
+    shown = capsys.readouterr().out.splitlines()  # outside a notebook a display is a printed line
+    assert 3 <= len(shown) <= 4
+    assert shown[0] == "stage 1: training"
+    assert re.fullmatch(r"stage 1: done after \d s", shown[-1])

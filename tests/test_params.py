@@ -1,0 +1,303 @@
+"""Profiles: the shipped ones say what the paper did, and a wrong one is refused with what to do."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from qalign_core import params
+from qalign_core.params import PARAMS_FOLDER, SECTIONS, Arguments, ProfileError
+
+SHIPPED = sorted(path.stem for path in PARAMS_FOLDER.glob("*.yaml") if not path.stem.endswith(".lock"))
+LLAMA = ["llama2-7b", "llama2-13b"]
+
+
+def sections(name: str = "llama2-7b") -> dict[str, Any]:
+    return yaml.safe_load((PARAMS_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The sections of llama2-7b with one key (`section/key/...`) set to `value`."""
+    found = copy.deepcopy(sections())
+    *way, last = path.split("/")
+    place = found
+    for key in way:
+        place = place.setdefault(key, {})
+    place[last] = value
+    return found
+
+
+def refusal(path: str, value: Any) -> str:
+    with pytest.raises(ProfileError) as error:
+        params.validate(changed(path, value), "some.yaml")
+    message = str(error.value)
+    assert message.startswith("profile ")
+    return message
+
+
+# ------------------------------------------------------------------------------------------------- shipped profiles
+
+
+def test_the_profiles_people_are_told_of_are_there():
+    assert {"smoke", "mini", "real-input", "llama2-7b", "llama2-13b", "checkpoints"} <= set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_profile_loads_under_its_own_name(name: str):
+    profile = params.load(name)
+    assert profile.run.profile == name
+    assert tuple(sections(name)) == SECTIONS
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_profiles_deepspeed_configuration_is_there(name: str):
+    assert (PARAMS_FOLDER / params.load(name).training.deepspeed).is_file()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_is_dumped_is_the_same_profile_again(name: str):
+    profile = params.load(name)
+    again = params.validate(yaml.safe_load(params.dump(profile)))
+    assert again == profile
+    assert again.model_dump() == profile.model_dump()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_profile_survives_papermills_injection(name: str):
+    profile = params.load(name)
+    injected: dict[str, Any] = {}
+    for section, value in profile.model_dump(mode="json").items():
+        exec(f"{section} = {value!r}", {}, injected)  # as papermill writes a parameters cell
+    assert params.from_notebook(**injected) == profile
+
+
+def test_arguments_are_transformers_own_names():
+    from transformers import TrainingArguments
+
+    theirs = {field.name for field in fields(TrainingArguments)}
+    assert set(Arguments.model_fields) <= theirs
+
+
+@pytest.mark.parametrize("name", LLAMA)
+def test_optimisation_is_the_papers(name: str):
+    profile = params.load(name)
+    training = profile.training
+    expected = {
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 8,
+        "learning_rate": 2e-5,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.03,
+        "weight_decay": 0.0,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "adam_epsilon": 1e-8,
+        "max_grad_norm": 1.0,
+        "tf32": True,
+        "bf16": True,
+    }
+    for corpus in profile.corpora():  # the same in both stages
+        arguments = training.arguments(corpus)
+        assert {key: arguments[key] for key in expected} == expected
+        batch = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
+        assert profile.run.devices * batch == 128
+    assert profile.run.seeds == [1234]
+    assert (training.max_length, training.loss, training.method) == (512, "paper", "full")
+    assert (profile.model.dtype, profile.model.pad_token) == ("float32", "<pad>")
+
+
+@pytest.mark.parametrize("name", LLAMA)
+def test_generation_scoring_and_switches_are_the_papers(name: str):
+    profile = params.load(name)
+    limits = {key: (test.max_new_tokens, test.limit) for key, test in profile.evaluation.benchmarks.items()}
+    assert limits == {"mgsm": (600, None), "msvamp": (300, None)}
+    assert (profile.evaluation.dtype, profile.evaluation.scorer) == ("bfloat16", "paper")
+    data = profile.data
+    assert (data.language_names, data.gsm8kinstruct_language, data.sft_data) == ("paper", "paper", "paper")
+    assert data.sources["questions"] == "repository"
+    assert not data.corpora
+    assert "miniature" not in data.sources.values()
+
+
+@pytest.mark.parametrize("name", LLAMA)
+def test_the_systems_are_the_papers(name: str):
+    systems = {title: (system.lineage, system.table) for title, system in params.load(name).systems.items()}
+    assert systems == {
+        "SFT": (["gsm8k"], "main"),
+        "MonoReason": (["metamathqa"], "main"),
+        "MultiReason": (["gsm8kinstruct"], "main"),
+        "QAlign": (["questions-x-en", "metamathqa"], "main"),
+        "QAlign + mixed": (["questions-x-en", "gsm8kinstruct", "metamathqa"], "main"),
+        "En→X questions": (["questions-en-x", "metamathqa"], "ablation"),
+        "X→En responses": (["responses-x-en", "metamathqa"], "ablation"),
+        "En→X responses": (["responses-en-x", "metamathqa"], "ablation"),
+        "X→En FLORES": (["flores-x-en", "metamathqa"], "ablation"),
+    }
+
+
+def test_the_checkpoints_profile_trains_nothing():
+    profile = params.load("checkpoints")
+    assert profile.lineages() == []
+    assert all("/" in system.checkpoint for system in profile.systems.values())
+
+
+def test_lineages_share_their_prefixes():
+    found = params.load("llama2-7b").lineages()
+    assert [lineage for lineage in found if lineage[0] == "questions-x-en"] == [
+        ["questions-x-en"],
+        ["questions-x-en", "metamathqa"],
+        ["questions-x-en", "gsm8kinstruct"],
+        ["questions-x-en", "gsm8kinstruct", "metamathqa"],
+    ]
+    assert len({tuple(lineage) for lineage in found}) == len(found) == 15
+    for lineage in found:
+        assert len(lineage) == 1 or found.index(lineage[:-1]) < found.index(lineage)
+
+
+def test_a_stage_has_its_own_differences_and_the_rest_in_common():
+    profile = params.validate(changed("training/stages", {"questions-x-en": {"learning_rate": 1.0e-4, "max_steps": 7}}))
+    common, own = profile.training.arguments("metamathqa"), profile.training.arguments("questions-x-en")
+    assert {key for key in common if common[key] != own[key]} == {"learning_rate", "max_steps"}
+    assert (own["learning_rate"], own["max_steps"]) == (1e-4, 7)
+    assert params.validate(yaml.safe_load(params.dump(profile))) == profile
+
+
+# ------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("training/lerning_rate", 1e-5, "training.lerning_rate: unknown key (did you mean 'learning_rate'?)"),
+        ("trainig", {}, "trainig: unknown key (did you mean 'training'?); allowed here: run, model, data, systems"),
+        ("run/seed", [1], "run.seed: unknown key (did you mean 'seeds'?)"),
+        ("systems/QAlign/tabel", "main", "systems.QAlign.tabel: unknown key (did you mean 'table'?)"),
+        ("model/miniature/hiden_size", 3, "model.miniature.hiden_size: unknown key (did you mean 'hidden_size'?)"),
+        ("training/stages/metamathqa", {"warmup": 1}, "training.stages.metamathqa.warmup: unknown key"),
+        (
+            "data/sources/mgms",
+            "hub",
+            "data.sources.mgms: unknown name (did you mean 'mgsm'?); allowed: 'mgsm', 'msvamp'",
+        ),
+        ("data/sources/mgsm", "hubb", "got 'hubb' (did you mean 'hub'?)"),
+        ("training/stages/metamath", {}, "training.stages.metamath: unknown name (did you mean 'metamathqa'?)"),
+        ("systems/QAlign/lineage", ["question-x-en"], "systems.QAlign.lineage.0: must be 'questions-x-en'"),
+        ("systems/QAlign/lineage", ["question-x-en"], "got 'question-x-en' (did you mean 'questions-x-en'?)"),
+        ("systems/QAlign/lineage", ["metamathqa"] * 2, "names a corpus twice"),
+        ("systems/QAlign/checkpoint", "a/b", "systems.QAlign: give either a lineage"),
+        ("systems/QAlign", {}, "systems.QAlign: give either a lineage"),
+        ("systems", {}, "systems: Dictionary should have at least 1 item"),
+        ("run/seeds", [], "run.seeds: List should have at least 1 item"),
+        ("run/seeds", [1, 1], "run.seeds: the seeds [1, 1] must differ"),
+        ("run/seeds", [-1], "run.seeds.0: must be greater than or equal to 0; got -1"),
+        ("run/seeds", [True], "run.seeds.0: must be a valid integer; got True"),
+        ("run/devices", 0, "run.devices: must be greater than 0; got 0"),
+        ("run/launcher", "slrum", "got 'slrum' (did you mean 'slurm'?)"),
+        ("data/languages", ["en", "xx"], "unknown language code 'xx'; known codes: bn, th, sw"),
+        ("data/languages", ["de", "fr"], "'en' must be among the languages"),
+        ("data/languages", ["en", "de", "de"], "a language is named twice"),
+        ("data/corpora", {"gsm8k": {"limit": 0}}, "data.corpora.gsm8k.limit: must be greater than 0"),
+        ("training/learning_rate", "2e-5", "got '2e-5' (YAML reads 2e-5 as text: write 2.0e-5)"),
+        (
+            "training/stages/gsm8k",
+            {"learning_rate": "2e-5"},
+            "training.stages.gsm8k.learning_rate: must be a valid number",
+        ),
+        ("training/learning_rate", 0.0, "training.learning_rate: must be greater than 0"),
+        ("training/learning_rate", float("inf"), "training.learning_rate: must be a finite number"),
+        ("training/learning_rate", float("nan"), "training.learning_rate: must be a finite number"),
+        ("training/num_train_epochs", "3", "training.num_train_epochs: must be a valid number; got '3'"),
+        ("training/packing", "yes", "training.packing: must be a valid boolean; got 'yes'"),
+        ("training/adam_beta2", 1.0, "training.adam_beta2: must be less than 1"),
+        ("training/save_total_limit", 1, "training.save_total_limit: must be greater than or equal to 2"),
+        ("training/loss", "mean", "training.loss: must be 'paper' or 'token'; got 'mean'"),
+        ("training", None, "training: must be a valid dictionary"),
+        ("evaluation/benchmarks", {}, "evaluation.benchmarks: Dictionary should have at least 1 item"),
+        ("evaluation/benchmarks/gsm", {"max_new_tokens": 1}, "evaluation.benchmarks.gsm: unknown name"),
+        ("evaluation/benchmarks/mgsm/max_new_tokens", 0, "evaluation.benchmarks.mgsm.max_new_tokens: must be greater"),
+        ("model/base", 7, "model.base: must be a valid string; got 7"),
+        ("model/miniature", {"hidden_size": 8}, "sizes cannot be chosen with weights: shipped"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_allowed(path: str, value: Any, said: str):
+    message = refusal(path, value)
+    assert said in message
+    assert len(message.splitlines()) == 2  # the profile, and one line for the one thing that is wrong
+
+
+def test_a_refusal_names_the_profile_and_everything_that_is_wrong():
+    wrong = changed("training/bf16", 1)
+    wrong["run"]["devises"] = 8
+    with pytest.raises(ProfileError) as error:
+        params.validate(wrong)
+    first, *rest = str(error.value).splitlines()
+    assert first == "profile llama2-7b is not valid:"
+    assert len(rest) == 2
+
+
+@pytest.mark.parametrize("name", ["../mini", "a/b", "/etc", "..", "a..b", ".hidden", "", "a\n", "a b"])
+def test_a_profiles_name_cannot_lead_out_of_the_runs(name: str):
+    assert "run.profile" in refusal("run/profile", name)
+
+
+@pytest.mark.parametrize("content", ["", "- a\n- b\n", "just text\n", "3\n"])
+def test_a_file_without_sections_is_refused(tmp_path: Path, content: str):
+    path = tmp_path / "p.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ProfileError, match="a profile is a YAML file of sections"):
+        params.load(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"run: {profile: x\nmodel: [", b"\xff\xfe\x00", b"run:\n\t- x\n", b"!!python/name:os.system ''"]
+)
+def test_a_file_that_is_no_yaml_is_refused_with_its_path(tmp_path: Path, content: bytes):
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ProfileError, match="broken.yaml: not a YAML file"):
+        params.load(path)
+
+
+def test_a_file_with_a_missing_section_says_which(tmp_path: Path):
+    short = sections()
+    del short["evaluation"]
+    path = tmp_path / "short.yaml"
+    path.write_text(yaml.safe_dump(short), encoding="utf-8")
+    with pytest.raises(ProfileError, match="evaluation: is missing"):
+        params.load(path)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("minni", "mini"), ("llama-7b", "llama2-7b"), ("mini.yaml", "mini")])
+def test_an_unknown_profile_names_the_nearest_and_all(name: str, meant: str, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ProfileError) as error:
+        params.load(name)
+    assert f"no profile {name} (did you mean {meant!r}?)" in str(error.value)
+    assert all(known in str(error.value) for known in SHIPPED)
+    assert "data.lock" not in str(error.value)
+
+
+# ------------------------------------------------------------------------------------------------- in a notebook
+
+
+def test_a_notebook_opened_by_hand_uses_the_miniature():
+    assert params.from_notebook(**dict.fromkeys(SECTIONS)) == params.load("mini")
+    assert params.from_notebook() == params.load("mini")
+
+
+def test_a_notebook_with_only_some_sections_is_stopped():
+    with pytest.raises(ProfileError) as error:
+        params.from_notebook(**{**dict.fromkeys(SECTIONS), "run": {"profile": "mine"}})
+    message = str(error.value)
+    assert message.startswith("profile mine is not valid")
+    assert all(f"{section}: is missing" in message for section in SECTIONS if section != "run")
+
+
+def test_languages_are_put_into_the_order_of_the_tables():
+    assert params.validate(changed("data/languages", ["en", "sw", "bn"])).data.languages == ["bn", "sw", "en"]

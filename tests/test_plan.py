@@ -1,0 +1,367 @@
+"""From a profile to its jobs: what a `job.json` says, what changes its fingerprint, and what is shared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from qalign_core import params, plan, runs
+from qalign_core.machines import machines
+from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
+from qalign_core.runs import Run
+
+CORPORA = ("gsm8k", "metamathqa", "questions-x-en", "gsm8kinstruct")
+TEMPLATES = ("alpaca", "mathoctopus")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A local base model; nothing here loads it."""
+    folder = tmp_path / "base-model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def profile_of(base: Path, **changes: Any) -> Profile:
+    """A profile of two languages on a local base model; `section__key=value` changes it."""
+    sections: dict[str, Any] = {
+        "run": {"profile": "plan", "seeds": [1], "devices": 2},
+        "model": {"base": str(base)},
+        "data": {"languages": ["sw", "en"], "sources": dict.fromkeys(("mgsm", "msvamp"), "folder")},
+        "systems": {
+            "Base": {"lineage": []},
+            "MonoReason": {"lineage": ["metamathqa"]},
+            "QAlign": {"lineage": ["questions-x-en", "metamathqa"]},
+            "Mixed": {"lineage": ["questions-x-en", "gsm8kinstruct", "metamathqa"]},
+            "Octopus 7B": {"checkpoint": "Some/Octopus-7B", "revision": "abc", "template": "mathoctopus"},
+        },
+        "training": {"deepspeed": "deepspeed/zero1.json"},
+        "evaluation": {
+            "benchmarks": {"mgsm": {"max_new_tokens": 600}, "msvamp": {"max_new_tokens": 300}},
+            "translation": {"max_new_tokens": 100},
+        },
+    }
+    for key, value in changes.items():
+        section, name = key.split("__")
+        sections[section][name] = value
+    return params.validate(sections)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run folder as notebook 01 leaves it."""
+    found = Run(tmp_path / "run")
+    for name in CORPORA:
+        runs.write_json(found.corpus(name).with_suffix(".json"), {"sha256": f"sha-{name}", "rows": 10})
+    for template in TEMPLATES:
+        for task in ("mgsm", "msvamp", "translation"):
+            for code in ("sw", "en"):
+                row = {"index": 0, "question": "?", "prompt": f"{template} {task} {code}"}
+                runs.write_json_lines(found.prompts(task, code, template), [row])
+    return found
+
+
+def print_of(profile: Profile, run: Run, *lineage: str, seed: int = 1) -> str:
+    return plan.stage_job(profile, run, seed, list(lineage)).content["fingerprint"]
+
+
+def finish(job: plan.Job) -> None:
+    runs.write_json(job.folder / "job.json", job.content)
+    runs.write_json(job.folder / "done.json", {"fingerprint": job.content["fingerprint"]})
+
+
+# ------------------------------------------------------------------------------------------------- the run folder
+
+
+def test_the_effective_profile_is_saved_and_can_be_run_again(base: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.delenv(plan.RUN_FOLDER, raising=False)
+    profile = profile_of(base)
+    opened = plan.open_run(profile, tmp_path / "elsewhere")
+    assert params.load(opened.profile) == profile
+    monkeypatch.setenv(plan.RUN_FOLDER, str(tmp_path / "told"))
+    assert plan.open_run(profile).folder == tmp_path / "told"
+
+
+# ------------------------------------------------------------------------------------------------- training jobs
+
+
+def test_a_training_job_says_everything_its_subprocess_needs(base: Path, run: Run):
+    job = plan.stage_job(profile_of(base), run, 1, ["questions-x-en"])
+    content = job.content
+    assert job.folder == run.folder / "models" / "seed-1" / "base" / "questions-x-en"
+    assert (content["kind"], content["lineage"], content["seed"]) == ("train", ["questions-x-en"], 1)
+    assert content["model"] == {"path": str(base), "revision": None}
+    assert content["corpus"] == {
+        "name": "questions-x-en",
+        "path": "data/corpora/questions-x-en.jsonl",
+        "sha256": "sha-questions-x-en",
+        "rows": 10,
+    }
+    assert (content["max_length"], content["loss"], content["packing"]) == (512, "paper", True)
+    assert content["training_arguments"]["learning_rate"] == 2e-5
+    assert content["deepspeed"]["zero_optimization"]["stage"] == 1
+    assert json.loads(json.dumps(content)) == content
+
+
+def test_the_trainer_accepts_the_job(base: Path, run: Run):
+    from qalign_core.train import read_job
+
+    job = plan.stage_job(profile_of(base), run, 1, ["questions-x-en"])
+    assert read_job(runs.write_json(job.folder / "job.json", job.content)) == job.content
+
+
+def test_a_later_stage_starts_from_the_model_of_the_one_before(base: Path, run: Run):
+    job = plan.stage_job(profile_of(base), run, 1, ["questions-x-en", "metamathqa"])
+    assert job.content["model"]["path"] == "models/seed-1/base/questions-x-en/model"
+    assert job.folder == run.folder / "models" / "seed-1" / "base" / "questions-x-en" / "metamathqa"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"training__learning_rate": 1e-5},
+        {"training__num_train_epochs": 2},
+        {"training__max_length": 256},
+        {"training__loss": "token"},
+        {"training__bf16": True},
+        {"training__max_grad_norm": 0.5},
+        {"training__stages": {"metamathqa": {"weight_decay": 0.1}}},
+        {"training__gradient_accumulation_steps": 4},
+        {"run__devices": 4},
+        {"model__pad_token": "[PAD]"},
+        {"model__dtype": "bfloat16"},
+    ],
+    ids=str,
+)
+def test_a_setting_that_decides_the_weights_changes_the_fingerprint(base: Path, run: Run, change: dict[str, Any]):
+    assert print_of(profile_of(base), run, "metamathqa") != print_of(profile_of(base, **change), run, "metamathqa")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"training__gradient_checkpointing": True},
+        {"training__save_steps": 7},
+        {"training__save_total_limit": 5},
+        {"training__logging_steps": 3},
+        {"training__report_to": "tensorboard"},
+        {"training__packing": False},
+        {"training__deepspeed": "deepspeed/zero3.json"},
+        {"run__devices": 4, "training__gradient_accumulation_steps": 4},
+        {"run__devices": 1, "training__per_device_train_batch_size": 4},
+        {"run__silence_seconds": 5},
+        {"run__profile": "renamed"},
+        {"training__stages": {"gsm8k": {"learning_rate": 1e-3}}},
+        {"training__num_train_epochs": 3.0},
+        {"evaluation__batch_tokens": 1},
+    ],
+    ids=str,
+)
+def test_a_setting_that_only_says_how_leaves_it(base: Path, run: Run, change: dict[str, Any]):
+    assert print_of(profile_of(base), run, "metamathqa") == print_of(profile_of(base, **change), run, "metamathqa")
+
+
+def test_every_argument_either_decides_or_is_known_to_say_only_how():
+    assert set(params.Arguments.model_fields) > plan.HOW_ONLY
+
+
+def test_seed_corpus_base_and_earlier_stages_change_the_fingerprint(base: Path, run: Run):
+    profile = profile_of(base)
+    before = print_of(profile, run, "questions-x-en", "metamathqa")
+    assert before != print_of(profile, run, "questions-x-en", "metamathqa", seed=2)
+    assert before != print_of(profile, run, "metamathqa")
+
+    manifest = run.corpus("questions-x-en").with_suffix(".json")
+    runs.write_json(manifest, {"sha256": "other", "rows": 10})
+    assert print_of(profile, run, "questions-x-en", "metamathqa") != before
+    runs.write_json(manifest, {"sha256": "sha-questions-x-en", "rows": 10})
+    assert print_of(profile, run, "questions-x-en", "metamathqa") == before
+
+    (base / "model.safetensors").write_bytes(b"weighty")
+    assert print_of(profile, run, "questions-x-en", "metamathqa") != before
+
+
+def test_an_earlier_stages_settings_change_the_later_ones_but_not_the_other_way(base: Path, run: Run):
+    plain, other = profile_of(base), profile_of(base, training__stages={"questions-x-en": {"learning_rate": 1e-4}})
+    assert print_of(plain, run, "questions-x-en", "metamathqa") != print_of(other, run, "questions-x-en", "metamathqa")
+    assert print_of(plain, run, "metamathqa") == print_of(other, run, "metamathqa")
+    later = profile_of(base, training__stages={"metamathqa": {"learning_rate": 1e-4}})
+    assert print_of(plain, run, "questions-x-en") == print_of(later, run, "questions-x-en")
+
+
+def test_a_hub_models_revision_counts_and_a_copied_run_folder_does_not(base: Path, run: Run, tmp_path: Path):
+    hub = {"base": "meta-llama/Llama-2-7b-hf"}
+    prints = []
+    for revision in (None, "abc", "abd"):
+        profile = profile_of(base, model__base=hub["base"], model__revision=revision)
+        prints.append(print_of(profile, run, "metamathqa"))
+    assert len(set(prints)) == 3
+    copied = Run(run.folder.rename(tmp_path / "moved"))
+    assert print_of(profile_of(base), copied, "metamathqa") == print_of(profile_of(base), copied, "metamathqa")
+    assert print_of(profile, copied, "metamathqa") == prints[-1]
+
+
+def test_a_large_weight_file_is_known_by_its_size_and_samples_of_its_bytes(base: Path, run: Run, monkeypatch):
+    monkeypatch.setattr(plan, "LARGE_FILE", 2**20)
+    monkeypatch.setattr(plan, "SAMPLE_EVERY", 2**18)
+    size = 3 * 2**20
+    prints = []
+    for changed_from in (None, 0, size // 2, size - 1):  # a merged adapter changes matrices in the middle alone
+        content = bytearray(size)
+        if changed_from is not None:
+            content[changed_from : changed_from + 2**18] = b"x" * min(2**18, size - changed_from)
+        (base / "model.safetensors").write_bytes(content)
+        prints.append(print_of(profile_of(base), run, "metamathqa"))
+    (base / "model.safetensors").write_bytes(bytes(size + 1))
+    prints.append(print_of(profile_of(base), run, "metamathqa"))
+    assert len(set(prints)) == 5
+
+
+def test_a_missing_corpus_or_configuration_says_what_to_do(base: Path, run: Run):
+    with pytest.raises(FileNotFoundError, match="corpus 'flores-x-en' is not there; run notebook 01"):
+        plan.stage_job(profile_of(base), run, 1, ["flores-x-en"])
+    wrong = profile_of(base, training__deepspeed="deepspeed/zero9.json")
+    with pytest.raises(ProfileError, match=r"training\.deepspeed: no file .*zero9\.json; known: deepspeed/zero0\.json"):
+        plan.stage_job(wrong, run, 1, ["metamathqa"])
+
+
+# ------------------------------------------------------------------------------------------------- machines
+
+
+def test_a_host_files_machines_count_in_the_batch(base: Path, tmp_path: Path):
+    hosts = tmp_path / "hosts.txt"
+    hosts.write_text("# two of them\nworker-1 slots=2\n\nworker-2 slots=2  # GPUs\n")
+    one, two = profile_of(base), profile_of(base, run__hostfile=str(hosts))
+    assert (machines(one), machines(two)) == (1, 2)
+    assert plan.sequences_per_update(one, "metamathqa") == 2 * 2 * 8
+    assert plan.sequences_per_update(two, "metamathqa") == 2 * 2 * 2 * 8
+
+
+@pytest.mark.parametrize("content", ["worker-1 slots=2\nworker-2 slots=4\n", "worker-1\n", "", "# nobody\n"])
+def test_a_host_file_that_does_not_fit_is_refused(base: Path, tmp_path: Path, content: str):
+    hosts = tmp_path / "hosts.txt"
+    hosts.write_text(content)
+    with pytest.raises(ProfileError, match=r"hosts\.txt: .* must be `<host> slots=2`, as run\.devices says"):
+        machines(profile_of(base, run__hostfile=str(hosts)))
+
+
+def test_an_absent_host_file_is_refused(base: Path):
+    with pytest.raises(ProfileError, match=r"run\.hostfile: no file .*params/nobody\.txt"):
+        machines(profile_of(base, run__hostfile="nobody.txt"))
+
+
+# ------------------------------------------------------------------------------------------------- generation jobs
+
+
+def test_a_generation_job_asks_every_benchmark_in_every_language(base: Path, run: Run):
+    job = plan.prediction_job(profile_of(base), run, "QAlign", 1)
+    assert job.folder == run.folder / "predictions/seed-1/base/questions-x-en/metamathqa/benchmarks"
+    assert job.content["model"]["path"] == "models/seed-1/base/questions-x-en/metamathqa/model"
+    asked = [(task["name"], task["language"], task["max_new_tokens"]) for task in job.content["tasks"]]
+    assert asked == [("mgsm", "sw", 600), ("mgsm", "en", 600), ("msvamp", "sw", 300), ("msvamp", "en", 300)]
+    for task in job.content["tasks"]:
+        assert runs.sha256_file(run.folder / task["path"]) == task["sha256"]
+
+
+def test_the_base_model_itself_is_a_system(base: Path, run: Run):
+    job = plan.prediction_job(profile_of(base), run, "Base", 1)
+    assert job.content["model"]["path"] == str(base)
+    assert job.folder == run.folder / "predictions/seed-1/base/benchmarks"
+
+
+def test_a_published_checkpoint_is_asked_with_its_own_template_in_its_own_folder(base: Path, run: Run):
+    profile = profile_of(base)
+    job = plan.prediction_job(profile, run, "Octopus 7B", 1)
+    assert job.content["model"] == {"path": "Some/Octopus-7B", "revision": "abc"}
+    assert job.folder == run.folder / "predictions/checkpoints/Octopus-7B/benchmarks"
+    assert all("/mathoctopus/" in task["path"] for task in job.content["tasks"])
+    assert job.content == plan.prediction_job(profile, run, "Octopus 7B", 2).content  # no seed in it
+    assert ["Octopus 7B"] not in profile.lineages()
+
+
+def test_stage_1_translates_every_language_but_english(base: Path, run: Run):
+    job = plan.translation_job(profile_of(base), run, 1, ["questions-x-en"])
+    assert [(task["name"], task["language"]) for task in job.content["tasks"]] == [("translation", "sw")]
+    assert job.folder == run.folder / "predictions/seed-1/base/questions-x-en/translation"
+    with pytest.raises(ProfileError, match=r"evaluation\.translation is not set"):
+        plan.translation_job(profile_of(base, evaluation__translation=None), run, 1, ["questions-x-en"])
+
+
+def test_predictions_are_of_one_model_one_set_of_prompts_and_one_decoding(base: Path, run: Run):
+    def prediction(**changes: Any) -> str:
+        return plan.prediction_job(profile_of(base, **changes), run, "QAlign", 1).content["fingerprint"]
+
+    before = prediction()
+    assert prediction(training__learning_rate=1e-5) != before  # retrained: a stale answer is not reused
+    assert prediction(evaluation__dtype="float32") != before
+    assert prediction(evaluation__benchmarks={"mgsm": {"max_new_tokens": 600}}) != before
+    assert prediction(evaluation__batch_tokens=128) == before
+    assert prediction(training__save_steps=3) == before
+    runs.write_json_lines(run.prompts("mgsm", "sw"), [{"index": 0, "question": "?", "prompt": "other"}])
+    assert prediction() != before
+
+
+def test_missing_prompts_say_what_to_do(base: Path, run: Run):
+    run.prompts("msvamp", "sw").unlink()
+    with pytest.raises(FileNotFoundError, match="these prompts are not there; run notebook 01"):
+        plan.prediction_job(profile_of(base), run, "QAlign", 1)
+
+
+# ------------------------------------------------------------------------------------------------- overview
+
+
+def states(profile: Profile, run: Run) -> dict[str, tuple[bool, str]]:
+    listed = list(plan.overview(profile, run))
+    assert len({name for name, _, _ in listed}) == len(listed)
+    return {name: (done, why) for name, done, why in listed}
+
+
+def test_a_shared_stage_is_planned_once_and_before_what_needs_it(base: Path, run: Run):
+    names = list(states(profile_of(base), run))
+    assert [name for name in names if name.startswith("stage")] == [
+        "stage      seed 1: metamathqa",
+        "stage      seed 1: questions-x-en",
+        "stage      seed 1: questions-x-en → metamathqa",
+        "stage      seed 1: questions-x-en → gsm8kinstruct",
+        "stage      seed 1: questions-x-en → gsm8kinstruct → metamathqa",
+    ]
+    assert sum(name.startswith("answers") for name in names) == 5
+    assert len(states(profile_of(base, run__seeds=[1, 2]), run)) == 2 * len(names)
+
+
+def test_overview_tells_how_far_a_stage_is(base: Path, run: Run):
+    profile, name = profile_of(base), "stage      seed 1: metamathqa"
+    job = plan.stage_job(profile, run, 1, ["metamathqa"])
+    assert states(profile, run)[name] == (False, "not begun")
+    runs.write_json(job.folder / "job.json", job.content)
+    assert states(profile, run)[name] == (False, "begun: will be resumed")
+    other = profile_of(base, training__learning_rate=1e-3)
+    assert states(other, run)[name] == (False, "was begun with other settings")
+    finish(job)
+    assert job.done
+    assert states(profile, run)[name] == (True, "")
+    assert states(other, run)[name] == (False, "was finished with other settings")
+    assert states(profile, run)["answers    seed 1: MonoReason"] == (False, "not begun")
+
+
+def test_overview_of_an_empty_folder_points_to_notebook_01(base: Path, tmp_path: Path):
+    found = states(profile_of(base), Run(tmp_path / "empty"))
+    assert set(found.values()) == {(False, "its data is prepared by notebook 01")}
+
+
+def test_a_shipped_profile_can_be_overviewed_before_anything_is_there(tmp_path: Path):
+    profile = params.load("llama2-7b")
+    assert len(states(profile, Run(tmp_path))) == 15 + 9
+
+
+def test_the_commented_host_file_example_of_the_profile_is_valid_yaml():
+    lines = (PARAMS_FOLDER / "llama2-7b.yaml").read_text(encoding="utf-8").splitlines()
+    uncommented = [line.replace("# hostfile:", "hostfile:").replace("# launcher:", "launcher:") for line in lines]
+    profile = params.validate(yaml.safe_load("\n".join(uncommented)))
+    assert (profile.run.hostfile, profile.run.launcher) == ("hosts.txt", "slurm")

@@ -1,0 +1,316 @@
+import csv
+import html.parser
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from rich.console import Console
+
+from qalign_core import comparisons, figures, report, results, scorer, tables
+from qalign_core.languages import CODES
+from qalign_core.published import PUBLISHED, published_cells
+
+SKILL = {
+    "SFT": 0.2,
+    "MonoReason": 0.3,
+    "MultiReason": 0.4,
+    "QAlign": 0.5,
+    "QAlign + mixed": 0.6,
+    "En→X questions": 0.35,
+}
+SYSTEMS = {name: {"lineage": ["gsm8k"], "table": "ablation" if "→" in name else "main"} for name in SKILL}
+SCRIPT = "<script>alert('x')</script>"
+
+
+def make_answers(seeds=(1,), questions=40):
+    """Scored answers of all systems on both benchmarks, English better than the rest."""
+    rng = np.random.default_rng(5)
+    parts = []
+    for system, skill in SKILL.items():
+        for seed in seeds:
+            for benchmark in ("mgsm", "msvamp"):
+                for code in CODES:
+                    right = rng.random(questions) < skill + (0.3 if code == "en" else 0)
+                    answer = np.where(right, 7.0, rng.integers(20, 25, questions))
+                    part = pd.DataFrame({"index": range(questions), "answer_paper": answer, "answer_fixed": answer})
+                    part["correct_paper"] = part["correct_fixed"] = right
+                    key = {"system": system, "seed": seed, "benchmark": benchmark, "language": code}
+                    parts.append(part.assign(**key, gold=7.0, gold_fixed=7.0, has_number=True))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def answers():
+    return make_answers()
+
+
+@pytest.fixture(scope="module")
+def floor():
+    return pd.DataFrame([(b, c, 12.0) for b in ("mgsm", "msvamp") for c in CODES],
+                        columns=["benchmark", "language", "accuracy"])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def results_folder(tmp_path_factory, answers, floor):
+    folder = tmp_path_factory.mktemp("run") / "results"
+    groups = {"msvamp": pd.Series(np.arange(40) // 2)}
+    results.write_results(folder, answers, profile="test", systems=SYSTEMS, groups=groups, floor=floor)
+    corpora = pd.DataFrame({"data set": ["mGSM", SCRIPT], "languages": [10, 1], "examples": [2500, 12345]})
+    results.write_csv(folder, "corpora", corpora)
+    steps = np.arange(1, 30)
+    curves = [pd.DataFrame({"lineage": name, "seed": 1, "step": steps, "loss": 1 / steps})
+              for name in ("gsm8k", "questions-x-en", "metamathqa", "questions-x-en/metamathqa")]  # fmt: skip
+    results.write_csv(folder, "training", pd.concat(curves))
+    lengths = pd.DataFrame({"corpus": "gsm8k", "tokens": [100, 200, 600], "examples": [5, 4, 1]})
+    results.write_csv(folder, "lengths", lengths)
+    return folder
+
+
+# -------------------------------------------------------------------------------- published numbers
+
+
+def test_every_published_number_is_the_reference_files(reference_dir):
+    with (reference_dir / "published_results.csv").open(encoding="utf-8", newline="") as file:
+        reference = list(csv.DictReader(file))
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+        ours = list(csv.DictReader(file))
+    for row in ours:
+        row.pop("system")
+        row["system"] = row.pop("published_name")
+    assert ours == reference  # the same rows in the same order; keys have no order
+
+
+def test_published_numbers_keep_source_and_tier():
+    rows = report.published("mgsm", "7B")
+    paper = rows[(rows["system"] == "QAlign") & (rows["source"] == "qalign_readme")]
+    assert paper[["language", "value", "tier"]].to_numpy().tolist() == [["average", 49.6, "primary"]]
+    assert set(rows.loc[rows["source"] == "notes_2405_01345", "tier"]) == {"secondary"}
+    assert "MindMerger" not in set(rows["system"])
+    with pytest.raises(ValueError, match="no published accuracy on 'mgsm' with LLaMA-2 '3B'"):
+        report.published("mgsm", "3B")
+
+
+def test_one_row_never_mixes_measurements_that_disagree():
+    cells = published_cells("msvamp", "7B").set_index(["system", "language"])["value"]
+    assert cells["MathOctopus"].to_dict() == {"average": 44.1}  # its own README says 41.7 and other languages
+    cells = published_cells("mgsm", "7B").set_index(["system", "language"])
+    assert cells.loc[("QAlign", "th"), ["value", "tier"]].tolist() == [39.6, "secondary"]
+    assert cells.loc[("QAlign", "average"), "tier"] == "primary"
+    assert not cells.index.has_duplicates
+
+
+# -------------------------------------------------------------------------------- tables
+
+
+def test_the_table_holds_ours_published_and_floor(answers, floor):
+    accuracy = scorer.accuracy(answers)
+    table = report.accuracy_table(accuracy, "mgsm", systems=["MonoReason", "QAlign"], floor=dict.fromkeys(CODES, 12.0))
+    assert table.title == "Table 2. Accuracy on mGSM (%)"
+    assert table.data["kind"].tolist() == ["ours", "published", "ours", "published", "floor"]
+    assert table.muted == {1, 3, 4}
+    ours = scorer.averages(accuracy).set_index(["system", "benchmark", "scorer"]).loc[("QAlign", "mgsm", "paper")]
+    row = table.data.iloc[2]
+    assert row[["average", "non_english", "gap"]].tolist() == pytest.approx(
+        ours[["average", "non_english", "gap"]].tolist()
+    )
+    assert table.text.loc[3, "Avg."] == "49.6"
+    assert table.text.loc[3, "th"] == "39.6†"
+    assert table.text.loc[1, "bn"] == ""  # unknown stays blank
+    assert (2, "Avg.") in table.bold
+    assert not {row for row, _ in table.bold} & table.muted
+
+
+def test_several_seeds_are_averaged_and_intervals_come_on_demand(answers):
+    one = comparisons.intervals(answers, draws=200)
+    table = report.accuracy_table(scorer.accuracy(answers), "mgsm", intervals=one, published_size=None)
+    assert table.text.loc[0, "th"].count("[") == 1
+    accuracy = scorer.accuracy(make_answers(seeds=(1, 2)))
+    rows = accuracy.query("system == 'QAlign' and benchmark == 'mgsm' and language == 'th' and scorer == 'paper'")
+    assert len(rows) == 2
+    table = report.accuracy_table(accuracy, "mgsm", systems=["QAlign"], published_size=None)
+    assert table.data.loc[0, "th"] == pytest.approx(rows["accuracy"].mean())
+
+
+def test_a_system_without_results_is_an_error_not_an_empty_row(answers):
+    with pytest.raises(ValueError, match="no accuracy of RFT on mgsm"):
+        report.accuracy_table(scorer.accuracy(answers), "mgsm", systems=["QAlign", "RFT"])
+
+
+def test_nothing_is_best_where_everything_is_zero(answers):
+    accuracy = scorer.accuracy(answers).assign(accuracy=0.0)
+    assert report.accuracy_table(accuracy, "mgsm").bold == frozenset()
+
+
+def test_the_terminal_shows_every_cell_even_in_a_narrow_window(answers):
+    table = report.accuracy_table(scorer.accuracy(answers), "mgsm")
+    console = Console(width=60, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    tables.print_table(table, console)
+    printed = console.export_text()
+    assert "…" not in printed
+    assert console.width == 60
+    for cell in table.text.to_numpy().ravel():
+        assert cell in printed
+
+
+def test_latex_and_markdown_escape_what_they_must():
+    frame = pd.DataFrame({"name": ["a_b & 50%", "x|y", "En→X"], "n": [1, 2000, 3]})
+    table = tables.from_frame(frame, name="t", title="Table 1. A_b", caption="100% of $5")
+    latex, markdown = tables._latex(table), tables._markdown(table)
+    assert r"a\_b \& 50\%" in latex
+    assert r"En$\rightarrow$X" in latex
+    assert r"\caption{A\_b. 100\% of \$5}" in latex
+    assert r"\toprule" in latex
+    assert r"x\|y" in markdown
+    assert "2,000" in markdown
+
+
+# -------------------------------------------------------------------------------- plain words
+
+
+def test_near_zero_accuracy_is_said_in_plain_words(answers, floor):
+    accuracy = scorer.accuracy(answers)
+    assert report.remarks(accuracy.assign(total=250)) == []
+    near_zero = report.remarks(accuracy.assign(accuracy=0.4, total=250))
+    assert len(near_zero) == 2
+    assert "its numbers mean nothing" in near_zero[0]
+    below = report.remarks(accuracy.assign(accuracy=11.0, total=250), floor)
+    assert "no system is above the language-blind floor of 12.0%" in below[0]
+    some = accuracy.assign(total=250)
+    some.loc[some["system"] == "SFT", "accuracy"] = 11.0
+    assert any("SFT: on average not above" in line and "QAlign" not in line for line in report.remarks(some, floor))
+    assert any("only 40 questions" in line for line in report.remarks(accuracy))
+
+
+def test_the_caption_says_what_a_reader_must_know():
+    words = report.caption("mini", [1, 2, 3], {"mgsm": 250, "msvamp": 1000}, published_size="7B", floor=True, gap=True)
+    for part in ("mini", "3 seeds (1, 2, 3)", "250 (mGSM) and 1,000 (mSVAMP)", "12 points wide", "†", "Floor:", "Gap:"):
+        assert part in words
+
+
+# -------------------------------------------------------------------------------- text from outside
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+
+def tags(text):
+    parser = Tags()
+    parser.feed(text)
+    return parser.seen
+
+
+def test_a_script_in_a_question_or_response_is_escaped():
+    page = tables.side_by_side({"en": f"How many? {SCRIPT}", "th": "กี่ลูก"},
+                               {SCRIPT: {"en": SCRIPT, "th": "7"}}, {(SCRIPT, "en"): False})  # fmt: skip
+    assert "script" not in {tag for tag, _ in tags(page)}
+    assert page.count("&lt;script&gt;") == 3
+    cells = [attributes for tag, attributes in tags(page) if tag == "td"]
+    assert all(cell["dir"] == "auto" for cell in cells)
+    assert [cell.get("lang") for cell in cells] == ["th", None, "en", None]
+
+
+def test_every_table_escapes_cells_headings_and_captions():
+    frame = pd.DataFrame({SCRIPT: [SCRIPT], "n": [1]})
+    table = tables.from_frame(frame, name="t", title=SCRIPT, caption=SCRIPT)
+    page = table._repr_html_()
+    assert "script" not in {tag for tag, _ in tags(page)}
+    assert page.count("&lt;script&gt;") == 4
+    assert "<script>" not in tables._markdown(table)
+
+
+# -------------------------------------------------------------------------------- figures
+
+
+def test_the_papers_systems_look_the_same_in_every_figure():
+    alone, together = figures.look(["QAlign"]), figures.look(["other", "SFT", "QAlign", "another"])
+    assert alone["QAlign"] == together["QAlign"]
+    assert len({tuple(look.values()) for look in together.values()}) == 4
+
+
+def test_the_data_beside_a_figure_are_the_numbers_it_shows(results_folder):
+    data = results.read_results(results_folder).tables
+    figure, shown = figures.mixed_supervision(data["intervals"])
+    bars = sorted(round(bar.get_height(), 6) for bar in figure.axes[0].patches)
+    assert bars == sorted(shown["estimate"].round(6))
+    figure, shown = figures.consistency(data["agreement"], data["consistency"], list(SKILL)[:2])
+    assert len(shown) == 2 * 2 * 9
+    assert sorted(round(bar.get_height(), 6) for axis in figure.axes for bar in axis.patches) == sorted(
+        shown["estimate"].round(6)
+    )
+
+
+def test_nothing_is_drawn_outside_the_picture(results_folder):
+    data = results.read_results(results_folder).tables
+    for figure, _ in (
+        figures.headline(data["intervals"], floor=data["floor"]),
+        figures.consistency(data["agreement"], data["consistency"]),
+        figures.training_curves(data["training"]),
+    ):
+        FigureCanvasAgg(figure).draw()
+        legend = figure.legends[0].get_window_extent()
+        panels = [axis.get_window_extent() for axis in figure.axes]
+        assert legend.y0 >= max(panel.y1 for panel in panels)
+        assert figure.bbox.x0 <= legend.x0
+        assert legend.x1 <= figure.bbox.x1
+
+
+# -------------------------------------------------------------------------------- from saved results
+
+
+def test_redrawing_twice_gives_the_same_bytes_quickly_and_without_torch(results_folder, tmp_path):
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "qalign_core.report", str(results_folder), str(tmp_path / "a")],
+        capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin", "MPLBACKEND": "svg"},
+    )  # fmt: skip
+    assert time.perf_counter() - started < 60  # under 10 s on an idle machine
+    assert "torch" not in done.stderr
+    assert "Table 2. Accuracy on mGSM" in done.stdout
+    assert "only 40 questions a language" in done.stdout
+    again = report.redraw(results_folder, tmp_path / "b")
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == sorted(path.name for path in again)
+    for name in (
+        "table-1-data",
+        "table-2-mgsm",
+        "table-3-msvamp",
+        "table-4-ablation",
+        "table-gap",
+        "table-comparisons",
+    ):
+        assert {f"{name}.csv", f"{name}.md", f"{name}.tex"} <= set(names)
+    for name in ("headline", "2-mixed-supervision", "3-consistency", "training", "lengths"):
+        assert {f"figure-{name}.{suffix}" for suffix in ("svg", "png", "pdf", "csv", "txt")} <= set(names)
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_results_survive_being_written_and_read(results_folder, answers):
+    found = results.read_results(results_folder)
+    assert found.run["questions"] == {"mgsm": 40, "msvamp": 40}
+    assert found.main() == ["SFT", "MonoReason", "MultiReason", "QAlign", "QAlign + mixed"]
+    accuracy = scorer.accuracy(answers)
+    assert found.tables["accuracy"]["accuracy"].tolist() == pytest.approx(accuracy["accuracy"].tolist())
+    assert set(found.tables["ablations"]["a"]) == {"MonoReason", "En→X questions"}
+    kept = pd.read_parquet(results_folder / "answers.parquet")
+    assert len(kept) == len(answers)
+
+
+def test_missing_results_and_unknown_systems_are_named(tmp_path, answers, capsys):
+    with pytest.raises(FileNotFoundError, match=r"missing run\.json, .*notebook 04"):
+        results.read_results(tmp_path)
+    assert report.main([str(tmp_path), str(tmp_path)]) == 1
+    assert "notebook 04" in capsys.readouterr().err
+    assert report.main([]) == 2
+    with pytest.raises(ValueError, match=r"systems without answers: \['RFT'\]"):
+        results.write_results(tmp_path, answers, profile="p", systems={**SYSTEMS, "RFT": {}})

@@ -1,0 +1,155 @@
+"""The whole road: `python -m qalign_core.reproduce` on the smoke profile, again, and on real input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from qalign_core import params, plan, reproduce
+from qalign_core.languages import CODES
+from qalign_core.params import PARAMS_FOLDER
+from qalign_core.runs import Run
+
+ROOT = PARAMS_FOLDER.parent
+
+
+def run_reproduce(*arguments: str, cache: Path, timeout: int = 900) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "qalign_core.reproduce", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "QALIGN_CACHE_DIR": str(cache), "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Run, subprocess.CompletedProcess[str]]:
+    """A finished run of profile `smoke` and what the command printed."""
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    done = run_reproduce("smoke", "--run-dir", str(folder), cache=cache)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Run(folder), done
+
+
+def test_smoke_ends_with_tables_and_paths(smoke: tuple[Run, subprocess.CompletedProcess[str]]) -> None:
+    run, done = smoke
+    for words in ("Table 2", "Table 3", "QAlign", "MonoReason", "04_evaluation.html"):
+        assert words in done.stdout, done.stdout
+    accuracy = pd.read_csv(run.results / "accuracy.csv")
+    columns = ["system", "seed", "benchmark", "language", "scorer", "correct", "total", "accuracy"]
+    assert list(accuracy.columns) == columns
+    profile = params.load("smoke")
+    systems, benchmarks = profile.systems, profile.evaluation.benchmarks
+    assert len(accuracy) == len(systems) * len(benchmarks) * len(CODES) * 2  # two scorers
+    assert (accuracy.total == 4).all()
+    assert (accuracy.accuracy == 100 * accuracy.correct / accuracy.total).all()
+
+
+def test_every_number_can_be_traced(smoke: tuple[Run, subprocess.CompletedProcess[str]]) -> None:
+    run, _ = smoke
+    profile = params.load("smoke")
+    for lineage in profile.lineages():
+        job = plan.stage_job(profile, run, 1, lineage)
+        assert job.done
+        done = json.loads((job.folder / "done.json").read_text())
+        assert {"fingerprint", "metrics", "files", "versions", "hardware", "wall_seconds"} <= done.keys()
+    for system in profile.systems:
+        job = plan.prediction_job(profile, run, system, 1)
+        assert job.done
+        assert len((job.folder / "mgsm" / "bn.jsonl").read_text().splitlines()) == 4
+
+
+def test_notebooks_are_executed_and_pages_are_self_contained(
+    smoke: tuple[Run, subprocess.CompletedProcess[str]],
+) -> None:
+    run, _ = smoke
+    pages = sorted(run.notebooks.glob("*.html"))
+    assert [page.name[:2] for page in pages] == ["01", "02", "03", "04"]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert "<script" not in text
+        assert 'src="http' not in text
+    executed = nbformat.read(run.notebooks / "04_evaluation.ipynb", as_version=4)
+    assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
+    shown = json.dumps(executed, ensure_ascii=False)
+    assert "Table 2" in shown
+    assert "Table 3" in shown
+
+
+def test_a_second_run_does_nothing_and_says_so(
+    smoke: tuple[Run, subprocess.CompletedProcess[str]], cache: Path
+) -> None:
+    run, _ = smoke
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("done.json")}
+    begun = time.monotonic()
+    done = run_reproduce("smoke", "--run-dir", str(run.folder), cache=cache)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("already done") == 4
+    assert "Table 2" in done.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in run.folder.rglob("done.json")}
+    assert time.monotonic() - begun < 60
+
+
+def test_dry_run_changes_nothing_and_tells_what_is_done(
+    smoke: tuple[Run, subprocess.CompletedProcess[str]], cache: Path
+) -> None:
+    run, _ = smoke
+    done = run_reproduce("smoke", "--dry-run", "--run-dir", str(run.folder), cache=cache)
+    assert done.returncode == 0
+    assert "to do" not in done.stdout, done.stdout
+    assert "questions-x-en → metamathqa" in done.stdout
+
+
+def test_a_failing_cell_is_shown_and_the_exit_code_is_not_zero(tmp_path: Path, cache: Path) -> None:
+    done = run_reproduce("smoke", "--only", "03", "--run-dir", str(tmp_path / "empty"), cache=cache)
+    assert done.returncode == 1
+    assert "run notebook 01 (data preparation) first" in done.stdout
+    assert "FileNotFoundError" in done.stdout
+
+
+def test_bad_profile_stops_before_anything_runs(tmp_path: Path, cache: Path) -> None:
+    text = (PARAMS_FOLDER / "smoke.yaml").read_text().replace("learning_rate: 1.0e-3", "learning_rat: 1.0e-3")
+    profile = tmp_path / "bad.yaml"
+    profile.write_text(text)
+    done = run_reproduce(str(profile), "--run-dir", str(tmp_path / "run"), cache=cache)
+    assert done.returncode == 2
+    assert "did you mean 'learning_rate'?" in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_select_refuses_an_unknown_notebook() -> None:
+    profile = params.load("smoke")
+    assert [path.name[:2] for path in reproduce.select(profile, ["04"], None)] == ["04"]
+    assert [path.name[:2] for path in reproduce.select(profile, None, "03")] == ["03", "04"]
+    with pytest.raises(params.ProfileError, match="no notebook '99'"):
+        reproduce.select(profile, ["99"], None)
+
+
+def test_real_input_goes_through_every_part(data_dir: Path, tmp_path: Path, cache: Path) -> None:
+    """Real mGSM and mSVAMP in ten languages and real question pairs, with the miniature's untrained model."""
+    folder = tmp_path / "real-input"
+    done = run_reproduce("real-input", "--run-dir", str(folder), cache=cache)
+    assert done.returncode == 0, done.stdout + done.stderr
+    accuracy = pd.read_csv(folder / "results" / "accuracy.csv")
+    assert set(accuracy.language) == set(CODES)
+    assert (accuracy.total == 50).all()
+    pairs = (folder / "data" / "corpora" / "questions-x-en.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(pairs) == 5 * 200
+    assert "Swahili (macrolanguage)" in pairs[0]
+    assert "its numbers mean nothing" in (folder / "notebooks" / "04_evaluation.html").read_text(encoding="utf-8")

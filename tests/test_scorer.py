@@ -1,0 +1,272 @@
+import json
+import random
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qalign_core import scorer
+from qalign_core.identify import response_language
+from qalign_core.languages import CODES
+from qalign_core.predictions import read_benchmark, read_predictions
+
+RESPONSES = {"en": "The answer is: 12", "de": "Die Antwort ist: 3,5", "bn": "উত্তর হল: 12"}
+GOLD = {"en": "12", "de": "3.5", "bn": "12"}
+
+
+def write_lines(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Folders of a benchmark with three languages and two questions, and of predictions that fit it."""
+    for code in GOLD:
+        gold = [{"index": i, "question": f"{code} question {i}?", "answer": GOLD[code]} for i in range(2)]
+        answered = [
+            {
+                "index": i,
+                "question": row["question"],
+                "prompt": "...",
+                "response": RESPONSES[code],
+                "finish_reason": "stop",
+            }
+            for i, row in enumerate(gold)
+        ]
+        write_lines(tmp_path / "benchmarks" / "mgsm" / f"{code}.jsonl", gold)
+        write_lines(tmp_path / "predictions" / "mgsm" / f"{code}.jsonl", answered)
+    return tmp_path
+
+
+def scored(run):
+    gold = read_benchmark(run / "benchmarks", "mgsm")
+    return scorer.score(read_predictions(run / "predictions"), gold, system="QAlign", seed=1)
+
+
+# -------------------------------------------------------------------------------- scores
+
+
+def test_both_scorers_are_always_computed_and_the_rows_they_differ_in_are_listed(run):
+    answers = scored(run)
+    by_language = answers.drop_duplicates("language").set_index("language")
+    assert by_language.loc["de", ["answer_paper", "answer_fixed"]].tolist() == [35, 3.5]
+    assert by_language["correct_paper"].to_dict() == {"bn": True, "de": False, "en": True}
+    assert by_language["correct_fixed"].all()
+    assert by_language["response_language"].to_dict() == {"bn": "bn", "de": "de", "en": "en"}
+    assert scorer.differences(answers)["language"].tolist() == ["de", "de"]
+
+
+def test_the_language_of_the_response_decides_how_its_numbers_are_read(run):
+    write_lines(
+        run / "predictions" / "mgsm" / "de.jsonl",
+        [{"index": i, "question": f"de question {i}?", "response": r, "finish_reason": "stop"}
+         for i, r in enumerate(["He has 1.250 dollars left", "Das sind 1.250 Dollar"])],
+    )  # fmt: skip
+    answers = scored(run)
+    assert answers.loc[answers["language"] == "de", "answer_fixed"].tolist() == [1.25, 1250]
+
+
+def test_accuracy_has_exactly_the_agreed_columns(run):
+    table = scorer.accuracy(scored(run))
+    assert list(table) == ["system", "seed", "benchmark", "language", "scorer", "correct", "total", "accuracy"]
+    assert table["language"].tolist() == ["bn", "bn", "de", "de", "en", "en"]
+    paper = table[table["scorer"] == "paper"].set_index("language")
+    assert paper["accuracy"].to_dict() == {"bn": 100.0, "de": 0.0, "en": 100.0}
+    assert paper["total"].tolist() == [2, 2, 2]
+
+
+def test_averages_are_unweighted_over_languages_and_refuse_to_lack_one(run):
+    table = scorer.accuracy(scored(run))
+    means = scorer.averages(table, languages=("bn", "de", "en")).set_index("scorer").loc["paper"]
+    assert means["average"] == pytest.approx(200 / 3)
+    assert (means["non_english"], means["english"], means["gap"]) == (50.0, 100.0, 50.0)
+    with pytest.raises(ValueError, match=r"QAlign.*no accuracy for th, sw"):
+        scorer.averages(table)
+
+
+def test_empty_responses_and_responses_without_a_number_are_counted_not_right(run):
+    rows = [{"index": 0, "question": "en question 0?", "response": " ", "finish_reason": "length"},
+            {"index": 1, "question": "en question 1?", "response": "twelve", "finish_reason": "stop"}]  # fmt: skip
+    write_lines(run / "predictions" / "mgsm" / "en.jsonl", rows)
+    english = scored(run).query("language == 'en'")
+    assert english["empty"].tolist() == [True, False]
+    assert english["has_number"].tolist() == [False, False]
+    assert not english["correct_paper"].any()
+    assert english["finish_reason"].tolist() == ["length", "stop"]
+
+
+def test_125_000_predictions_are_scored_by_both_in_seconds():
+    rng = random.Random(1)
+    words = "so he has left with then we add the total of all apples = + × 12 3.5 1,250 48 7 day week each"
+    responses = [" ".join(rng.choices(words.split(" "), k=70)) + f"\nThe answer is: {i % 97}" for i in range(2500)]
+    keys = [(code, index) for code in CODES for index in range(250)]
+    gold = pd.DataFrame(keys, columns=["language", "index"]).assign(benchmark="mgsm", question="q", gold="5")
+    one = gold.drop(columns="gold").assign(response=responses)
+    many = pd.concat([one.assign(system=f"system {i}", seed=1) for i in range(50)], ignore_index=True)
+    started = time.process_time()
+    answers = scorer.score(many, gold)
+    assert len(answers) == 125_000
+    assert time.process_time() - started < 8  # 4 s on an idle core; the slack is for a busy machine
+
+
+# -------------------------------------------------------------------------------- bad input
+
+
+def test_a_missing_gold_is_named_with_file_and_row(run):
+    path = run / "benchmarks" / "mgsm" / "de.jsonl"
+    write_lines(path, [{"index": 0, "question": "q", "answer": "1"}, {"index": 1, "question": "q", "answer": None}])
+    with pytest.raises(ValueError, match=r"de\.jsonl, line 2 \(index 1\): the gold answer is missing"):
+        read_benchmark(run / "benchmarks", "mgsm")
+    write_lines(path, [{"index": 0, "question": "q", "answer": "1"}, {"index": 1, "question": "q", "answer": "many"}])
+    with pytest.raises(ValueError, match=r"de\.jsonl: row 1 has no number as its gold answer \('many'\)"):
+        scored(run)
+
+
+def test_missing_and_extra_predictions_are_refused(run):
+    path = run / "predictions" / "mgsm" / "de.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    write_lines(path, rows[:1])
+    with pytest.raises(
+        ValueError, match=r"de\.jsonl: .*2 questions; predictions missing: 1 \(index 1\), too many: none"
+    ):
+        scored(run)
+    write_lines(path, [*rows, {**rows[0], "index": 7}])
+    with pytest.raises(ValueError, match=r"de\.jsonl: .*too many: 1 \(index 7\)"):
+        scored(run)
+    write_lines(path, [*rows, rows[0]])
+    with pytest.raises(ValueError, match=r"de\.jsonl: index 0 occurs more than once"):
+        scored(run)
+    path.unlink()
+    with pytest.raises(ValueError, match="no predictions for de"):
+        scored(run)
+
+
+def test_predictions_of_another_run_are_refused(run):
+    path = run / "predictions" / "mgsm" / "de.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows[1]["question"] = "another question?"
+    write_lines(path, rows)
+    with pytest.raises(ValueError, match=r"de\.jsonl: the question of row 1 is not the benchmark's .*another run"):
+        scored(run)
+
+
+def test_broken_prediction_files_are_named_with_their_line(run):
+    path = run / "predictions" / "mgsm" / "de.jsonl"
+    path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+    with pytest.raises(ValueError, match=r"de\.jsonl, line 2: not JSON"):
+        read_predictions(run / "predictions")
+    write_lines(path, [{"index": 0, "question": "q", "output": "1"}])
+    with pytest.raises(ValueError, match=r"line 1: no field 'response'; the line has index, output, question"):
+        read_predictions(run / "predictions")
+    with pytest.raises(FileNotFoundError, match=r"mgsm/th\.jsonl"):
+        read_predictions(run / "predictions", ["mgsm"], ["th"])
+
+
+def test_predictions_made_elsewhere_are_read_by_their_own_field_names(tmp_path):
+    write_lines(tmp_path / "mgsm" / "en.jsonl", [{"output": "It is 5"}, {"output": "6"}])
+    fields = {"response": "output", "index": None, "question": None, "finish_reason": None}
+    rows = read_predictions(tmp_path, fields=fields)
+    gold = pd.DataFrame(
+        {"benchmark": "mgsm", "language": "en", "index": [0, 1], "question": ["a", "b"], "gold": ["5", "7"]}
+    )
+    answers = scorer.score(rows, gold, system="theirs", seed=0)
+    assert answers["correct_paper"].tolist() == [True, False]
+
+
+# -------------------------------------------------------------------------------- consistency
+
+
+def table_of(answers, gold, has_number=None):
+    """Answers of one run: language → list of numbers."""
+    parts = []
+    for code, numbers in answers.items():
+        part = pd.DataFrame({"index": range(len(numbers)), "answer_paper": [float(n) for n in numbers]})
+        part = part.assign(
+            system="A", seed=1, benchmark="mgsm", language=code, gold=gold, answer_fixed=part.answer_paper
+        )
+        part["correct_paper"] = part["correct_fixed"] = (part["answer_paper"] - part["gold"]).abs() < 1e-3
+        parts.append(part.assign(has_number=(has_number or {}).get(code, True)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_consistency_and_its_splits_by_hand():
+    # question:            0 both right, 1 same wrong, 2 different wrong, 3 only English right
+    answers = table_of({"th": [1, 9, 8, 7], "en": [1, 9, 5, 4]}, gold=[1, 2, 3, 4])
+    row = scorer.consistency(answers).iloc[0]
+    assert (row["agree"], row["total"], row["consistency"]) == (2, 4, 50.0)
+    assert row["both_right"] == 25.0
+    assert row["right_given_english_right"] == 50.0
+    assert (row["both_wrong"], row["same_given_both_wrong"]) == (2, 50.0)
+    assert row["chance"] == pytest.approx(100 * 2 / 16)  # 1-1 and 9-9, of all 16 pairs
+    assert row["both_right_chance"] == pytest.approx(100 * (1 / 4) * (2 / 4))
+
+
+def test_a_response_without_a_number_never_agrees():
+    answers = table_of({"th": [0, 5], "en": [0, 5]}, gold=[1, 5], has_number={"th": [False, True], "en": [False, True]})
+    row = scorer.consistency(answers).iloc[0]
+    assert (row["agree"], row["without_number"], row["english_without_number"]) == (1, 1, 1)
+    assert scorer.agreement(answers)["agrees"].tolist() == [False, True]
+
+
+def test_the_chance_floor_is_the_mean_over_permutations():
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 4, 40)
+    answers = table_of({"th": rng.integers(0, 4, 40), "en": rng.integers(0, 4, 40)}, gold)
+    row = scorer.consistency(answers).iloc[0]
+    english = answers[answers["language"] == "en"]
+    own = answers[answers["language"] == "th"]
+    agree = np.array([(own["answer_paper"].to_numpy() == rng.permutation(english["answer_paper"])).mean()
+                      for _ in range(4000)])  # fmt: skip
+    assert row["chance"] == pytest.approx(100 * agree.mean(), abs=0.5)
+
+
+def test_consistency_needs_english():
+    with pytest.raises(ValueError, match="no English answers"):
+        scorer.consistency(table_of({"th": [1]}, [1]))
+
+
+# -------------------------------------------------------------------------------- language of a response
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("Tom hat 3 Äpfel und kauft 4 dazu.", "de"),
+        ("Tom has 3 apples and he buys 4 more.", "en"),
+        ("Tom a 3 pommes et il en achète 4.", "fr"),
+        ("Tom tiene 3 manzanas y compra 4 más.", "es"),
+        ("Tom ana matufaha 3 na ananunua 4 zaidi.", "sw"),
+        ("У Тома 3 яблока.", "ru"),
+        ("トムはりんごを3個持っています。", "ja"),
+        ("汤姆有3个苹果。", "zh"),
+        ("ทอมมีแอปเปิล 3 ลูก", "th"),
+        ("টমের 3টি আপেল আছে।", "bn"),
+        ("3 + 4 = 7", "und"),
+        ("", "und"),
+    ],
+)
+def test_response_language(text, code):
+    assert response_language(text) == code
+
+
+def test_the_expected_language_only_breaks_ties():
+    assert response_language("答案 7", "ja") == "ja"
+    assert response_language("答案 7", "zh") == "zh"
+    assert response_language("The answer is 7", "th") == "en"
+    assert response_language("7", "th") == "und"
+    with pytest.raises(ValueError, match="unknown language code"):
+        response_language("7", "tlh")
+
+
+def test_response_language_on_real_questions_and_solutions(data_dir):
+    right = total = 0
+    for code in CODES:
+        lines = (data_dir / "mgsm" / f"mgsm_{code}.tsv").read_text(encoding="utf-8").splitlines()
+        found = [response_language(line.rsplit("\t", 1)[0]) for line in lines if line]
+        right, total = right + found.count(code), total + len(found)
+    assert total == 2500
+    assert right / total >= 0.999
+    solutions = [json.loads(line)["answer"] for line in (data_dir / "gsm8k" / "train.jsonl").open(encoding="utf-8")]
+    assert [response_language(text) for text in solutions].count("en") / len(solutions) >= 0.99
