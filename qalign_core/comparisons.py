@@ -52,6 +52,15 @@ def _labels(groups: Mapping[str, pd.Series] | None, benchmark: str, index: pd.In
     return labels.loc[index].to_numpy()
 
 
+def _bootstrap(values: pd.DataFrame, labels: np.ndarray | None, draws: int) -> tuple[np.ndarray, ...]:
+    """Estimates and the ends of their intervals (percent); without ends where all questions are one group."""
+    clusters = len(values) if labels is None else len(set(labels))
+    if clusters < 2:
+        nothing = np.full(values.shape[1], np.nan)
+        return 100.0 * values.mean().to_numpy(), nothing, nothing
+    return statistics.bootstrap_columns(values.to_numpy(), labels, draws=draws)
+
+
 def intervals(
     answers: pd.DataFrame,
     groups: Mapping[str, pd.Series] | None = None,
@@ -70,15 +79,16 @@ def intervals(
     Returns:
         `system, seed, benchmark, measure, estimate, low, high, method, questions, clusters`. `measure` is a language
         code or one of `average, non_english, english, gap`; `method` is `Wilson` for one language of a benchmark
-        without groups and `cluster bootstrap` otherwise.
+        without groups and `cluster bootstrap` otherwise. Where all questions are variations of one, nothing can be
+        resampled: `low` and `high` are missing, and `method` says so.
     """
     tables = []
     for (system, seed, benchmark), matrix in _matrices(answers, column).items():
         labels = _labels(groups, benchmark, matrix.index)
         values = _measures(matrix)
-        estimate, low, high = statistics.bootstrap_columns(values.to_numpy(), labels, draws=draws)
+        estimate, low, high = _bootstrap(values, labels, draws)
         table = pd.DataFrame({"measure": values.columns, "estimate": estimate, "low": low, "high": high})
-        table["method"] = "cluster bootstrap"
+        table["method"] = "cluster bootstrap" if np.isfinite(low).all() else "none: a single group of questions"
         if labels is None:
             single = table["measure"].isin([*matrix.columns, "english"])
             right = values[table.loc[single, "measure"]].sum().to_numpy()
@@ -124,10 +134,11 @@ def compare(
         labels = _labels(groups, benchmark, ours.index)
         values = _measures(ours - theirs)
         values = values[[name for name in MEASURES if name in values]]
-        difference, low, high = statistics.bootstrap_columns(values.to_numpy(), labels, draws=draws)
+        difference, low, high = _bootstrap(values, labels, draws)
         table = pd.DataFrame({"a": a, "b": b, "seed": seed, "benchmark": benchmark, "measure": values.columns})
         table = table.assign(difference=difference, low=low, high=high)
-        table["p"] = statistics.sign_flip(values.to_numpy(), labels, draws=draws)
+        single = not np.isfinite(low).all()
+        table["p"] = np.nan if single else statistics.sign_flip(values.to_numpy(), labels, draws=draws)
         table["questions"] = len(ours)
         table["clusters"] = len(ours) if labels is None else len(set(labels))
         tables.append(table)

@@ -35,7 +35,7 @@ def load_model(path: str, revision: str | None = None, attention: str = "sdpa") 
     if os.path.isdir(path) and not any(Path(path).glob("model*.safetensors")):
         found = sorted(file.name for file in Path(path).glob("*.bin")) or "no weights"
         raise FileNotFoundError(
-            f"{path}: no model*.safetensors (found {found}); pickled weights are refused since loading them can run code: "
+            f"{path}: no model*.safetensors (found {found}); pickles are refused since loading them can run code: "
             "save the model with save_pretrained(folder), which writes safetensors"
         )
     return AutoModelForCausalLM.from_pretrained(

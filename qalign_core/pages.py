@@ -39,6 +39,7 @@ blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: 3px solid var(--a
 table { border-collapse: collapse; font-size: .85rem; margin: .6rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .28rem .6rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
 thead th { border-bottom: 1.5px solid var(--ink); font-weight: 600; } tbody th { text-align: left; font-weight: 500; }
+.text_cell th, .text_cell td { text-align: left; }
 caption { caption-side: top; text-align: left; color: var(--soft); padding: .3rem 0; font-size: .85rem; }
 math[display="block"] { margin: 1rem 0; font-size: 1.08rem; }
 @media (max-width: 40rem) { body { font-size: 15px; } h1 { font-size: 1.5rem; } }

@@ -144,11 +144,16 @@ def gap_table(intervals: pd.DataFrame, *, caption: str = "", systems: Sequence[s
     text["benchmark"] = [BENCHMARKS.get(name, ("", name))[1] for name in text["benchmark"]]
     for measure in ("english", "non_english", "gap"):
         cells = zip(data["estimate", measure], data["low", measure], data["high", measure], strict=True)
-        text[HEADINGS[measure]] = [f"{value:.1f} [{low:.1f}, {high:.1f}]" for value, low, high in cells]
+        text[HEADINGS[measure]] = [_with_interval(*cell) for cell in cells]
     wanted = [(kind, measure) for measure in ("english", "non_english", "gap") for kind in ("estimate", "low", "high")]
     flat = data[wanted].set_axis([f"{measure}_{kind}" for kind, measure in wanted], axis=1).reset_index()
     title = "English and the other languages (%)"
     return Table("table-gap", title, caption, flat, text.rename(columns=HEADINGS).astype(str))
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    """Such as `44.0 [38.1, 50.2]`; the value alone where nothing could be resampled."""
+    return f"{value:.1f}" if low != low else f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def comparison_table(compared: pd.DataFrame, *, caption: str = "") -> Table:
@@ -165,8 +170,11 @@ def comparison_table(compared: pd.DataFrame, *, caption: str = "") -> Table:
             "seed": compared["seed"].astype(str),
             "measure": compared["measure"].replace(HEADINGS),
             "points": [f"{value:+.1f}" for value in compared["difference"]],
-            "95% interval": [f"[{a:+.1f}, {b:+.1f}]" for a, b in zip(compared["low"], compared["high"], strict=True)],
-            "p": ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in compared["p"]],
+            "95% interval": [
+                "" if a != a else f"[{a:+.1f}, {b:+.1f}]"
+                for a, b in zip(compared["low"], compared["high"], strict=True)
+            ],
+            "p": ["" if p != p else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in compared["p"]],
         }
     )
     title = "Differences between systems (points)"

@@ -116,6 +116,7 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     output.parent.mkdir(parents=True, exist_ok=True)
     os.environ[plan.RUN_FOLDER] = str(run.folder)
@@ -129,6 +130,8 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
                 progress_bar=False,
                 log_output=False,
                 cwd=NOTEBOOKS_FOLDER,
+                # The kernel speaks through sockets in the user's own folder, not through open ports.
+                config=Config({"KernelManager": {"transport": "ipc"}}),
             )
     except PapermillExecutionError as error:
         return explain(error.ename, error.evalue, error.traceback)

@@ -256,7 +256,7 @@ def metrics(trainer: Any, corpus: Dataset, job: dict[str, Any]) -> dict[str, Any
     """What is worth knowing about the stage; the whole loss curve is in `progress.jsonl`."""
     import numpy as np
 
-    tokens = np.asarray(corpus.with_format("numpy")["tokens"])
+    lengths = np.asarray(corpus["tokens"])
     curve = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     steps = np.diff([0] + [step for step, _ in curve])
     return {
@@ -267,7 +267,8 @@ def metrics(trainer: Any, corpus: Dataset, job: dict[str, Any]) -> dict[str, Any
         "tokens": trainer.totals["tokens"],
         "target_tokens": trainer.totals["target_tokens"],
         "rows": len(corpus),
-        "rows_cut": int((tokens > job["max_length"]).sum()),
+        "rows_cut": int((lengths > job["max_length"]).sum()),
+        "rows_without_target": sum(max(labels) < 0 for labels in corpus["labels"]),
         "world_size": trainer.args.world_size,
     }
 
@@ -293,8 +294,8 @@ def advice(error: Exception) -> str | None:
     text = str(error)
     if "out of memory" in text or "can't allocate memory" in text:
         return (
-            "Out of memory: halve per_device_train_batch_size and double gradient_accumulation_steps (the loss stays the "
-            "same), set gradient_checkpointing to true, or use a higher ZeRO stage or offload in training.deepspeed."
+            "Out of memory: halve per_device_train_batch_size and double gradient_accumulation_steps (same loss), "
+            "set gradient_checkpointing to true, or use a higher ZeRO stage or offload in training.deepspeed."
         )
     if "No space left" in text or "PytorchStreamWriter" in text:
         return "The disk is full: free space and give the same command again; complete checkpoints are kept."

@@ -58,7 +58,12 @@ class StageTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
-        """The device batches of one update on this rank, and the `items` of the update on all ranks."""
+        """The device batches of one update on this rank, and the `items` of the update on all ranks.
+
+        None are left for a run that was killed after its last update: it would else do one more.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            return [], torch.ones(1)
         batches = list(islice(epoch_iterator, num_batches))
         names = ("items", "tokens", "target_tokens")
         counts = torch.stack([sum((batch[name] for batch in batches), torch.zeros(1)) for name in names]).double()

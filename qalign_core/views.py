@@ -57,8 +57,13 @@ def token_view(tokens: Sequence[str], labels: Sequence[int]) -> str:
     for token, label in zip(tokens, labels, strict=True):
         colour = "#cfe8f3" if label != -100 else "transparent"
         style = f"background: {colour}; border: 1px solid #d5dbe1; border-radius: 3px; padding: 0 2px; margin: 1px"
-        shown.append(f'<span style="{style}; display: inline-block; white-space: pre">{escape(token)}</span>')
+        shown.append(f'<span style="{style}; display: inline-block; white-space: pre">{escape(_printed(token))}</span>')
     return f'<div style="font-family: monospace; font-size: .8em; line-height: 1.7">{"".join(shown)}</div>'
+
+
+def _printed(token: str) -> str:
+    """A token without the stand-ins that byte-level and SentencePiece vocabularies use for spaces and newlines."""
+    return token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "↵").replace("\n", "↵").replace("<0x0A>", "↵")
 
 
 def recipe_table(arguments: Mapping[str, Any], sequences_per_update: int) -> Table:

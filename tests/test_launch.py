@@ -42,7 +42,8 @@ def done():
     runs.write_json(folder / "done.json", {"fingerprint": job["fingerprint"]})
 
 def spawn():  # a process of the program's own, such as a data loader's
-    child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"])
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", deaf])
     (folder / f"child-{rank}.pid").write_text(str(child.pid))
 
 exec(job["before"])
@@ -315,14 +316,14 @@ class TestFailure:
 
     def test_a_job_with_a_heartbeat_is_not_stopped(self, run: Run):
         code = """
-for _ in range(16):
+for _ in range(14):
     time.sleep(0.25)
     with (folder / "progress.jsonl").open("a") as stream:
         stream.write("{}\\n")
 done()
 """
         job = stub_job(run, code)
-        run_job(job, stub_profile(silence_seconds=2), run, show=False)
+        run_job(job, stub_profile(silence_seconds=3), run, show=False)
         assert job.done
 
     def test_a_log_that_is_no_text_is_shown_nevertheless(self, run: Run):
@@ -393,7 +394,13 @@ def test_other_settings_over_a_job_that_was_only_begun_are_taken(run: Run, direc
 # ------------------------------------------------------------------------------------------------- the command
 
 TOOLS = ("ssh", "pdsh", "mpirun", "srun", "ompi_info", "sinfo")
-RUNNER = "import json, sys\nfrom deepspeed.launcher.runner import main\nfor arguments in json.load(sys.stdin): main(arguments)"
+RUNNER = """
+import json, sys
+from deepspeed.launcher.runner import main
+
+for arguments in json.load(sys.stdin):
+    main(arguments)
+"""
 
 
 @pytest.fixture(scope="module")

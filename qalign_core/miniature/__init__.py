@@ -1,0 +1,33 @@
+"""The embedded default world: word problems in ten languages, and a small LLaMA to learn them.
+
+`write_world` writes a data folder in the layouts of the real data sets, `base_text` is what the base model reads before it
+is trained, `create_base` makes that model, `language_blind_floor` says how much of a benchmark the numbers alone give away
+and `solution_overlap` how much of a question its solution repeats.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qalign_core.miniature.base_text import base_text, write_base_corpus
+from qalign_core.miniature.floor import language_blind_floor
+from qalign_core.miniature.folder import DEFAULT_SIZES, GENERATOR_VERSION, write_world
+from qalign_core.miniature.overlap import solution_overlap
+from qalign_core.miniature.render import STYLES
+from qalign_core.miniature.tokenizer import create_base, train_tokenizer
+
+SHIPPED_BASE = Path(__file__).parent / "base"
+
+__all__ = [
+    "DEFAULT_SIZES",
+    "GENERATOR_VERSION",
+    "SHIPPED_BASE",
+    "STYLES",
+    "base_text",
+    "create_base",
+    "language_blind_floor",
+    "solution_overlap",
+    "train_tokenizer",
+    "write_base_corpus",
+    "write_world",
+]

@@ -171,10 +171,12 @@ class LanguageData:
         text = "".join(part if isinstance(part, str) else part(slots) for part in parts)
         for pattern, replacement in self._rewrite:
             text = pattern.sub(replacement, text)
-        return self._raise_first_letter(text) if self._cased else text
+        return self.raise_first_letter(text)
 
-    @staticmethod
-    def _raise_first_letter(text: str) -> str:
+    def raise_first_letter(self, text: str) -> str:
+        """The text with a capital at its beginning, where the script has capitals."""
+        if not self._cased:
+            return text
         for position, character in enumerate(text):
             if character.isalnum():
                 return text if character.isdigit() else text[:position] + character.upper() + text[position + 1 :]
@@ -190,7 +192,9 @@ class LanguageData:
             try:
                 parts.append(self._placeholder(piece.split()))
             except (KeyError, ValueError, IndexError) as error:
-                raise ValueError(f"languages/{self.code}.yaml: {{{piece}}} in {template!r} is unknown: {error}") from error
+                raise ValueError(
+                    f"languages/{self.code}.yaml: {{{piece}}} in {template!r} is unknown: {error}"
+                ) from error
         return parts
 
     def _placeholder(self, words: list[str]) -> Part:

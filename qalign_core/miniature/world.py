@@ -32,7 +32,7 @@ ITEMS: tuple[str, ...] = tuple(
 )
 HELD_OUT_ITEMS: tuple[str, ...] = ("button", "ring", "umbrella", "shirt", "envelope", "ruler")
 
-Tree = int | tuple[str, "Tree", "Tree"]  # a number, or (operator, left, right)
+Tree = int | tuple[str, "Tree", "Tree"]  # the place of a number in the question, or (operator, left, right)
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,11 @@ class Problem:
 
     @property
     def tree(self) -> Tree:
-        """The answer as a tree over the question's numbers."""
+        """The answer as a tree over the places of the question's numbers."""
         trees: list[Tree] = []
         for step in self.schema.steps:
             if step.operator:
-                sides = [self.numbers[i] if kind == "number" else trees[i] for kind, i in (step.left, step.right)]
+                sides = [i if kind == "number" else trees[i] for kind, i in (step.left, step.right)]
                 trees.append((step.operator, *sides))
         return trees[-1]
 

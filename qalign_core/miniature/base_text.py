@@ -1,0 +1,162 @@
+"""The unlabelled text the miniature's base model is pre-trained on: English-centric, as LLaMA-2's was.
+
+What it holds: questions without answers in every language, generic sentences, lists and paragraphs that occur twice (which
+teaches copying), arithmetic, solved problems in English in plain text, and generic sentences beside their translation.
+What it never holds: a question in another language with its answer, or a problem in two languages.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from qalign_core.languages import CODES, NON_ENGLISH
+from qalign_core.miniature.generic import draw_generic, render_generic
+from qalign_core.miniature.language_data import NATIVE_DIGITS, Slots, language_data
+from qalign_core.miniature.render import question, solution
+from qalign_core.miniature.world import ITEMS, LARGEST, PEOPLE, World
+
+HIGH_RESOURCE = ("ja", "zh", "de", "fr", "ru", "es")
+# Shares of documents: the rare languages are rarer, as in LLaMA-2's text.
+LANGUAGE_SHARES: dict[str, float] = {
+    "en": 0.64, **dict.fromkeys(HIGH_RESOURCE, 0.044), **dict.fromkeys(("bn", "th", "sw"), 0.032),
+}  # fmt: skip
+ARITHMETIC_SHARE = 0.20  # of the English documents
+SOLVED_SHARE = 0.30  # of the English documents
+BITEXT_SHARES = {code: 0.25 if code in HIGH_RESOURCE else 0.10 for code in NON_ENGLISH}  # of a language's documents
+LIST_SHARE = 0.40  # of the remaining documents
+TWICE_SHARE = 0.50  # of the remaining paragraphs
+QUESTION_SHARE = 0.50  # of the paragraphs; the others are generic
+
+
+def base_text(seed: int, *, style: str = "calibrated") -> Iterator[dict[str, str]]:
+    """An endless stream of documents.
+
+    Args:
+        seed: of everything drawn.
+        style: of the solved English problems' solutions.
+
+    Yields:
+        `{"text", "language", "kind"}`; kind is `arithmetic`, `solved`, `bitext`, `list`, `question` or `generic`, and
+        language is that of the text (`xx-en` for a sentence beside its translation).
+    """
+    rng = random.Random(f"base/{seed}")
+    world = World(f"base/{seed}")
+    codes, weights = list(LANGUAGE_SHARES), list(LANGUAGE_SHARES.values())
+    while True:
+        yield _document(rng, world, rng.choices(codes, weights)[0], style)
+
+
+def _document(rng: random.Random, world: World, code: str, style: str) -> dict[str, str]:
+    chance = rng.random()
+    if code == "en" and chance < ARITHMETIC_SHARE:
+        return {"text": _arithmetic(rng), "language": "en", "kind": "arithmetic"}
+    if code == "en" and chance < ARITHMETIC_SHARE + SOLVED_SHARE:
+        problem = world.problem()
+        text = f"{question(problem, 'en')}\n{solution(problem, 'en', style)}"
+        return {"text": text, "language": "en", "kind": "solved"}
+    if code != "en" and chance < BITEXT_SHARES[code]:
+        sentence = draw_generic(rng)
+        sides = [render_generic(sentence, code), render_generic(sentence, "en")]
+        rng.shuffle(sides)
+        return {"text": "\n".join(sides), "language": f"{code}-en", "kind": "bitext"}
+    if rng.random() < LIST_SHARE:
+        items = _list(rng, code)
+        return {"text": f"{items}\n{items}", "language": code, "kind": "list"}
+    separator = language_data(code).separator
+    kind = "question" if rng.random() < QUESTION_SHARE else "generic"
+    first = _paragraph(rng, world, code, kind)
+    if rng.random() < TWICE_SHARE:
+        return {"text": f"{first}\n{first}", "language": code, "kind": kind}
+    second = _paragraph(rng, world, code, kind)
+    return {"text": first + (separator or "\n") + second, "language": code, "kind": kind}
+
+
+def _paragraph(rng: random.Random, world: World, code: str, kind: str) -> str:
+    if kind == "question":
+        return question(world.problem(), code)
+    sentences = [render_generic(draw_generic(rng), code) for _ in range(rng.randint(1, 3))]
+    return language_data(code).separator.join(sentences)
+
+
+def _arithmetic(rng: random.Random) -> str:
+    facts: list[str] = []
+    while len(facts) < 14:
+        operator = rng.choice("+++---**/")
+        if operator in "+-":
+            small = rng.randint(1, 9) if rng.random() < 0.7 else rng.randint(10, LARGEST // 2)
+            rest = rng.randint(1, LARGEST - small)
+            left, right, result = (rest, small, rest + small) if operator == "+" else (rest + small, small, rest)
+        else:
+            first = rng.randint(1, 12)
+            second = rng.randint(1, min(30, LARGEST // first))
+            if rng.random() < 0.5:
+                first, second = second, first
+            product = first * second
+            left, right, result = (first, second, product) if operator == "*" else (product, first, second)
+        facts.append(f"{left}{operator}{right}={result}.")
+    return " ".join(facts)
+
+
+def _list(rng: random.Random, code: str) -> str:
+    data = language_data(code)
+    parts = [str(rng.randint(1, LARGEST)) for _ in range(rng.randint(3, 8))]
+    parts += [data.name(rng.choice(list(PEOPLE))) for _ in range(rng.randint(1, 4))]
+    for _ in range(rng.randint(1, 4)):
+        number = rng.randint(1, LARGEST)
+        parts.append(data.render("{x item}", Slots(item=rng.choice(ITEMS), x=number, spelled=rng.random() < 0.3)))
+    if code in NATIVE_DIGITS and rng.random() < 0.3:
+        number = str(rng.randint(1, LARGEST))
+        parts.append(f"{number.translate(NATIVE_DIGITS[code])} {number}")
+    rng.shuffle(parts)
+    return " ".join(parts)
+
+
+def write_base_corpus(
+    path: str | Path, *, seed: int, tokens: int | None = None, documents: int | None = None, style: str = "calibrated"
+) -> dict:
+    """Write the base text as JSON lines (`id, text, language, kind`) until it has so many tokens or documents.
+
+    Args:
+        path: of the file.
+        seed: of the text.
+        tokens: at least so many tokens of the miniature's tokenizer, BOS and EOS of every document counted.
+        documents: exactly so many documents.
+        style: of the solved English problems' solutions.
+
+    Returns:
+        `{"rows", "tokens", "report"}`; the report has a row a language and kind: `language, kind, documents, tokens`.
+
+    Raises:
+        ValueError: unless exactly one of `tokens` and `documents` is given.
+    """
+    from qalign_core.miniature.tokenizer import train_tokenizer
+
+    if (tokens is None) == (documents is None):
+        raise ValueError("give either tokens or documents, so that the base text has an end")
+    tokenizer = train_tokenizer()
+    stream = base_text(seed, style=style)
+    counted: Counter = Counter()
+    written: Counter = Counter()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        rows = total = 0
+        while (total < tokens) if documents is None else (rows < documents):
+            chunk = [next(stream) for _ in range(256 if documents is None else min(256, documents - rows))]
+            encoded = tokenizer.encode_batch([row["text"] for row in chunk])
+            for row, encoding in zip(chunk, encoded, strict=True):
+                if documents is None and total >= tokens:
+                    break
+                length = len(encoding.ids) + 1  # BOS is there, EOS is added by the trainer
+                file.write(json.dumps({"id": rows, **row}, ensure_ascii=False) + "\n")
+                rows, total = rows + 1, total + length
+                counted[row["language"], row["kind"]] += length
+                written[row["language"], row["kind"]] += 1
+    order = {code: place for place, code in enumerate(("en", *(c for c in CODES if c != "en")))}
+    keys = sorted(written, key=lambda key: (order[key[0].split("-")[0]], key))
+    report = [{"language": k[0], "kind": k[1], "documents": written[k], "tokens": counted[k]} for k in keys]
+    return {"rows": rows, "tokens": total, "report": report}

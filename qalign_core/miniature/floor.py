@@ -1,0 +1,156 @@
+"""The language-blind floor: what a rule reaches that sees nothing of a question but its numbers, in order.
+
+The rule is a list of arithmetic expressions over the numbers (`n0+n1`, `(n0-n1)*n2`, ...). For every expression the share of
+training questions it answers is estimated, given what the numbers alone show: how many there are, their sizes, which of two
+is larger, which sums and numbers divide. Of a test question's possible answers the rule takes the one with the largest sum
+of shares over all expressions that give it. That is a naive classifier, but a strong one: the answer is chosen, not the
+expression, and sparse descriptions fall back on coarser ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+
+_NUMBER = re.compile(r"\d+")
+_QUESTION_KEYS = ("question", "query", "instruction")
+_ANSWER_KEYS = ("answer", "response", "output")
+MOST_NUMBERS = 6
+SMOOTHING = 12.0  # a description needs about so many training questions before it outweighs the coarser one
+
+
+def numbers_of(text: str) -> tuple[int, ...]:
+    """The whole numbers of a text, in order; digits of any script count, number words do not."""
+    return tuple(int(digits) for digits in _NUMBER.findall(text))
+
+
+def language_blind_floor(train_rows: Iterable[Mapping], test_rows: Iterable[Mapping]) -> float:
+    """Accuracy on `test_rows`, in percent, of the best rule that sees only a question's numbers.
+
+    Args:
+        train_rows: the rule is fitted on these: `question` (or `query`, `instruction`) and `answer` (or `response`,
+            `output`), whose last number is the answer. Give stage 2's data.
+        test_rows: in any language; the same names.
+
+    Raises:
+        ValueError: when one side has no rows, or a row has neither name.
+    """
+    rule = _Rule([_row(row) for row in train_rows])
+    tested = [_row(row) for row in test_rows]
+    if not tested:
+        raise ValueError("no test rows: the language-blind floor needs questions to be tested on")
+    return 100.0 * sum(rule.answer(numbers) == answer for numbers, answer in tested) / len(tested)
+
+
+def _row(row: Mapping) -> tuple[tuple[int, ...], int]:
+    question = next((row[key] for key in _QUESTION_KEYS if key in row), None)
+    answer = next((row[key] for key in _ANSWER_KEYS if key in row), None)
+    if question is None or answer is None:
+        raise ValueError(f"a row has no question or no answer: its columns are {', '.join(map(str, row))}")
+    found = numbers_of(re.sub(r"\.0\b", "", str(answer)))
+    return numbers_of(str(question))[:MOST_NUMBERS], found[-1] if found else 0
+
+
+class _Rule:
+    """The shares of right answers of every expression, a description of the numbers at a time."""
+
+    def __init__(self, rows: list[tuple[tuple[int, ...], int]]) -> None:
+        if not rows:
+            raise ValueError("no training rows: the language-blind floor needs something to be fitted on")
+        self._seen: dict = defaultdict(int)
+        self._right: dict = defaultdict(lambda: defaultdict(float))
+        answers: dict = defaultdict(int)
+        for numbers, answer in rows:
+            answers[answer] += 1
+            values = expressions(numbers)
+            right = [name for name, value in values.items() if value == answer]
+            for description in _descriptions(numbers):
+                self._seen[description] += 1
+                for name in right:  # an answer that several expressions give is shared among them
+                    self._right[description][name] += 1.0 / len(right)
+        self._commonest = max(sorted(answers), key=answers.get)
+
+    def answer(self, numbers: tuple[int, ...]) -> int:
+        """The answer with the largest summed share."""
+        scores: dict[int, float] = defaultdict(float)
+        descriptions = _descriptions(numbers)
+        for name, value in expressions(numbers).items():
+            share = 0.0
+            for description in descriptions:  # from coarse to fine
+                seen = self._seen.get(description, 0)
+                if seen:
+                    share = (self._right[description].get(name, 0.0) + SMOOTHING * share) / (seen + SMOOTHING)
+            scores[value] += share
+        return max(sorted(scores), key=scores.get) if scores else self._commonest
+
+
+def _descriptions(numbers: tuple[int, ...]) -> list[tuple]:
+    """What the numbers show, from coarse to fine."""
+    sizes = tuple(min(number // 10, 4) for number in numbers)
+    order = tuple(a >= b for a, b in zip(numbers, numbers[1:], strict=False))
+    divides = tuple(bool(b > 1 and a % b == 0) for a, b in zip(numbers, numbers[1:], strict=False))
+    small = tuple(number <= 6 for number in numbers)
+    total = sum(numbers[:-1])
+    ends = bool(numbers and numbers[-1] > 1 and total % numbers[-1] == 0)
+    count = len(numbers)
+    return [
+        (count,),
+        (count, divides, ends),
+        (count, order, divides, ends),
+        (count, sizes, order, divides, ends),
+        (count, sizes, small, order, divides, ends),
+    ]
+
+
+@lru_cache(maxsize=100_000)
+def expressions(numbers: tuple[int, ...]) -> dict[str, int]:
+    """Expression → value: every way to combine an ordered choice of the numbers, first to last, plus common doubles."""
+    values = {name: value for name, value in _expressions(numbers) if 0 <= value <= 1000}
+    return values
+
+
+def _expressions(numbers: tuple[int, ...]) -> Iterator[tuple[str, int]]:
+    count = len(numbers)
+    for places in _choices(count):
+        yield from _chains(numbers, places)
+    for i in range(count):
+        for j in range(count):
+            if i != j:
+                a, b = numbers[i], numbers[j]
+                yield f"n{i}+n{i}+n{j}", 2 * a + b
+                yield f"n{i}+n{i}-n{j}", 2 * a - b
+                yield f"n{i}*n{j}+n{i}", a * b + a
+
+
+def _choices(count: int) -> Iterator[tuple[int, ...]]:
+    for mask in range(1, 2**count):
+        yield tuple(place for place in range(count) if mask >> place & 1)
+
+
+def _chains(numbers: tuple[int, ...], places: tuple[int, ...]) -> Iterator[tuple[str, int]]:
+    """Left-to-right chains, chains whose last two numbers are multiplied first, and differences the other way round."""
+    chains = [(f"n{places[0]}", numbers[places[0]])]
+    for place in places[1:]:
+        chains = [step for name, value in chains for step in _extended(name, value, place, numbers[place])]
+    yield from chains
+    if len(places) >= 3:
+        *front, left, right = places
+        product = numbers[left] * numbers[right]
+        chains = [(f"n{front[0]}", numbers[front[0]])]
+        for place in front[1:]:
+            chains = [step for name, value in chains for step in _extended(name, value, place, numbers[place])]
+        for name, value in chains:
+            yield f"{name}+n{left}*n{right}", value + product
+            yield f"{name}-n{left}*n{right}", value - product
+
+
+def _extended(name: str, value: int, place: int, number: int) -> Iterator[tuple[str, int]]:
+    yield f"({name}+n{place})", value + number
+    yield f"({name}-n{place})", value - number
+    yield f"({name}*n{place})", value * number
+    if value < number:
+        yield f"(n{place}-{name})", number - value
+    if number > 1 and value % number == 0:
+        yield f"({name}/n{place})", value // number

@@ -1,0 +1,144 @@
+"""The miniature's tokenizer and its randomly initialised base model, as a plain transformers folder.
+
+A byte-pair encoding with byte fallback, as LLaMA-2's: numbers are cut into chunks of two digits from the right, so that
+0 to 99 are one token each; every Han character and every native digit is a piece of its own; punctuation never joins a
+word, so that what stands behind `### Response:` does not change how the prompt is cut.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from functools import cache
+from itertools import islice
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from qalign_core.languages import CODES, NON_ENGLISH
+from qalign_core.miniature.base_text import base_text
+from qalign_core.miniature.language_data import language_data
+from qalign_core.miniature.render import question, solution
+from qalign_core.miniature.world import World
+from qalign_core.prompts import alpaca, translation_instruction
+
+VOCABULARY = 3000
+SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
+BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+LONGEST_TOKEN = 12  # characters
+_WORD = r"[^\s0-9০-৯๐-๙\p{P}\p{S}\p{Han}]"
+# A space goes with the word behind it, except before a digit: "has 17" is "has " and "17", so that a number has one token.
+PIECES = "|".join(
+    (
+        r"[0-9]{1,2}(?=(?:[0-9]{2})*(?![0-9]))",
+        r"[০-৯๐-๙]",
+        r"\n",
+        r"\p{Han}",
+        rf" ?{_WORD}+(?: (?=[0-9]))?",
+        r" ?[\p{P}\p{S}](?: (?=[0-9]))?",
+        r"\s",
+    )
+)
+DEFAULT_CONFIG = {
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.06,
+}
+
+
+@cache
+def train_tokenizer() -> Tokenizer:
+    """Train the tokenizer: always on the same text, whatever the seed of an experiment, so that all share it."""
+    trained = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    trained.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), "isolated")
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[*SPECIAL_TOKENS, *BYTES],
+        max_token_length=LONGEST_TOKEN,
+        show_progress=False,
+    )
+    trained.train_from_iterator(_training_texts(), trainer)
+    # The trainer needs the byte tokens reserved; as special tokens they would be dropped when text is decoded.
+    model = json.loads(trained.to_str())["model"]
+    tokenizer = Tokenizer(
+        models.BPE(model["vocab"], [tuple(merge) for merge in model["merges"]], byte_fallback=True, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), "isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return tokenizer
+
+
+def _training_texts() -> list[str]:
+    texts = [row["text"] for row in islice(base_text(0), 6000)]
+    world = World("tokenizer")
+    for code in CODES:
+        problems = [world.problem() for _ in range(300)]
+        texts += [question(problem, code) for problem in problems]
+        texts += [solution(problem, code) for problem in problems]
+        texts += list(language_data(code).solutions.values())
+    instructions = [translation_instruction("", code, "en") for code in NON_ENGLISH] * 20
+    instructions += [translation_instruction("", "en", code) for code in NON_ENGLISH] * 5
+    texts += [alpaca(instruction) for instruction in instructions]
+    numbers = [*map(str, range(100)), *(f"{number:02}" for number in range(10))]
+    order = random.Random(0)
+    for _ in range(300):
+        order.shuffle(numbers)
+        texts.append(" ".join(numbers))
+    return texts
+
+
+def create_base(folder: str | Path, *, seed: int = 1, config: dict | None = None) -> Path:
+    """Write an untrained LLaMA with its tokenizer: a plain transformers folder.
+
+    Weights are normal with a deviation of 0.06, output projections zero: every layer begins as the identity.
+    There is no pad token, as in LLaMA-2; the trainer adds one.
+
+    Args:
+        folder: made if absent.
+        seed: of the weights.
+        config: `transformers.LlamaConfig` names that differ from `DEFAULT_CONFIG`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: for a name that LlamaConfig does not know.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = Path(folder)
+    tokenizer = train_tokenizer()
+    chosen = {**DEFAULT_CONFIG, **(config or {})}
+    known = LlamaConfig().to_dict()
+    for name in chosen:
+        if name not in known:
+            raise ValueError(f"unknown setting {name!r} of the miniature's model; see transformers.LlamaConfig")
+    chosen.setdefault("num_key_value_heads", chosen["num_attention_heads"])
+    settings = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(), bos_token_id=1, eos_token_id=2, tie_word_embeddings=True, **chosen
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(settings)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    model.generation_config.bos_token_id, model.generation_config.eos_token_id = 1, 2
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        model_max_length=chosen["max_position_embeddings"],
+        clean_up_tokenization_spaces=False,
+    ).save_pretrained(folder)
+    return folder

@@ -1,0 +1,166 @@
+"""Executed notebooks as pages: nothing is loaded from elsewhere, nothing runs, and every script is still there."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from qalign_core import pages
+from qalign_core.languages import CODES, LANGUAGES
+
+PROSE = r"""# Stage 1 & *alignment*
+
+The loss is $p(y \mid x)$ on average, $a < b$:
+
+$$\mathcal{L} = -\sum_{t=1}^{T} \log p_\theta(y_t \mid y_{<t}, x)$$
+
+\begin{align} a &= b \\ c &= d \end{align}
+
+![a curve](attachment:curve.png) ![from elsewhere](https://example.org/x.png)
+
+Read [the paper](https://arxiv.org/abs/2401.07817).
+
+<script>alert("prose")</script>
+<iframe src="https://example.org"></iframe>
+"""
+
+SCRIPTS = " ".join(LANGUAGES[code].native_name for code in CODES)
+
+PLOT = """
+import base64
+import pandas as pd
+from IPython.display import HTML, Image, Markdown, display
+
+print("<script>alert('text')</script> & 1 < 2")
+print(NAMES)
+display(Image(data=base64.b64decode(PIXEL), format="png"))
+display(pd.DataFrame({"language": ["ไทย"], "accuracy": [49.6]}))
+display(HTML("<script src='https://example.org/x.js'></script><b>bold</b>"))
+display(Markdown("so $x^2$"))
+"""
+
+PIXEL = base64.b64encode(
+    bytes.fromhex(
+        "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d4944415478"
+        "9c6360000002000001e221bc330000000049454e44ae426082"
+    )
+).decode()
+
+
+@pytest.fixture(scope="module")
+def executed() -> nbformat.NotebookNode:
+    """A notebook that a real kernel has executed, with one image attached to its prose."""
+    prose = new_markdown_cell(PROSE, attachments={"curve.png": {"image/png": PIXEL}})
+    code = new_code_cell(PLOT.replace("NAMES", repr(SCRIPTS)).replace("PIXEL", repr(PIXEL)))
+    notebook = new_notebook(cells=[prose, code])
+    NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
+    return notebook
+
+
+@pytest.fixture(scope="module")
+def page(executed: nbformat.NotebookNode) -> BeautifulSoup:
+    return BeautifulSoup(pages.page(executed), "html.parser")
+
+
+def test_nothing_is_asked_of_any_other_place(page: BeautifulSoup):
+    for tag in page.find_all(True):
+        for attribute in ("src", "srcset", "data", "poster", "background", "action"):
+            assert str(tag.get(attribute, "data:")).startswith("data:"), tag
+    assert page.find_all("link") == []
+    styles = " ".join(tag.string for tag in page.find_all("style"))
+    assert "url(" not in styles
+    assert "@import" not in styles
+
+
+def test_nothing_runs(page: BeautifulSoup):
+    for name in ("script", "iframe", "object", "embed"):
+        assert page.find_all(name) == []
+    assert "<b>bold</b>" in str(page)  # what stood beside a script is kept
+
+
+def test_the_page_forbids_itself_everything_but_its_own_style_and_images(page: BeautifulSoup):
+    policy = page.find("meta", {"http-equiv": "Content-Security-Policy"})
+    assert policy["content"] == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    before = [tag.name for tag in policy.find_previous_siblings()]
+    assert "style" not in before
+
+
+def test_equations_are_mathml(page: BeautifulSoup):
+    found = page.find_all("math")
+    assert [tag.get("display") for tag in found] == ["inline", "inline", "block", "block", "inline"]
+    assert "∑" in found[2].get_text()
+    assert "θ" in found[2].get_text()
+    assert found[3].find("mtable") is not None
+    text = page.get_text()
+    assert "\\mathcal" not in text
+    assert "$" not in page.find("main").find("div").get_text()
+
+
+def test_images_are_part_of_the_page(page: BeautifulSoup):
+    images = page.find_all("img")
+    assert len(images) == 2  # the attached one and the plotted one
+    for image in images:
+        kind, data = image["src"].split(";base64,")
+        assert kind == "data:image/png"
+        assert base64.b64decode(data) == base64.b64decode(PIXEL)
+    assert "from elsewhere" in page.get_text()
+
+
+def test_printed_text_is_shown_and_not_obeyed(page: BeautifulSoup):
+    printed = page.find(class_="output_stdout").get_text()
+    assert "<script>alert('text')</script> & 1 < 2" in printed
+
+
+def test_the_ten_scripts_survive(page: BeautifulSoup, executed: nbformat.NotebookNode, tmp_path: Path):
+    assert SCRIPTS in page.find(class_="output_stdout").get_text()
+    nbformat.write(executed, tmp_path / "01_x.ipynb")
+    (written,) = pages.write_pages(tmp_path)
+    assert SCRIPTS in written.read_bytes().decode("utf-8")
+    assert page.find("meta", {"charset": "utf-8"})
+
+
+def test_tables_and_links_are_kept(page: BeautifulSoup):
+    assert page.find("table").find("td", string="49.6")
+    assert page.find("a", string="the paper")["href"] == "https://arxiv.org/abs/2401.07817"
+
+
+def test_a_failed_cell_is_shown_escaped():
+    error = new_output("error", ename="ValueError", evalue="<bad>", traceback=["\x1b[31mValueError\x1b[0m: <bad>"])
+    shown = BeautifulSoup(pages.page(new_notebook(cells=[new_code_cell("x", outputs=[error])])), "html.parser")
+    assert shown.find(class_="output_error").get_text().strip() == "ValueError: <bad>"
+
+
+def test_pages_link_to_one_another_in_order(tmp_path: Path):
+    for name, heading in (("02_b", "Two <& more>"), ("01_a", "One"), ("10_c", None)):
+        cells = [new_markdown_cell(f"# {heading}\n\ntext")] if heading else []
+        nbformat.write(new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+    nbformat.write(new_notebook(), tmp_path / "notes.ipynb")  # no chapter
+    written = pages.write_pages(tmp_path)
+    assert [path.name for path in written] == ["01_a.html", "02_b.html", "10_c.html"]
+    for path in written:
+        shown = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        links = shown.find("nav").find_all("a")
+        assert [(a["href"], a.get_text()) for a in links] == [
+            ("01_a.html", "One"),
+            ("02_b.html", "Two <& more>"),
+            ("10_c.html", "Notebook"),
+        ]
+        assert [a["href"] for a in links if a.get("aria-current") == "page"] == [path.name]
+        assert shown.title.get_text() == next(a.get_text() for a in links if a["href"] == path.name)
+
+
+def test_no_equation_of_the_chapters_stops_a_page():
+    notebooks = sorted((Path(pages.__file__).parent.parent / "notebooks").glob("[0-9]*.ipynb"))
+    assert notebooks
+    for path in notebooks:
+        notebook = nbformat.read(path, as_version=4)
+        equations = re.findall(r"\$\$.+?\$\$", "".join(c.source for c in notebook.cells), re.DOTALL)
+        shown = BeautifulSoup(pages.page(notebook), "html.parser")
+        assert len(shown.find_all("math", {"display": "block"})) == len(equations)

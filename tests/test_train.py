@@ -1,0 +1,314 @@
+"""Training end to end on a tiny model: the curve, the losses, every ZeRO stage, two ranks, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, progress
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from qalign_core import checkpoints, train
+from qalign_core.model_folder import add_pad_token, load_model, load_tokenizer
+from qalign_core.runs import is_done, read_json, read_json_lines
+from qalign_core.supervision import IGNORED, encode
+
+# The first run of `paper` on this corpus and model, kept: fp32, CPU, 1 rank, 20 updates.
+GOLDEN: dict[int, float] = {}
+
+
+def run_jobs(jobs: list[Path], ranks: int) -> None:
+    """Run jobs in one process a rank; two ranks are started by DeepSpeed's launcher."""
+    command = [sys.executable]
+    if ranks > 1:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        command += ["-m", "deepspeed.launcher.runner", "--num_gpus", str(ranks), "--master_port", port]
+    command += [str(Path(__file__).with_name("tiny_training.py")), *map(str, jobs)]
+    finished = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=280, check=False)
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("training")
+    make_base(folder / "base")
+    make_base(folder / "tied", tied=True)
+    make_corpus(folder / "corpus.jsonl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def jobs(folder: Path) -> dict[str, Path]:
+    """Every job of this module, run: those of one rank in one process, those of two in another pair."""
+    base, corpus = folder / "base", folder / "corpus.jsonl"
+
+    def job(name: str, zero: int = 0, model: Path = base, **changes) -> Path:
+        return make_job(folder / name, model, corpus, zero, **changes)
+
+    still = {"learning_rate": 0.0, "max_steps": 2, "bf16": True}
+    one = {f"zero{stage}": job(f"zero{stage}", stage) for stage in range(4)}
+    one["padded"] = job("padded", packing=False)
+    one["device-batch-8"] = job("device-batch-8", per_device_train_batch_size=8, gradient_accumulation_steps=1)
+    one["token"] = job("token", loss="token")
+    one["still-tied"] = job("still-tied", 1, folder / "tied", **still)
+    one["wrong-corpus"] = make_job(folder / "wrong-corpus", base, corpus, sha256="0" * 64)
+    one["diverging"] = job("diverging", learning_rate=1e30)
+    two = {f"zero{stage}-by-2": job(f"zero{stage}-by-2", stage, gradient_accumulation_steps=2) for stage in (0, 2, 3)}
+    two["token-by-2"] = job("token-by-2", 1, loss="token", gradient_accumulation_steps=2)
+    two["still-by-2"] = job("still-by-2", 3, **still)
+    run_jobs(list(one.values()), ranks=1)
+    run_jobs(list(two.values()), ranks=2)
+    return one | two
+
+
+# ------------------------------------------------------------------------------------------------- the curve
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["zero1", "zero2", "zero3", "padded", "device-batch-8", "zero0-by-2", "zero2-by-2", "zero3-by-2"],
+)
+def test_the_curve_is_the_same_however_it_is_computed(jobs: dict[str, Path], name: str) -> None:
+    assert losses(jobs[name]) == pytest.approx(losses(jobs["zero0"]), abs=1e-4)
+    reference, ours = (load_file(jobs[n].parent / "model" / "model.safetensors") for n in ("zero0", name))
+    for key, weight in reference.items():
+        torch.testing.assert_close(ours[key], weight, rtol=0, atol=1e-4, msg=key)
+
+
+def test_the_token_loss_is_the_same_on_two_ranks_and_another_loss(jobs: dict[str, Path]) -> None:
+    assert losses(jobs["token-by-2"]) == pytest.approx(losses(jobs["token"]), abs=1e-4)
+    assert max(abs(a - b) for a, b in zip(losses(jobs["token"]), losses(jobs["zero0"]), strict=True)) > 1e-3
+
+
+def test_the_golden_curve(jobs: dict[str, Path]) -> None:
+    curve = losses(jobs["zero0"])
+    assert {update: curve[update - 1] for update in GOLDEN} == pytest.approx(GOLDEN, abs=1e-4)
+
+
+def plain_training(job: dict, corpus: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """The same run, written down from FIDELITY's description: no packing, no Trainer, no DeepSpeed, no torch.optim."""
+    arguments = job["training_arguments"]
+    tokenizer, model = load_tokenizer(job["model"]["path"]), load_model(job["model"]["path"])
+    add_pad_token(model, tokenizer)
+    rows = [encode(r["instruction"], r["output"], tokenizer, job["max_length"]) for r in read_json_lines(corpus)]
+    order = [
+        index
+        for epoch in range(2)
+        for index in torch.randperm(len(rows), generator=torch.Generator().manual_seed(job["seed"] + epoch)).tolist()
+    ]
+    steps, warmup = arguments["max_steps"], math.ceil(arguments["max_steps"] * arguments["warmup_steps"])
+    moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in model.named_parameters()}
+    curve = []
+    for step in range(steps):
+        update = [rows[index] for index in order[8 * step : 8 * step + 8]]
+        loss = torch.stack([pair_loss(model, update[start : start + 2]) for start in range(0, 8, 2)]).mean()
+        model.zero_grad()
+        loss.backward()
+        curve.append(loss.item())
+        norm = math.sqrt(sum(p.grad.double().pow(2).sum().item() for p in model.parameters()))
+        rate = arguments["learning_rate"] * (
+            step / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+        )
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                gradient = parameter.grad * min(1.0, arguments["max_grad_norm"] / (norm + 1e-6))
+                decay = 0.0 if "norm" in name else arguments["weight_decay"]
+                first, second = moments[name]
+                first.mul_(0.9).add_(gradient, alpha=0.1)
+                second.mul_(0.999).add_(gradient.square(), alpha=0.001)
+                parameter.mul_(1 - rate * decay)
+                denominator = (second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
+                parameter.sub_(rate * (first / (1 - 0.9 ** (step + 1))) / denominator)
+    return curve, dict(model.named_parameters())
+
+
+def pair_loss(model: torch.nn.Module, pair: list[dict]) -> torch.Tensor:
+    """Mean over the target tokens of a micro-batch of two, zero without any."""
+    nll = []
+    for row in pair:
+        labels = torch.tensor(row["labels"])[1:]
+        logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
+        nll.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none")[labels != IGNORED])
+    nll = torch.cat(nll)
+    return nll.mean() if len(nll) else nll.sum()
+
+
+def test_a_run_equals_a_plain_loop(jobs: dict[str, Path], folder: Path) -> None:
+    curve, weights = plain_training(read_json(jobs["zero0"]), folder / "corpus.jsonl")
+    assert losses(jobs["zero0"]) == pytest.approx(curve, abs=1e-4)
+    ours = load_file(jobs["zero0"].parent / "model" / "model.safetensors")
+    for name, weight in weights.items():
+        torch.testing.assert_close(ours[name], weight.detach(), rtol=0, atol=2e-4, msg=name)
+
+
+def test_the_schedule_is_cosine_with_warm_up(jobs: dict[str, Path]) -> None:
+    rates = [row["learning_rate"] for row in progress(jobs["zero0"])]
+    cosine = [0.5 * (1 + math.cos(math.pi * step / 18)) for step in range(18)]
+    assert rates == pytest.approx([2e-3 * factor for factor in [0, 0.5, *cosine]])
+
+
+# ------------------------------------------------------------------------------------------------- what is left behind
+
+
+@pytest.mark.parametrize("name", ["zero0", "zero3-by-2"])
+def test_the_result_is_a_plain_model_folder(jobs: dict[str, Path], name: str) -> None:
+    model_folder = jobs[name].parent / "model"
+    assert sorted(path.name for path in model_folder.iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(model_folder), AutoTokenizer.from_pretrained(model_folder)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id == 2
+    assert model.generation_config.pad_token_id == tokenizer.pad_token_id == len(tokenizer) - 1
+    assert model.config.vocab_size == len(tokenizer)
+    assert tokenizer.padding_side == "right"
+
+
+def test_done_says_what_was_done(jobs: dict[str, Path]) -> None:
+    job = jobs["zero3-by-2"]
+    done = read_json(job.with_name("done.json"))
+    assert is_done(job)
+    assert done["metrics"]["updates"] == 20
+    assert done["metrics"]["rows_cut"] == 1
+    assert done["metrics"]["rows_without_target"] == 1
+    assert done["metrics"]["world_size"] == 2
+    assert done["metrics"]["tokens"] == read_json(jobs["zero0"].with_name("done.json"))["metrics"]["tokens"]
+    assert done["metrics"]["final_loss"] == losses(job)[-1]
+    assert set(done["files"]) == {f"model/{path.name}" for path in (job.parent / "model").iterdir()}
+    assert done["peak_memory_bytes"] > 50e6
+    assert sorted(path.name for path in job.parent.iterdir() if path.name != ".lock") == [
+        "done.json",
+        "job.json",
+        "model",
+        "progress.jsonl",
+    ]
+
+
+@pytest.mark.parametrize(("name", "base"), [("still-tied", "tied"), ("still-by-2", "base")])
+def test_weights_are_handed_over_in_fp32_and_a_new_row_is_the_mean(
+    jobs: dict[str, Path], folder: Path, name: str, base: str
+) -> None:
+    before = load_file(folder / base / "model.safetensors")
+    after = load_file(jobs[name].parent / "model" / "model.safetensors")
+    assert before.keys() == after.keys()
+    for key, weight in before.items():
+        torch.testing.assert_close(after[key][: len(weight)], weight, rtol=0, atol=0, msg=key)
+        if "embed_tokens" in key or "lm_head" in key:
+            assert len(after[key]) == len(weight) + 1
+            torch.testing.assert_close(after[key][-1], weight.mean(dim=0), rtol=0, atol=1e-7, msg=key)
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_a_diverging_loss_says_what_to_change(jobs: dict[str, Path]) -> None:
+    message = jobs["diverging"].with_name("error.txt").read_text(encoding="utf-8")
+    assert message.startswith("FloatingPointError: the loss became nan at update")
+    assert "lower learning_rate" in message
+    assert not jobs["diverging"].with_name("done.json").exists()
+
+
+def test_another_corpus_than_the_jobs_is_refused(jobs: dict[str, Path]) -> None:
+    message = jobs["wrong-corpus"].with_name("error.txt").read_text(encoding="utf-8")
+    assert "corpus.jsonl: not the corpus this job was made for" in message
+
+
+def test_a_job_that_is_done_is_not_run_again(jobs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    before = jobs["zero0"].with_name("done.json").stat().st_mtime_ns
+    train.main([str(jobs["zero0"])])
+    assert "already done" in capsys.readouterr().out
+    assert jobs["zero0"].with_name("done.json").stat().st_mtime_ns == before
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "LOCK_SECONDS", 0.1)
+    lock = train.lock_folder(tmp_path)
+    with pytest.raises(RuntimeError, match="another process is training here"):
+        train.lock_folder(tmp_path)
+    lock.release()
+    train.lock_folder(tmp_path).release()
+
+
+def test_a_bad_job_is_refused(tmp_path: Path) -> None:
+    path = make_job(tmp_path / "bad", tmp_path / "base", tmp_path / "corpus.jsonl", loss="mean")
+    with pytest.raises(ValueError, match="loss paper or token"):
+        train.read_job(path)
+    job = json.loads(path.read_text(encoding="utf-8"))
+    del job["corpus"], job["seed"]
+    path.write_text(json.dumps(job), encoding="utf-8")
+    with pytest.raises(ValueError, match="keys are missing: corpus, seed"):
+        train.read_job(path)
+    for changes, message in (
+        ({"output_dir": "elsewhere"}, "output_dir cannot be given"),
+        ({"save_total_limit": 1}, "at least 2"),
+        ({"bf16": True}, "bf16 needs ZeRO stage 1, 2 or 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train.training_arguments({**job, "seed": 1, "training_arguments": changes}, tmp_path)
+
+
+def test_pickled_weights_are_refused(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "config.json").write_bytes((folder / "base" / "config.json").read_bytes())
+    torch.save(load_file(folder / "base" / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match=r"pytorch_model.bin.*pickles are refused"):
+        load_model(str(tmp_path))
+
+
+def test_advice_for_memory_and_disk() -> None:
+    assert "per_device_train_batch_size" in train.advice(RuntimeError("CUDA out of memory. Tried to allocate"))
+    assert "disk is full" in train.advice(OSError(28, "No space left on device"))
+    assert train.advice(RuntimeError("something else")) is None
+
+
+# ------------------------------------------------------------------------------------------------- checkpoints
+
+
+def checkpoint(folder: Path, step: int, fingerprint: str = "job", world_size: int = 1) -> Path:
+    path = folder / f"checkpoint-{step}"
+    (path / "global_step").mkdir(parents=True)
+    (path / "global_step" / "states.pt").write_bytes(b"x" * 100)
+    checkpoints.seal(path, fingerprint, world_size, {"tokens": step})
+    return path
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (20, 100, 80, 60, 40):
+        checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-100" / "complete.json").unlink()
+    (tmp_path / "checkpoint-80" / "global_step" / "states.pt").write_bytes(b"x" * 50)
+    (tmp_path / "checkpoint-60" / "global_step" / "states.pt").unlink()
+    found, manifest = checkpoints.latest(tmp_path, "job", 1)
+    assert found.name == "checkpoint-40"
+    assert manifest["totals"] == {"tokens": 40}
+    said = capsys.readouterr().out
+    assert "checkpoint-100 is not used: it was never finished" in said
+    assert "checkpoint-80 is not used: global_step/states.pt has 50 bytes instead of 100" in said
+    assert "checkpoint-60 is not used: global_step/states.pt is missing" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-20", "checkpoint-40"]
+
+
+def test_checkpoints_of_another_job_are_dropped_and_another_world_size_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint(tmp_path, 20, world_size=2)
+    with pytest.raises(ValueError, match="written by 2 ranks and this run has 1"):
+        checkpoints.latest(tmp_path, "job", 1)
+    assert (tmp_path / "checkpoint-20").is_dir()
+    assert checkpoints.latest(tmp_path, "another", 2) is None
+    assert "belongs to a job with other parameters" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
