@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,10 +18,10 @@ from pydantic import (
 )
 
 from qalign_core.languages import CODES
+from qalign_core.schema_errors import describe, nearest
 
 PARAMS_FOLDER = Path(__file__).resolve().parent.parent / "params"
 SECTIONS = ("run", "model", "data", "systems", "training", "evaluation")
-BASE = "base"
 
 DataSet = Literal["mgsm", "msvamp", "gsm8k", "gsm8kinstruct", "questions", "metamathqa", "flores"]
 Source = Literal["hub", "repository", "folder", "miniature"]
@@ -118,7 +116,6 @@ class ModelSection(Section):
 
     base: str
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
     pad_token: str = "<pad>"
     miniature: MiniatureModel = MiniatureModel()
 
@@ -343,62 +340,3 @@ def from_notebook(**sections: Any) -> Profile:
 def dump(profile: Profile) -> str:
     """The effective profile as YAML: every key, defaults included."""
     return yaml.safe_dump(profile.model_dump(mode="json"), allow_unicode=True, sort_keys=False, width=120)
-
-
-# ------------------------------------------------------------------------------------------------- errors
-
-
-def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the closest known word, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _inner(annotation: Any) -> Any:
-    """An annotation without `Annotated[…]` and `… | None` around it."""
-    while not isinstance(annotation, type) and typing.get_origin(annotation) not in (dict, list):
-        choices = [a for a in typing.get_args(annotation) if a is not type(None)]
-        if not choices:
-            return annotation
-        annotation = choices[0]
-    return annotation
-
-
-def _allowed_keys(schema: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    """The keys a section at `location` may have, following sections, dictionaries and lists of sections."""
-    current: Any = schema
-    for key in location:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            current = _inner(current.model_fields[key].annotation)
-        else:
-            current = _inner(typing.get_args(current)[-1])
-    return list(current.model_fields)
-
-
-def _nearest_literal(problem: typing.Mapping[str, Any]) -> str:
-    expected = problem.get("ctx", {}).get("expected", "").replace(" or ", ", ")
-    return nearest(str(problem["input"]), [word.strip("'") for word in expected.split(", ")])
-
-
-def describe(error: ValidationError, schema: type[BaseModel]) -> str:
-    """A validation error for people: a line for each key, with what is allowed and the nearest known key."""
-    lines = []
-    for problem in error.errors(include_url=False):
-        location = tuple(problem["loc"])
-        key = ".".join(str(part) for part in location if part != "[key]")
-        if problem["type"] == "extra_forbidden":
-            known = _allowed_keys(schema, location[:-1])
-            hint = nearest(str(location[-1]), known)
-            lines.append(f"  {key}: unknown key{hint}; allowed here: {', '.join(known)}")
-        elif problem["type"] == "missing":
-            lines.append(f"  {key}: is missing")
-        elif "[key]" in location:
-            allowed = problem.get("ctx", {}).get("expected", "")
-            lines.append(f"  {key}: unknown name{_nearest_literal(problem)}; allowed: {allowed}")
-        else:
-            message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-            hint = _nearest_literal(problem) if problem["type"] == "literal_error" else ""
-            if problem["type"].startswith(("float", "int")) and isinstance(problem["input"], str):
-                hint = " (YAML reads 2e-5 as text: write 2.0e-5)"
-            lines.append(f"  {key}: {message}; got {problem['input']!r}{hint}")
-    return "\n".join(lines)

@@ -31,6 +31,7 @@ HOW_ONLY = frozenset(
 )
 RUN_FOLDER = "QALIGN_RUN_DIR"  # environment: the run folder of notebooks that `reproduce` executes
 BASE_TEXT = "base-text"  # the corpus the miniature's base is pre-trained on
+BASE_BLOCK = 128  # tokens of it in a sequence
 LARGE_FILE = 64 * 2**20  # bytes; a larger file of a model is identified by its size and samples of its bytes
 SAMPLE_EVERY, SAMPLE = 8 * 2**20, 64 * 2**10  # bytes; smaller than any weight matrix of such a model
 
@@ -191,18 +192,18 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: list[str]) -> Job:
         model = base_model(profile, run, seed)
         origin = model_identity(model, run.folder)
     training, arguments = profile.training, profile.training.arguments(corpus)
+    text = corpus == BASE_TEXT  # pre-training: blocks of text, every token counts alike
     content: dict[str, Any] = {
         "kind": "train",
         "lineage": lineage,
         "seed": seed,
         "model": model,
         "corpus": corpus_entry(profile, run, corpus, seed),
-        "max_length": training.max_length,
-        "loss": training.loss,
-        "packing": training.packing,
+        "max_length": BASE_BLOCK if text else training.max_length,
+        "loss": "token" if text else training.loss,
+        "packing": training.packing and not text,
         "method": training.method,
         "pad_token": profile.model.pad_token,
-        "dtype": profile.model.dtype,
         "training_arguments": arguments,
         "deepspeed": deepspeed_config(profile),
     }

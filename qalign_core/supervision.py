@@ -46,19 +46,6 @@ def encode(
     return {"input_ids": columns["input_ids"][0], "labels": columns["labels"][0]}
 
 
-def encode_text(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int = 512) -> dict[str, list[int]]:
-    """One row of plain text for language modelling: BOS + text + EOS, every token of it a target.
-
-    Returns:
-        `input_ids` (T,) and `labels` (T,), cut on the right at `max_length`.
-
-    Raises:
-        ValueError: for a tokenizer that cannot be used so (see `check_tokenizer`).
-    """
-    columns = encode_texts([text], tokenizer, max_length)
-    return {"input_ids": columns["input_ids"][0], "labels": columns["labels"][0]}
-
-
 def encode_examples(
     instructions: list[str], outputs: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int = 512
 ) -> dict[str, list]:
@@ -81,11 +68,20 @@ def encode_examples(
 
 
 def encode_texts(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int = 512) -> dict[str, list]:
-    """Many rows of plain text at once, as `encode_text` does each; columns as in `encode_examples`."""
+    """Many texts at once, one behind the other, cut into blocks of `max_length` tokens: how base models are pre-trained.
+
+    Every text is BOS + text + EOS and every token is a target; a block may begin and end in the middle of a text, and
+    what is left behind the last whole block is dropped (or is the only block).
+
+    Returns:
+        Columns `input_ids`, `labels` and `tokens` (each block's length).
+    """
     check_tokenizer(tokenizer)
     full = tokenizer([f"{text}{tokenizer.eos_token}" for text in texts], verbose=False)["input_ids"]
-    input_ids = [ids[:max_length] for ids in full]
-    return {"input_ids": input_ids, "labels": [list(ids) for ids in input_ids], "tokens": [len(ids) for ids in full]}
+    stream = [token for ids in full for token in ids]
+    whole = len(stream) // max_length * max_length or len(stream)
+    blocks = [stream[start : start + max_length] for start in range(0, whole, max_length)]
+    return {"input_ids": blocks, "labels": [list(ids) for ids in blocks], "tokens": [len(ids) for ids in blocks]}
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -109,13 +105,13 @@ def encode_corpus(
     """A whole corpus, tokenised chunk by chunk; rows with a `text` are language modelling, others supervised.
 
     Args:
-        rows: examples (`instruction`, `output`) or texts (`text`), in the corpus's order.
+        rows: examples (`instruction`, `output`) or texts (`text`, see `encode_texts`), in the corpus's order.
         tokenizer: a fast tokenizer.
         max_length: tokens kept of each row.
         chunk: rows tokenised at a time.
 
     Returns:
-        Columns `input_ids`, `labels` and `tokens` (length before the cut), one row for each of `rows`.
+        Columns `input_ids`, `labels` and `tokens` (length before the cut): one row an example, or one a block of text.
 
     Raises:
         ValueError: for no rows, or a row that has neither form (its number is named).

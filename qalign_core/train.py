@@ -10,13 +10,12 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qalign_core import runs
+from qalign_core.ranks import end_with_launcher, prepare_deepspeed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,6 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the job; see the module's description."""
     # --------------------------------------------------------------------------------------------- job
     runs.start_lifeline()
+    end_with_launcher()
     job_path = job_from(argv)
     job, folder, root = read_job(job_path), job_path.parent, runs.run_root(job_path)
     is_main = int(os.environ.get("RANK", "0")) == 0
@@ -140,33 +140,6 @@ def lock_folder(folder: Path) -> Any:
         return lock.acquire(timeout=LOCK_SECONDS).lock
     except Timeout:
         raise RuntimeError(f"{folder}: another process is training here; wait for it to end or stop it") from None
-
-
-def prepare_deepspeed() -> None:
-    """Choose the CPU where there is no GPU, and keep DeepSpeed from compiling or warning of what is not used here.
-
-    Without a launcher (`python -m qalign_core.train job.json`) this process is the only rank.
-    """
-    import torch
-
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if "RANK" not in os.environ:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1"}
-        os.environ |= alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    # DeepSpeed uses names of torch.distributed that this torch calls deprecated, in every update under ZeRO-3.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    import datasets
-    import deepspeed
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    # Shared-memory all-reduce for inference: a minute of C++ at the first start, never called in training.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:

@@ -135,7 +135,6 @@ def test_a_later_stage_starts_from_the_model_of_the_one_before(base: Path, run: 
         {"training__gradient_accumulation_steps": 4},
         {"run__devices": 4},
         {"model__pad_token": "[PAD]"},
-        {"model__dtype": "bfloat16"},
     ],
     ids=str,
 )

@@ -19,7 +19,7 @@ from qalign_core.supervision import (
     check_tokenizer,
     encode,
     encode_corpus,
-    encode_text,
+    encode_texts,
     weighted_loss,
 )
 
@@ -93,12 +93,14 @@ def test_a_prompt_as_long_as_the_limit_leaves_no_target(tokenizer) -> None:
     assert [label != IGNORED for label in one_left["labels"]] == [False] * length + [True]
 
 
-def test_text_is_language_modelling_with_bos_and_eos(tokenizer) -> None:
-    encoded = encode_text("Anna has 12 apples.", tokenizer)
-    assert encoded["input_ids"][0] == 1
-    assert encoded["input_ids"][-1] == 2
-    assert encoded["labels"] == encoded["input_ids"]
-    assert encode_text("Anna has 12 apples.", tokenizer, max_length=4)["input_ids"] == encoded["input_ids"][:4]
+def test_texts_are_cut_into_blocks_with_bos_and_eos(tokenizer) -> None:
+    one, two = (tokenizer(f"{text}</s>")["input_ids"] for text in ("Anna has 12 apples.", "Tom has 7."))
+    assert (one[0], one[-1]) == (1, 2)
+    columns = encode_texts(["Anna has 12 apples.", "Tom has 7."], tokenizer, max_length=4)
+    stream = one + two
+    assert columns["input_ids"] == [stream[i : i + 4] for i in range(0, len(stream) // 4 * 4, 4)]
+    assert columns["labels"] == columns["input_ids"]
+    assert encode_texts(["Tom has 7."], tokenizer)["input_ids"] == [two]  # shorter than one block
 
 
 def test_bad_rows_and_tokenizers_are_refused(tokenizer) -> None:

@@ -20,8 +20,29 @@ from qalign_core.model_folder import add_pad_token, load_model, load_tokenizer
 from qalign_core.runs import is_done, read_json, read_json_lines
 from qalign_core.supervision import IGNORED, encode
 
-# The first run of `paper` on this corpus and model, kept: fp32, CPU, 1 rank, 20 updates.
-GOLDEN: dict[int, float] = {}
+# The curve as it was when this was written: 20 updates, loss `paper`, fp32, CPU, 1 rank.
+GOLDEN = [
+    5.81593,
+    5.84111,
+    5.72131,
+    5.59975,
+    5.55184,
+    5.45229,
+    5.33110,
+    5.26463,
+    5.20056,
+    5.11864,
+    5.06010,
+    5.00028,
+    4.95079,
+    4.91999,
+    4.87453,
+    4.86710,
+    4.83508,
+    4.82532,
+    4.83159,
+    4.81851,
+]
 
 
 def run_jobs(jobs: list[Path], ranks: int) -> None:
@@ -90,8 +111,7 @@ def test_the_token_loss_is_the_same_on_two_ranks_and_another_loss(jobs: dict[str
 
 
 def test_the_golden_curve(jobs: dict[str, Path]) -> None:
-    curve = losses(jobs["zero0"])
-    assert {update: curve[update - 1] for update in GOLDEN} == pytest.approx(GOLDEN, abs=1e-4)
+    assert losses(jobs["zero0"]) == pytest.approx(GOLDEN, abs=1e-4)
 
 
 def plain_training(job: dict, corpus: Path) -> tuple[list[float], dict[str, torch.Tensor]]:

@@ -1,8 +1,8 @@
 """The embedded default world: word problems in ten languages, and a small LLaMA to learn them.
 
-`write_world` writes a data folder in the layouts of the real data sets, `base_text` is what the base model reads before it
-is trained, `create_base` makes that model, `language_blind_floor` says how much of a benchmark the numbers alone give away
-and `solution_overlap` how much of a question its solution repeats.
+`write_world` writes a data folder in the layouts of the real data sets, `base_text` is what the base model reads before
+it is trained, `create_base` makes that model, `language_blind_floor` says how much of a benchmark the numbers alone
+give away and `solution_overlap` how much of a question its solution repeats.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The unlabelled text the miniature's base model is pre-trained on: English-centric, as LLaMA-2's was.
 
-What it holds: questions without answers in every language, generic sentences, lists and paragraphs that occur twice (which
-teaches copying), arithmetic, solved problems in English in plain text, and generic sentences beside their translation.
+What it holds: questions without answers in every language, generic sentences, lists and paragraphs that occur twice
+(which teaches copying), arithmetic, solved problems in English in plain text, and generic sentences beside their
+translation.
 What it never holds: a question in another language with its answer, or a problem in two languages.
 """
 
@@ -17,7 +18,7 @@ from qalign_core.languages import CODES, NON_ENGLISH
 from qalign_core.miniature.generic import draw_generic, render_generic
 from qalign_core.miniature.language_data import NATIVE_DIGITS, Slots, language_data
 from qalign_core.miniature.render import question, solution
-from qalign_core.miniature.world import ITEMS, LARGEST, PEOPLE, World
+from qalign_core.miniature.world import ITEMS, LARGEST, PEOPLE, Problem, World
 
 HIGH_RESOURCE = ("ja", "zh", "de", "fr", "ru", "es")
 # Shares of documents: the rare languages are rarer, as in LLaMA-2's text.
@@ -44,18 +45,18 @@ def base_text(seed: int, *, style: str = "calibrated") -> Iterator[dict[str, str
         language is that of the text (`xx-en` for a sentence beside its translation).
     """
     rng = random.Random(f"base/{seed}")
-    world = World(f"base/{seed}")
+    problems = World(f"base/{seed}").problems()
     codes, weights = list(LANGUAGE_SHARES), list(LANGUAGE_SHARES.values())
     while True:
-        yield _document(rng, world, rng.choices(codes, weights)[0], style)
+        yield _document(rng, problems, rng.choices(codes, weights)[0], style)
 
 
-def _document(rng: random.Random, world: World, code: str, style: str) -> dict[str, str]:
+def _document(rng: random.Random, problems: Iterator[Problem], code: str, style: str) -> dict[str, str]:
     chance = rng.random()
     if code == "en" and chance < ARITHMETIC_SHARE:
         return {"text": _arithmetic(rng), "language": "en", "kind": "arithmetic"}
     if code == "en" and chance < ARITHMETIC_SHARE + SOLVED_SHARE:
-        problem = world.problem()
+        problem = next(problems)
         text = f"{question(problem, 'en')}\n{solution(problem, 'en', style)}"
         return {"text": text, "language": "en", "kind": "solved"}
     if code != "en" and chance < BITEXT_SHARES[code]:
@@ -68,16 +69,16 @@ def _document(rng: random.Random, world: World, code: str, style: str) -> dict[s
         return {"text": f"{items}\n{items}", "language": code, "kind": "list"}
     separator = language_data(code).separator
     kind = "question" if rng.random() < QUESTION_SHARE else "generic"
-    first = _paragraph(rng, world, code, kind)
+    first = _paragraph(rng, problems, code, kind)
     if rng.random() < TWICE_SHARE:
         return {"text": f"{first}\n{first}", "language": code, "kind": kind}
-    second = _paragraph(rng, world, code, kind)
+    second = _paragraph(rng, problems, code, kind)
     return {"text": first + (separator or "\n") + second, "language": code, "kind": kind}
 
 
-def _paragraph(rng: random.Random, world: World, code: str, kind: str) -> str:
+def _paragraph(rng: random.Random, problems: Iterator[Problem], code: str, kind: str) -> str:
     if kind == "question":
-        return question(world.problem(), code)
+        return question(next(problems), code)
     sentences = [render_generic(draw_generic(rng), code) for _ in range(rng.randint(1, 3))]
     return language_data(code).separator.join(sentences)
 

@@ -1,10 +1,10 @@
 """The language-blind floor: what a rule reaches that sees nothing of a question but its numbers, in order.
 
-The rule is a list of arithmetic expressions over the numbers (`n0+n1`, `(n0-n1)*n2`, ...). For every expression the share of
-training questions it answers is estimated, given what the numbers alone show: how many there are, their sizes, which of two
-is larger, which sums and numbers divide. Of a test question's possible answers the rule takes the one with the largest sum
-of shares over all expressions that give it. That is a naive classifier, but a strong one: the answer is chosen, not the
-expression, and sparse descriptions fall back on coarser ones.
+The rule is a list of arithmetic expressions over the numbers (`n0+n1`, `(n0-n1)*n2`, ...). For every expression the
+share of training questions it answers is estimated, given what the numbers alone show: how many there are, their sizes,
+which of two is larger, which sums and numbers divide. Of a test question's possible answers the rule takes the one with
+the largest sum of shares over all expressions that give it. The answer is chosen, not the expression, and descriptions
+that occur rarely fall back on coarser ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"\d+")
 _QUESTION_KEYS = ("question", "query", "instruction")
 _ANSWER_KEYS = ("answer", "response", "output")
 MOST_NUMBERS = 6
-SMOOTHING = 12.0  # a description needs about so many training questions before it outweighs the coarser one
+SMOOTHING = 30.0  # a description needs about so many training questions before it outweighs the coarser one
 
 
 def numbers_of(text: str) -> tuple[int, ...]:
@@ -107,8 +107,7 @@ def _descriptions(numbers: tuple[int, ...]) -> list[tuple]:
 @lru_cache(maxsize=100_000)
 def expressions(numbers: tuple[int, ...]) -> dict[str, int]:
     """Expression → value: every way to combine an ordered choice of the numbers, first to last, plus common doubles."""
-    values = {name: value for name, value in _expressions(numbers) if 0 <= value <= 1000}
-    return values
+    return {name: value for name, value in _expressions(numbers) if 0 <= value <= 1000}
 
 
 def _expressions(numbers: tuple[int, ...]) -> Iterator[tuple[str, int]]:

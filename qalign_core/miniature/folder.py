@@ -32,8 +32,8 @@ def write_world(
     """Write all data sets of the miniature below `folder` and return the manifest, also written as `manifest.json`.
 
     The benchmarks and the development sets (below `dev/`) are the same for every seed; everything to train on is drawn
-    from it. The first `gsm8kinstruct` of a language's question pairs are GSM8KInstruct's questions, so that responses can
-    be joined across languages through the pairs; the remaining pairs differ from language to language.
+    from it. GSM8KInstruct's questions are among the question pairs of every language, so that responses can be joined
+    across languages through the pairs; the remaining pairs differ from language to language.
 
     Args:
         folder: made if absent.

@@ -12,6 +12,9 @@ from qalign_core.miniature.world import PEOPLE
 _PLACEHOLDER = re.compile(r"\{(\w+)(?: (\w+))?\}")
 
 
+MOST_MISSES = 2000  # draws in a row that bring no new sentence
+
+
 @dataclass(frozen=True)
 class GenericSentence:
     """A sentence before it has words: its template, its people, and which word of every list it takes."""
@@ -49,9 +52,10 @@ def distinct_generic(rng: random.Random, count: int) -> list[GenericSentence]:
         sentence = draw_generic(rng)
         if sentence.signature in seen:
             misses += 1
-            if misses > 100 * count + 1000:
+            if misses > MOST_MISSES:
                 raise ValueError(f"the miniature has no {count} different generic sentences; ask for fewer (flores)")
             continue
+        misses = 0
         seen.add(sentence.signature)
         sentences.append(sentence)
     return sentences

@@ -247,7 +247,7 @@ class LanguageData:
         return lambda slots: self.agree(self.nouns[who].get("class", "default"), word, case)
 
 
-@lru_cache(maxsize=None)
+@cache
 def language_data(code: str) -> LanguageData:
     """The language's data, read once."""
     return LanguageData(code)

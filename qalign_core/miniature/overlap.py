@@ -11,11 +11,12 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d)")
 _CALCULATOR = re.compile(r"<<.*?>>")  # GSM8K's calculator annotations, which no model is trained on
 # English words that carry no content: articles, pronouns, auxiliaries, prepositions, conjunctions, question words.
-FUNCTION_WORDS = frozenset(
-    "a an the and or but if then than so of to in on at by for from with as is are was were be been being has have had "
-    "do does did can could will would should may might must he she it they we you him her them us his hers its their our "
-    "your this that these those there who what which when where why how many much each every all some any no not".split()
-)
+_FUNCTION_WORDS = """
+a an the and or but if then than so of to in on at by for from with as is are was were be been being has have had
+do does did can could will would should may might must he she it they we you him her them us his hers its their our
+your this that these those there who what which when where why how many much each every all some any no not
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 
 def solution_overlap(questions: Sequence[str], solutions: Sequence[str]) -> dict[str, float]:
@@ -33,7 +34,7 @@ def solution_overlap(questions: Sequence[str], solutions: Sequence[str]) -> dict
         ValueError: when there are not as many solutions as questions, or none.
     """
     if len(questions) != len(solutions) or not questions:
-        raise ValueError(f"{len(questions)} questions and {len(solutions)} solutions: give as many of each, at least one")
+        raise ValueError(f"{len(questions)} questions, {len(solutions)} solutions: give as many of each, at least one")
     words, numbers, lengths = [], [], []
     for asked, worked in zip(questions, solutions, strict=True):
         asked = _THOUSANDS.sub("", asked)

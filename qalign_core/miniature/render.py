@@ -51,7 +51,7 @@ def solution(problem: Problem, code: str, style: str = "calibrated") -> str:
     if style == "equations":
         lines = [c.equation + data.solutions["stop"] for c in problem.calculations if c.equation]
     elif style == "calibrated":
-        lines = [_step(data, problem, calculation) for calculation in problem.calculations]
+        lines = [*_steps(data, problem), data.render(data.solutions["closing"], Slots(x=problem.answer))]
     elif style == "restating":
         lines = _restated(data, problem, code)
     else:
@@ -59,10 +59,18 @@ def solution(problem: Problem, code: str, style: str = "calibrated") -> str:
     return data.separator.join([*lines, data.render(data.solutions["answer"], Slots(x=problem.answer))])
 
 
-def _step(data: LanguageData, problem: Problem, calculation) -> str:
-    x = calculation.right if calculation.operator else calculation.left
-    slots = _slots(problem, x=x, equation=calculation.equation, result=calculation.result)
-    return data.render(data.solutions[calculation.key], slots)
+def _steps(data: LanguageData, problem: Problem) -> list[str]:
+    """A short sentence round every step: `{y}` is its first number, `{x}` its second, `{eq}` the equation."""
+    carriers = {statement.number: (key, statement.swapped) for key, statement, _ in problem.parts}
+    lines = []
+    for step, calculation in zip(problem.schema.steps, problem.calculations, strict=True):
+        key, swapped = step.key, step.swapped
+        if key == "event":
+            key, swapped = carriers[step.right[1]]
+        x, y = (calculation.right, calculation.left) if step.operator else (calculation.left, 0)
+        slots = _slots(problem, swapped, x=x, y=y, equation=calculation.equation, result=calculation.result)
+        lines.append(data.render(data.solutions[key], slots))
+    return lines
 
 
 def _restated(data: LanguageData, problem: Problem, code: str) -> list[str]:

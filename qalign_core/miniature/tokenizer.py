@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 from functools import cache
+from importlib import resources
 from itertools import islice
 from pathlib import Path
 
@@ -27,7 +28,7 @@ SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 LONGEST_TOKEN = 12  # characters
 _WORD = r"[^\s0-9০-৯๐-๙\p{P}\p{S}\p{Han}]"
-# A space goes with the word behind it, except before a digit: "has 17" is "has " and "17", so that a number has one token.
+# A space goes with the word behind it, except before a digit: "has 17" is "has " and "17": a number has one token.
 PIECES = "|".join(
     (
         r"[0-9]{1,2}(?=(?:[0-9]{2})*(?![0-9]))",
@@ -35,6 +36,7 @@ PIECES = "|".join(
         r"\n",
         r"\p{Han}",
         rf" ?{_WORD}+(?: (?=[0-9]))?",
+        r" ?:",  # never with a space behind it: a prompt ends with a colon, whatever its target begins with
         r" ?[\p{P}\p{S}](?: (?=[0-9]))?",
         r"\s",
     )
@@ -57,6 +59,7 @@ def train_tokenizer() -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=[*SPECIAL_TOKENS, *BYTES],
+        initial_alphabet=_alphabet(),
         max_token_length=LONGEST_TOKEN,
         show_progress=False,
     )
@@ -73,11 +76,18 @@ def train_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def _alphabet() -> list[str]:
+    """Every character of the language files, small and capital: none of them should need byte fallback."""
+    files = (resources.files(__package__).joinpath(f"languages/{code}.yaml") for code in CODES)
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    return sorted(set(text) | set(text.upper()))
+
+
 def _training_texts() -> list[str]:
     texts = [row["text"] for row in islice(base_text(0), 6000)]
     world = World("tokenizer")
     for code in CODES:
-        problems = [world.problem() for _ in range(300)]
+        problems = world.distinct(300)
         texts += [question(problem, code) for problem in problems]
         texts += [solution(problem, code) for problem in problems]
         texts += list(language_data(code).solutions.values())

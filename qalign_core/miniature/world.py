@@ -1,7 +1,7 @@
 """Language-free word problems: drawn from a seed, with their arithmetic as a small tree.
 
-Numbers come first: a tuple of numbers is drawn from one distribution for all families, then an answer it can have, then a
-schema with that answer. So the numbers alone say as little as possible about what is asked (see `floor`).
+Numbers come first: a tuple of numbers is drawn from one distribution for all families, then an answer it can have, then
+a schema with that answer. So the numbers alone say as little as possible about what is asked (see `floor`).
 Which tuples belong to tests, to development and to training is decided by a checksum of the tuple: no test question
 shares its numbers, let alone numbers and skeleton, with any question of the training, development or base text.
 """
@@ -10,26 +10,54 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from qalign_core.miniature.families import ADDING, DISTRACTING, HELD_OUT_FAMILY, SCHEMAS, TAKING, Schema, Statement
+from qalign_core.miniature.families import (
+    ADDING,
+    DISTRACTING,
+    HELD_OUT_FAMILY,
+    SCHEMAS,
+    TAKING,
+    Schema,
+    Statement,
+    Step,
+)
 
 LARGEST = 60  # no number of a problem, given or computed, is larger
-PAIR_SHARE = 0.2  # drawing a pair one time in five makes a third of all questions members of a pair
+PAIR_SHARE = 0.30  # of the draws, less those without a possible twin: about a third of all questions are in a pair
 SPELLED_SHARE = 0.12  # questions that write numbers up to ten as words
 NATIVE_DIGITS_SHARE = 0.06  # questions whose Bengali and Thai versions use those languages' own digits
+# Among the (answer, family) pairs that fit a tuple of numbers; adding fits nearly every tuple, multiplying few.
+FAMILY_WEIGHTS = {
+    "stock": 2,
+    "compare": 2,
+    "boxes": 6,
+    "share": 6,
+    "price": 4,
+    "age": 2,
+    "read": 7,
+    "work": 5,
+    "travel": 9,
+}
+# By how many numbers there are: a tuple with fewer possible answers would say too much by itself.
+FEWEST_ANSWERS = {2: 5, 3: 5, 4: 5, 5: 2}
+DISTRACTED_WEIGHT = 0.4  # of schemas with a number that is not needed
 SPLITS = {"test": (0, 1), "development": (2,), "training": tuple(range(3, 16))}  # of the checksum modulo 16
 
-PEOPLE: dict[str, str] = {
-    **dict.fromkeys("Tom Peter David Max Paul Daniel Adam Oscar Victor Martin Samuel Robert".split(), "m"),
-    **dict.fromkeys("Anna Maria Lisa Sara Nina Emma Laura Clara Julia Sofia Eva Olga".split(), "f"),
-}
-ITEMS: tuple[str, ...] = tuple(
-    "apple orange banana lemon pear egg tomato book notebook pencil pen ball rose cup plate bottle balloon stamp card "
-    "photo ticket hat candle spoon".split()
-)
+MEN = (
+    "Tom", "Peter", "David", "Max", "Paul", "Daniel", "Adam", "Oscar", "Victor", "Martin", "Samuel", "Robert",
+)  # fmt: skip
+WOMEN = (
+    "Anna", "Maria", "Lisa", "Sara", "Nina", "Emma", "Laura", "Clara", "Julia", "Sofia", "Eva", "Olga",
+)  # fmt: skip
+PEOPLE: dict[str, str] = {**dict.fromkeys(MEN, "m"), **dict.fromkeys(WOMEN, "f")}
+ITEMS: tuple[str, ...] = (
+    "apple", "orange", "banana", "lemon", "pear", "egg", "tomato", "book", "notebook", "pencil", "pen", "ball", "rose",
+    "cup", "plate", "bottle", "balloon", "stamp", "card", "photo", "ticket", "hat", "candle", "spoon",
+)  # fmt: skip
 HELD_OUT_ITEMS: tuple[str, ...] = ("button", "ring", "umbrella", "shirt", "envelope", "ruler")
 
 Tree = int | tuple[str, "Tree", "Tree"]  # the place of a number in the question, or (operator, left, right)
@@ -93,7 +121,7 @@ class Problem:
     @property
     def calculations(self) -> list[Calculation]:
         """The steps of the solution with their values."""
-        return calculate(self.schema, self.numbers)
+        return calculate(self.schema.steps, self.numbers)
 
     @property
     def answer(self) -> int:
@@ -111,11 +139,14 @@ class Problem:
         return trees[-1]
 
 
-def calculate(schema: Schema, numbers: tuple[int, ...]) -> list[Calculation]:
-    """The steps of a schema's solution for these numbers; a division that leaves a rest has result 0."""
+_BY_ARITY = {arity: [schema for schema in SCHEMAS if schema.arity == arity] for arity in FEWEST_ANSWERS}
+
+
+def calculate(steps: Sequence[Step], numbers: tuple[int, ...]) -> list[Calculation]:
+    """The steps of a schema for these numbers; a division that leaves a rest has result 0."""
     results: list[int] = []
     calculations = []
-    for step in schema.steps:
+    for step in steps:
         left = numbers[step.left[1]] if step.left[0] == "number" else results[step.left[1]]
         if not step.operator:
             calculations.append(Calculation(step.key, "", left, 0, left))
@@ -140,24 +171,38 @@ def split_of(numbers: tuple[int, ...]) -> str:
 def solvable(numbers: tuple[int, ...], held_out: bool) -> dict[int, tuple[Schema, ...]]:
     """Every answer these numbers can have, with the schemas that give it, all values between 1 and `LARGEST`."""
     found: dict[int, list[Schema]] = {}
-    for schema in SCHEMAS:
-        if schema.arity != len(numbers) or (schema.family == HELD_OUT_FAMILY) > held_out:
+    for schema in _BY_ARITY[len(numbers)]:
+        if schema.family == HELD_OUT_FAMILY and not held_out:
             continue
         if not all(low <= n <= high for n, (low, high) in zip(numbers, schema.limits, strict=True)):
             continue
-        calculations = calculate(schema, numbers)
-        if all(1 <= c.result <= LARGEST for c in calculations):
+        calculations = calculate(schema.steps, numbers)
+        everything = [*calculations, *calculate(schema.implied, numbers)]
+        if all(1 <= calculation.result <= LARGEST for calculation in everything):
             found.setdefault(calculations[-1].result, []).append(schema)
     return {answer: tuple(schemas) for answer, schemas in found.items()}
 
 
 def _draw_numbers(rng: random.Random) -> tuple[int, ...]:
-    arity = rng.choices((2, 3, 4, 5), (34, 42, 20, 4))[0]
+    arity = rng.choices((2, 3, 4, 5), (29, 44, 22, 5))[0]
     numbers = []
     for position in range(arity):
-        large = rng.random() < (0.62 if position == 0 else 0.22)
+        large = rng.random() < (0.52 if position == 0 else 0.16)
         numbers.append(rng.randint(10, 40) if large else rng.randint(1 if rng.random() < 0.5 else 2, 9))
     return tuple(numbers)
+
+
+@lru_cache(maxsize=200_000)
+def _weighted(numbers: tuple[int, ...], held_out: bool) -> tuple[list[Schema], list[float]]:
+    """The schemas that fit, weighted so that answers are about equally likely, and families balanced on the whole."""
+    schemas, weights = [], []
+    for fitting in solvable(numbers, held_out).values():
+        families = Counter(schema.family for schema in fitting)
+        for schema in fitting:
+            weight = FAMILY_WEIGHTS[schema.family] / families[schema.family]
+            schemas.append(schema)
+            weights.append(weight * (DISTRACTED_WEIGHT if schema.distracts else 1.0))
+    return schemas, weights
 
 
 class World:
@@ -173,36 +218,32 @@ class World:
         self.rng = random.Random(f"miniature/{split}/{held_out}/{seed}")
         self.split = split
         self.held_out = held_out
-        self._waiting: list[Problem] = []
 
-    def problem(self) -> Problem:
-        """The next problem. One third of all belong to a minimal pair, whose members follow each other."""
-        if self._waiting:
-            return self._waiting.pop()
+    def problems(self) -> Iterator[Problem]:
+        """An endless stream. About a third belong to a minimal pair, whose two members follow each other."""
         while True:
-            problem = self._draw()
-            if self.rng.random() >= PAIR_SHARE:
-                return problem
-            twin = self._twin(problem)
-            if twin is not None:
-                self._waiting.append(twin)
-                return problem
+            yield from self._group()
 
     def distinct(self, count: int, seen: set | None = None) -> list[Problem]:
         """`count` problems, no two with the same skeleton and numbers, none with a signature in `seen` (extended)."""
         seen = set() if seen is None else seen
-        problems: list[Problem] = []
-        while len(problems) < count:
-            pair = [self.problem(), *self._waiting]
-            self._waiting.clear()
-            if any(problem.signature in seen for problem in pair) or len(problems) + len(pair) > count:
-                if len(problems) + len(pair) > count and pair[0].signature not in seen:
-                    pair = pair[:1]
-                else:
-                    continue
-            seen.update(problem.signature for problem in pair)
-            problems += pair
-        return problems
+        chosen: list[Problem] = []
+        while len(chosen) < count:
+            group = self._group()[: count - len(chosen)]
+            if not any(problem.signature in seen for problem in group):
+                seen.update(problem.signature for problem in group)
+                chosen += group
+        return chosen
+
+    def _group(self) -> list[Problem]:
+        """One problem, or a minimal pair."""
+        problem = self._draw()
+        while self.rng.random() < PAIR_SHARE:
+            twin = self._twin(problem)
+            if twin is not None:
+                return [problem, twin]
+            problem = self._draw()
+        return [problem]
 
     def _draw(self) -> Problem:
         rng = self.rng
@@ -210,14 +251,10 @@ class World:
             numbers = _draw_numbers(rng)
             if split_of(numbers) != self.split:
                 continue
-            answers = solvable(numbers, self.held_out)
-            if answers:
+            if len(solvable(numbers, self.held_out)) >= FEWEST_ANSWERS[len(numbers)]:
                 break
-        schemas = answers[rng.choice(sorted(answers))]
-        families = sorted({schema.family for schema in schemas})
-        weights = [3 if family == HELD_OUT_FAMILY else 1 for family in families]
-        family = rng.choices(families, weights)[0]
-        schema = rng.choice([schema for schema in schemas if schema.family == family])
+        schemas, weights = _weighted(numbers, self.held_out)
+        schema = rng.choices(schemas, weights)[0]
         first = rng.choice(list(PEOPLE))
         second = rng.choice([person for person in PEOPLE if person != first])
         keys = tuple(self._resolve(part.key) for part in (*schema.statements, schema.question))
