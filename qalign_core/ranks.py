@@ -1,4 +1,4 @@
-"""What a training rank does first: tie its life to its launcher's, and make DeepSpeed ready for this machine."""
+"""A training rank's beginning and end: tied to its launcher's life, DeepSpeed ready, and leaving with the others."""
 
 from __future__ import annotations
 
@@ -55,3 +55,12 @@ def prepare_deepspeed() -> None:
     transformers.utils.logging.disable_progress_bar()
     # Shared-memory all-reduce for inference: a minute of C++ at the first start, never called in training.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def leave_together() -> None:
+    """Wait for every rank, then close their communication: a rank that just ended could take a saving one down."""
+    import torch.distributed as distributed
+
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qalign_core import runs
-from qalign_core.ranks import end_with_launcher, prepare_deepspeed
+from qalign_core.ranks import end_with_launcher, leave_together, prepare_deepspeed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -278,6 +278,7 @@ def advice(error: Exception) -> str | None:
 if __name__ == "__main__":
     try:
         main()
+        leave_together()
     except (RuntimeError, OSError) as error:
         if note := advice(error):
             error.add_note(note)

@@ -99,6 +99,7 @@ def main(jobs: list[str]) -> None:
     from accelerate.state import AcceleratorState
 
     from qalign_core import train
+    from qalign_core.ranks import leave_together
 
     for job in jobs:
         try:
@@ -106,6 +107,7 @@ def main(jobs: list[str]) -> None:
         except Exception as error:
             Path(job).with_name("error.txt").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         AcceleratorState._reset_state(True)
+    leave_together()
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ and `?` for one that has nothing to do with the question (a distractor). `@` beh
 A step is a key of `solutions`, then one operation; `r`, `s`, `t` are the results of the first, second and third step.
 The step `event` takes the key of the `+` or `-` statement that its second number comes from.
 A key that starts with `start` has no operation: it only says with what the solution begins.
-The last column, mostly absent, holds operations that are not asked for but must be possible for the story to make sense:
-nobody spends more than there is. Every result, there and in the solution, must be at least 1.
+The last column, mostly absent, holds operations that are not asked for but must be possible, so that a story makes
+sense: nobody spends more than there is. Every result, there and in the solution, must be at least 1.
 """
 
 from __future__ import annotations
