@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -51,11 +52,22 @@ def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
 
 
 def near_duplicates(profile: Profile, run: Run) -> dict[str, pd.Series]:
-    """mSVAMP varies a story several times over, and such questions are not independent: the group of each question."""
-    if "msvamp" not in profile.evaluation.benchmarks:
-        return {}
-    rows = pd.DataFrame(runs.read_json_lines(run.benchmark("msvamp", "en")))
-    return {"msvamp": pd.Series(near_duplicate_groups(rows.question.tolist()), index=rows["index"])}
+    """Questions that are not independent of one another: benchmark → the group of each question.
+
+    mSVAMP varies a story several times over. The miniature's questions come in minimal pairs, which share their
+    numbers. mGSM's questions are all different.
+    """
+    groups = {}
+    for name in profile.evaluation.benchmarks:
+        rows = pd.DataFrame(runs.read_json_lines(run.benchmark(name, "en")))
+        if profile.data.sources[name] == "miniature":
+            labels = [" ".join(re.findall(r"\d+", text)) for text in rows.question]
+        elif name == "msvamp":
+            labels = near_duplicate_groups(rows.question.tolist())
+        else:
+            continue
+        groups[name] = pd.Series(labels, index=rows["index"])
+    return groups
 
 
 def language_blind_floor(profile: Profile, run: Run) -> pd.DataFrame | None:

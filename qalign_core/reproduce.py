@@ -120,6 +120,8 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
 
     output.parent.mkdir(parents=True, exist_ok=True)
     os.environ[plan.RUN_FOLDER] = str(run.folder)
+    if not launch.has_gpu():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it looked for a GPU in vain
     try:
         with watch(path.stem, run, console):
             papermill.execute_notebook(

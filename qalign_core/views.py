@@ -193,6 +193,28 @@ def disagreements(differences: pd.DataFrame, limit: int = 20) -> Table:
     )
 
 
+def outcomes_table(made: pd.DataFrame) -> Table:
+    """What became of the rows that were read: a row a corpus and outcome, a column a language.
+
+    Args:
+        made: `corpus, language, outcome, rows`, as `prepare.write_corpora` returns it.
+    """
+    if made.empty:
+        return from_frame(made, name="outcomes", title="Rows of the corpora", caption="This profile trains nothing.")
+    wide = made.pivot_table(index=["corpus", "outcome"], columns="language", values="rows", aggfunc="sum", sort=False)
+    wide = wide[[code for code in CODES if code in wide]].astype("Int64")
+    wide["all"] = wide.sum(axis=1)
+    caption = "Rows read for each corpus, and what became of them."
+    return from_frame(wide.reset_index(), name="outcomes", title="Rows of the corpora", caption=caption)
+
+
+def remarks(said: Sequence[str]) -> Markdown:
+    """What a reader must know before reading the numbers, as one note."""
+    if not said:
+        return Markdown("")
+    return Markdown("\n".join(["**Mind:**", "", *(f"- {escape(text, quote=False)}" for text in said)]))
+
+
 def audit_table(findings: pd.DataFrame) -> Table:
     """What the audit found: a row a check and data set, a column a language; checks that found nothing are named."""
     found = findings[findings["count"] > 0]
