@@ -44,11 +44,19 @@ def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
         answers,
         profile=profile.run.profile,
         systems={name: system.model_dump(exclude_none=True) for name, system in profile.systems.items()},
-        base_size="13B" if "13b" in profile.model.base.lower() else "7B",
+        base_size=published_size(profile.model.base),
         mode=profile.evaluation.scorer,
         groups=near_duplicates(profile, run),
         floor=language_blind_floor(profile, run),
     )
+
+
+def published_size(base: str) -> str | None:
+    """The size of LLaMA-2 whose published numbers may stand beside a base model's: its own, or 7B for the miniature."""
+    if base == "miniature":
+        return "7B"
+    found = re.search(r"llama-2-(7|13)b", base.lower())
+    return f"{found[1]}B" if found else None
 
 
 def near_duplicates(profile: Profile, run: Run) -> dict[str, pd.Series]:

@@ -14,6 +14,7 @@ from qalign_core.published import published_cells
 from qalign_core.tables import Table, best_cells, from_frame
 
 BENCHMARKS = {"mgsm": ("Table 2", "mGSM"), "msvamp": ("Table 3", "mSVAMP")}  # numbers follow the paper
+SIZES = ("7B", "13B")  # of LLaMA-2, of which the paper has numbers
 SECONDARY = "†"
 HEADINGS = {"system": "System", "average": "Avg.", "non_english": "non-en", "english": "en", "gap": "gap"}
 
@@ -54,6 +55,12 @@ def _interval_text(intervals: pd.DataFrame | None, system: str, measure: str) ->
     return f" [{found['low'].iloc[0]:.1f}, {found['high'].iloc[0]:.1f}]" if len(found) == 1 else ""
 
 
+def _name_and_size(name: str, default: str | None) -> tuple[str, str | None]:
+    """`"QAlign 13B"` → `("QAlign", "13B")`; without a size, the default one."""
+    head, _, tail = name.rpartition(" ")
+    return (head, tail) if tail in SIZES else (name, default)
+
+
 def accuracy_table(
     accuracy: pd.DataFrame,
     benchmark: str,
@@ -74,7 +81,8 @@ def accuracy_table(
         caption: from `caption(...)`.
         scorer: whose numbers are shown.
         systems: rows and their order; all by default, as they come.
-        published_as: our system → its name in `params/published.csv`, where the two differ.
+        published_as: our system → its name in `params/published.csv`, where the two differ, with a size behind it
+            (`"QAlign 13B"`) where that is not `published_size`.
         published_size: `"7B"`, `"13B"`, or `None` for a table without published numbers.
         floor: language code → accuracy (percent) of the language-blind rule, as the last row.
         intervals: rows of `comparisons.intervals`, printed behind each number.
@@ -84,17 +92,16 @@ def accuracy_table(
     """
     number, name = BENCHMARKS[benchmark]
     ours = _per_system(accuracy, benchmark, scorer, systems)
-    printed = (
-        published_cells(benchmark, published_size) if published_size else pd.DataFrame(columns=["system", "language"])
-    )
+    printed = {size: published_cells(benchmark, size) for size in SIZES} if published_size else {}
     intervals = intervals[intervals["benchmark"] == benchmark] if intervals is not None else None
     data, text, muted = [], [], set()
     for system, values in ours.iterrows():
         data.append({"system": system, "kind": "ours", **values})
         cells = {c: f"{v:.1f}" + _interval_text(intervals, system, c) for c, v in values.items()}
         text.append({"system": system, **cells})
-        cells = printed[printed["system"] == (published_as or {}).get(system, system)]
-        cells = cells[cells["language"].isin(values.index)]
+        published_name, size = _name_and_size((published_as or {}).get(system, system), published_size)
+        cells = printed[size][printed[size]["system"] == published_name] if printed else pd.DataFrame()
+        cells = cells[cells["language"].isin(values.index)] if len(cells) else cells
         if len(cells):
             muted.add(len(data))
             data.append(
@@ -102,7 +109,7 @@ def accuracy_table(
             )
             marks = cells["tier"].map({"primary": "", "secondary": SECONDARY})
             shown = [f"{value:.1f}{mark}" for value, mark in zip(cells["value"], marks, strict=True)]
-            text.append({"system": f"published {published_size}", **dict(zip(cells["language"], shown, strict=True))})
+            text.append({"system": f"published {size}", **dict(zip(cells["language"], shown, strict=True))})
     if floor is not None:
         muted.add(len(data))
         values = _with_means(pd.DataFrame([{code: floor[code] for code in ours if code in CODES}])).iloc[0]

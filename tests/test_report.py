@@ -314,3 +314,14 @@ def test_missing_results_and_unknown_systems_are_named(tmp_path, answers, capsys
     assert report.main([]) == 2
     with pytest.raises(ValueError, match=r"systems without answers: \['RFT'\]"):
         results.write_results(tmp_path, answers, profile="p", systems={**SYSTEMS, "RFT": {}})
+
+
+def test_published_names_may_carry_a_size() -> None:
+    accuracy = pd.DataFrame(
+        [(s, 0, "mgsm", c, "paper", 1, 2, 50.0) for s in ("QAlign 7B", "QAlign 13B") for c in CODES],
+        columns=["system", "seed", "benchmark", "language", "scorer", "correct", "total", "accuracy"],
+    )
+    names = {"QAlign 7B": "QAlign 7B", "QAlign 13B": "QAlign 13B"}
+    text = report.accuracy_table(accuracy, "mgsm", published_as=names).text.set_index("System", drop=False)
+    assert text.loc["published 7B", "Avg."] == "49.6"
+    assert text.loc["published 13B", "Avg."] == "57.1"
