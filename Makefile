@@ -7,10 +7,10 @@ RUN     := runs/$(PROFILE)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help reproduce dry-run lab figures test test-slow check format clean setup
+.PHONY: help reproduce dry-run lab figures test test-slow check format clean setup miniature-base
 
 help:  ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 	@echo; echo "  PROFILE=smoke|mini|llama2-7b|llama2-13b|checkpoints chooses what is run (default: mini)."
 	@echo "  ONLY=\"04 05\" runs only these notebooks, FROM=03 this one and those after it."
 
@@ -51,12 +51,15 @@ check: $(VENV)/.ready-dev  ## lint, formatting, types, notebooks without outputs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m mypy qalign_core
-	@$(BIN)/nbstripout --verify notebooks/*.ipynb
+	@$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
 	@$(BIN)/python -m pip check
 
 format: $(VENV)/.ready-dev  ## format code and notebooks, take the outputs out of notebooks
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
-	@$(BIN)/nbstripout notebooks/*.ipynb
+	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
+
+miniature-base: $(VENV)/.ready  ## train the miniature's base model anew (about half an hour), replacing the one shipped
+	@$(BIN)/python -m qalign_core.miniature.pretrain
 
 clean:  ## delete .venv and caches; runs/ stays (delete runs/PROFILE yourself to begin again)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info

@@ -25,6 +25,7 @@ __all__ = [
 
 COLUMNS = ("check", "data_set", "language", "count", "total", "example")
 EXAMPLE_CHARACTERS = 240
+Texts = Sequence[str] | Mapping[int, str]  # row → text
 
 # At least four characters, three times or more in a row: how a translation model loops.
 _LOOP = re.compile(r"(\S.{3,59}?)\1{2,}", re.DOTALL)
@@ -152,7 +153,7 @@ def corpora_table(corpora: Mapping[str, Dataset], tokenizer: Any = None) -> pd.D
 # ------------------------------------------------------------------------------------------------- lines of the table
 
 
-def _line(check: str, data_set: str, language: str, rows: Sequence[int], total: int, texts: Sequence[str]) -> dict:
+def _line(check: str, data_set: str, language: str, rows: Sequence[int], total: int, texts: Texts) -> dict:
     example = " ".join(texts[rows[0]].split()) if len(rows) else ""
     if len(example) > EXAMPLE_CHARACTERS:
         example = example[: EXAMPLE_CHARACTERS - 1] + "…"
@@ -258,8 +259,8 @@ def _training_texts(corpora: Mapping[str, Dataset]) -> dict[str, dict[str, list[
 
 
 def _repeated(texts: Sequence[str]) -> list[int]:
-    seen: set[str] = set()
-    return [row for row, text in enumerate(texts) if text.strip() in seen or seen.add(text.strip())]
+    first: dict[str, int] = {}
+    return [row for row, text in enumerate(texts) if first.setdefault(text.strip(), row) != row]
 
 
 def _golds(*answers: str) -> list[set[float]]:

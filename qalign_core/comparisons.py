@@ -15,21 +15,21 @@ MEASURES = ("average", "non_english", "english", "gap")
 DECLARED_PAIRS = (("QAlign", "MonoReason"), ("QAlign", "MultiReason"), ("QAlign + mixed", "QAlign"))
 
 
-def _matrices(answers: pd.DataFrame, column: str) -> dict[tuple, pd.DataFrame]:
+def matrices(answers: pd.DataFrame, column: str) -> dict[tuple, pd.DataFrame]:
     """(system, seed, benchmark) → questions × languages, in the tables' order of languages.
 
     Raises:
         ValueError: where a language of a run answers other questions than the rest.
     """
-    matrices = {}
+    found = {}
     for key, rows in answers.groupby(["system", "seed", "benchmark"], sort=False):
         matrix = rows.pivot(index="index", columns="language", values=column).astype(float)
         matrix = matrix[[code for code in CODES if code in matrix]]
         if matrix.isna().any(axis=None):
             code = matrix.columns[matrix.isna().any()][0]
             raise ValueError(f"{key[0]} (seed {key[1]}), {key[2]}: not every question is answered in {code}")
-        matrices[key] = matrix
-    return matrices
+        found[key] = matrix
+    return found
 
 
 def _measures(matrix: pd.DataFrame) -> pd.DataFrame:
@@ -71,7 +71,7 @@ def intervals(
     """95% intervals of every system, seed and benchmark: each language, the averages and the gap.
 
     Args:
-        answers: rows of `scorer.score`, or of `scorer.agreement` with `column="agrees"`.
+        answers: rows of `scorer.score`, or of `consistency.agreement` with `column="agrees"`.
         groups: benchmark → near-duplicate group of each question (a series indexed by question).
         column: what is averaged.
         draws: bootstrap samples.
@@ -83,7 +83,7 @@ def intervals(
         resampled: `low` and `high` are missing, and `method` says so.
     """
     tables = []
-    for (system, seed, benchmark), matrix in _matrices(answers, column).items():
+    for (system, seed, benchmark), matrix in matrices(answers, column).items():
         labels = _labels(groups, benchmark, matrix.index)
         values = _measures(matrix)
         estimate, low, high = _bootstrap(values, labels, draws)
@@ -119,21 +119,22 @@ def compare(
     groups: Mapping[str, pd.Series] | None = None,
     *,
     column: str = "correct_paper",
+    measures: Sequence[str] = MEASURES,
     draws: int = statistics.DRAWS,
 ) -> pd.DataFrame:
     """Paired differences `a - b` of declared pairs, seed by seed: averages and gap, with interval and p.
 
-    Pairs of which a system was not run are left out.
+    Pairs of which a system was not run are left out. Besides `MEASURES`, `measures` may name languages.
 
     Returns:
         `a, b, seed, benchmark, measure, difference, low, high, p, questions, clusters`; points, 95% percentile interval
         by cluster bootstrap, two-sided p by flipping the signs of clusters (not corrected for the number of measures).
     """
     tables = []
-    for a, b, seed, benchmark, ours, theirs in _declared(_matrices(answers, column), pairs):
+    for a, b, seed, benchmark, ours, theirs in _declared(matrices(answers, column), pairs):
         labels = _labels(groups, benchmark, ours.index)
         values = _measures(ours - theirs)
-        values = values[[name for name in MEASURES if name in values]]
+        values = values[[name for name in measures if name in values]]
         difference, low, high = _bootstrap(values, labels, draws)
         table = pd.DataFrame({"a": a, "b": b, "seed": seed, "benchmark": benchmark, "measure": values.columns})
         table = table.assign(difference=difference, low=low, high=high)
@@ -166,7 +167,7 @@ def compare_languages(
     """
     tables = []
     chosen = answers[answers["benchmark"].isin(benchmarks)]
-    for a, b, seed, benchmark, ours, theirs in _declared(_matrices(chosen, column), pairs):
+    for a, b, seed, benchmark, ours, theirs in _declared(matrices(chosen, column), pairs):
         table = statistics.mcnemar_holm(ours.to_numpy(), theirs.to_numpy(), list(ours.columns))
         key = {"a": a, "b": b, "seed": seed, "benchmark": benchmark}
         tables.append(pd.DataFrame([key] * len(table)).join(table))

@@ -23,11 +23,12 @@ from qalign_core.data_sets import (
 from qalign_core.languages import CODES, NON_ENGLISH, STAGE1_ORDER, language
 from qalign_core.prompts import translation_instruction
 from qalign_core.rows import BadRow, require
+from qalign_core.schema import DataSet
 
 COLUMNS = ("id", "instruction", "output", "source_language", "target_language")
 
 # The data sets each corpus is made of; `gsm8k` reads GSM8KInstruct's English file unless sft_data is "gsm8k".
-DATA_SETS: dict[str, tuple[str, ...]] = {
+DATA_SETS: dict[str, tuple[DataSet, ...]] = {
     "questions-x-en": ("questions",),
     "questions-en-x": ("questions",),
     "responses-x-en": ("questions", "gsm8kinstruct"),
@@ -86,7 +87,7 @@ class Switches:
 # ------------------------------------------------------------------------------------------------- public
 
 
-def data_sets_of(name: str, *, sft_data: str = "paper") -> tuple[str, ...]:
+def data_sets_of(name: str, *, sft_data: str = "paper") -> tuple[DataSet, ...]:
     """The data sets a corpus is made of, as `sources.locate` names them.
 
     Raises:

@@ -35,8 +35,8 @@ def question_pairs(data_dir: Path, code: str) -> list[Text]:
         f"fetch the question pairs (source `repository`), or leave {code!r} out of the languages: "
         f"{_available(data_dir)} in this folder"
     )
-    paths = [require(folder / f"train.{side}", remedy) for side in (code, "en")]
-    return _parallel(*paths, *map(read_lines, paths))
+    foreign, english = (require(folder / f"train.{side}", remedy) for side in (code, "en"))
+    return _parallel(foreign, english, read_lines(foreign), read_lines(english))
 
 
 def _available(data_dir: Path) -> str:

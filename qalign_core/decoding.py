@@ -172,6 +172,7 @@ class GreedyDecoder:
         movers = iter(rows[len(stay) :])
         order = [row if row in stay else next(movers) for row in range(len(rows))]
         self.running = [self.running[row] for row in order]
+        assert self.cache is not None  # rows were running, so they have been read
         self.cache.keep(order, width=max((sequence.length - 1 for sequence in self.running), default=0))
         self.lengths, self.next_ids = self.lengths[order], self.next_ids[order]
 
@@ -203,6 +204,7 @@ class GreedyDecoder:
 
     def _step(self) -> None:
         """One more token for every running sequence."""
+        assert self.cache is not None  # rows are running, so they have been read
         self.cache.make_room()
         columns = torch.arange(self.width + 1, device=self.model.device)
         attention_mask = columns >= (self.width - self.lengths)[:, None]  # (N, W + 1)

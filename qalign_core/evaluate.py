@@ -8,19 +8,20 @@ from pathlib import Path
 import pandas as pd
 import sacrebleu
 
-from qalign_core import plan, runs, scorer
+from qalign_core import brought, cleaned, plan, response_kinds, runs, scorer
 from qalign_core.near_duplicates import near_duplicate_groups
 from qalign_core.params import Profile
-from qalign_core.predictions import read_benchmark, read_predictions
-from qalign_core.results import Results, write_results
+from qalign_core.predictions import read_benchmark
+from qalign_core.results import Results, write_consistency, write_csv, write_results
 from qalign_core.runs import Run
+from qalign_core.schema import DataSet
 
 
 def score_run(profile: Profile, run: Run) -> pd.DataFrame:
     """Every answer of every system and seed, scored in both ways.
 
     Returns:
-        Rows of `scorer.score`.
+        Rows of `scorer.score`, and the kind of each wrong answer as `response_kinds.with_error_kinds` has it.
 
     Raises:
         FileNotFoundError, ValueError: for answers that are missing or belong to other questions, naming file and row.
@@ -30,15 +31,17 @@ def score_run(profile: Profile, run: Run) -> pd.DataFrame:
     gold = pd.concat([read_benchmark(folder, name, codes) for name in profile.evaluation.benchmarks])
     scored = []
     for seed in profile.run.seeds:
-        for system in profile.systems:
-            job = plan.prediction_job(profile, run, system, seed)
-            predictions = read_predictions(job.folder, list(profile.evaluation.benchmarks), codes)
-            scored.append(scorer.score(predictions, gold, system=system, seed=seed))
+        for system, entry in profile.systems.items():
+            if seed in entry.seeds(profile.run):
+                predictions = brought.read_answers(profile, run, system, seed)
+                answers = scorer.score(predictions, gold, system=system, seed=seed)
+                scored.append(response_kinds.with_error_kinds(answers, predictions, profile))
     return pd.concat(scored, ignore_index=True)
 
 
 def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
     """Compute and save what the tables and figures are drawn from; see `results` for the files."""
+    _save_responses(profile, run, answers)
     return write_results(
         run.results,
         answers,
@@ -49,6 +52,21 @@ def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
         groups=near_duplicates(profile, run),
         floor=language_blind_floor(profile, run),
     )
+
+
+def _save_responses(profile: Profile, run: Run, answers: pd.DataFrame) -> None:
+    write_csv(run.results, "responses", response_kinds.rates(answers))
+    write_csv(run.results, "errors", response_kinds.errors(answers))
+    broken = cleaned.broken_questions(profile, run)
+    if len(broken):
+        write_csv(run.results, "cleaned", cleaned.cleaned_accuracy(answers, broken))
+    else:
+        (run.results / "cleaned.csv").unlink(missing_ok=True)
+
+
+def save_consistency(profile: Profile, run: Run) -> Results:
+    """Compute and save what the tables and figures of consistency are drawn from, out of the answers scored before."""
+    return write_consistency(run.results, near_duplicates(profile, run))
 
 
 def published_size(base: str) -> str | None:
@@ -65,9 +83,10 @@ def near_duplicates(profile: Profile, run: Run) -> dict[str, pd.Series]:
     mSVAMP varies a story several times over. The miniature's questions come in minimal pairs, which share their
     numbers. mGSM's questions are all different.
     """
-    groups = {}
+    groups: dict[str, pd.Series] = {}
     for name in profile.evaluation.benchmarks:
         rows = pd.DataFrame(runs.read_json_lines(run.benchmark(name, "en")))
+        labels: list[str] | list[int]
         if profile.data.sources[name] == "miniature":
             labels = [" ".join(re.findall(r"\d+", text)) for text in rows.question]
         elif name == "msvamp":
@@ -84,7 +103,7 @@ def language_blind_floor(profile: Profile, run: Run) -> pd.DataFrame | None:
     Returns:
         `benchmark, language, accuracy` (percent), or None where the data is not the miniature's.
     """
-    data_sets = ["metamathqa", *profile.evaluation.benchmarks]
+    data_sets: list[DataSet] = ["metamathqa", *profile.evaluation.benchmarks]
     if "metamathqa" not in profile.corpora() or any(profile.data.sources[n] != "miniature" for n in data_sets):
         return None
     from qalign_core import miniature

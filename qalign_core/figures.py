@@ -1,152 +1,33 @@
-"""The paper's figures and ours, drawn from tables; one style, readable in grey and by the colour-blind.
+"""The paper's figures and ours, drawn from tables.
 
-Every function takes a table and returns the figure and the numbers it shows; `save_figure` writes both. Figure numbers
-follow the paper. Nothing here needs a display.
+Every function takes a table and returns the figure and the numbers it shows; `drawing.save_figure` writes both. Figure
+numbers follow the paper.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
+from qalign_core.drawing import (
+    BENCHMARK_NAMES,
+    COLOURS,
+    WIDTH,
+    bars,
+    languages_axis,
+    legend,
+    look,
+    mean_over_seeds,
+    panels,
+    percent_axis,
+    style,
+)
 from qalign_core.languages import CODES, NON_ENGLISH
-from qalign_core.runs import write_atomic
-
-WIDTH = 6.8  # inches, the width of a text column
-BENCHMARK_NAMES = {"mgsm": "mGSM", "msvamp": "mSVAMP"}
-# Okabe and Ito's colours, ordered so that neighbours differ in lightness too.
-_COLOURS = ("#e69f00", "#0072b2", "#56b4e9", "#000000", "#009e73", "#cc79a7", "#d55e00", "#999999")
-_OWN_LOOKS = {
-    "SFT": ("#c4c4c4", "o", ""),
-    "MonoReason": ("#e69f00", "o", "///"),
-    "MultiReason": ("#56b4e9", "^", "..."),
-    "QAlign": ("#0072b2", "s", "xx"),
-    "QAlign + mixed": ("#004d40", "D", "\\\\\\"),
-}
-_MARKERS = ("v", "P", "X", "*", "<", ">")
-_HATCHES = ("--", "++", "oo", "||", "**", "")
-_STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters everywhere
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "hatch.linewidth": 0.6,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 5,
-    "figure.dpi": 110,
-    "figure.constrained_layout.use": True,
-    "svg.hashsalt": "qalign-core",
-    "pdf.fonttype": 42,
-}
-_METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """The style shared by all figures."""
-    with sns.axes_style("ticks"), mpl.rc_context(_STYLE):
-        yield
-
-
-def look(systems: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Colour, marker and hatch of each system; the paper's systems look the same in every figure."""
-    taken = {colour for colour, _, _ in _OWN_LOOKS.values()}
-    colours = itertools.cycle(colour for colour in _COLOURS if colour not in taken)
-    spare = zip(colours, itertools.cycle(_MARKERS), itertools.cycle(_HATCHES), strict=False)
-    looks = {system: _OWN_LOOKS[system] if system in _OWN_LOOKS else next(spare) for system in systems}
-    return {name: dict(zip(("color", "marker", "hatch"), values, strict=True)) for name, values in looks.items()}
-
-
-def save_figure(figure: Figure, folder: str | Path, name: str, data: pd.DataFrame, caption: str = "") -> list[Path]:
-    """Write `<name>.svg`, `.png`, `.pdf`, `.csv` (the numbers shown) and `.txt` (the caption, if there is one).
-
-    The same figure gives the same bytes: no dates, and identifiers that do not change.
-    """
-    folder, paths = Path(folder), []
-    with style():
-        for suffix, metadata in _METADATA.items():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix, metadata=metadata, dpi=200, bbox_inches="tight", pad_inches=0.05)
-            paths.append(write_atomic(folder / f"{name}.{suffix}", buffer.getvalue()))
-    paths.append(
-        write_atomic(folder / f"{name}.csv", data.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
-    )
-    if caption:
-        paths.append(write_atomic(folder / f"{name}.txt", caption.rstrip() + "\n"))
-    return paths
-
-
-def _panels(count: int, height: float, *, across: bool = False, share_y: bool = True) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH, height if across else height * count))
-    rows, columns = (1, count) if across else (count, 1)
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=share_y)
-    return figure, list(axes.ravel())
-
-
-def _legend(figure: Figure, axes: Sequence[Axes], last: Sequence[str] = ("floor", "chance")) -> None:
-    """One legend above all panels, outside the data: systems in order, then lines of reference."""
-    entries = {}
-    for axis in axes:
-        entries |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    labels = sorted(entries, key=lambda label: label in last)
-    figure.legend([entries[label] for label in labels], labels, loc="outside upper center", ncols=min(len(labels), 6),
-                  columnspacing=1.2, handlelength=1.6, handletextpad=0.6)  # fmt: skip
-
-
-def _percent_axis(axis: Axes, top: float, label: str) -> None:
-    axis.set_ylim(0, min(103, max(10, 1.08 * top)))
-    axis.set_ylabel(label)
-    sns.despine(ax=axis)
-
-
-def _languages_axis(axis: Axes, languages: Sequence[str]) -> None:
-    axis.set_xticks(range(len(languages)), languages)
-    axis.tick_params(axis="x", length=0)
-    axis.set_xlim(-0.6, len(languages) - 0.4)
-
-
-def _bars(axis: Axes, position: np.ndarray, rows: pd.DataFrame, width: float, looks: dict, label: str) -> None:
-    """Bars with 95% intervals."""
-    errors = np.clip([rows["estimate"] - rows["low"], rows["high"] - rows["estimate"]], 0, None)
-    axis.bar(position, rows["estimate"], width, color=looks["color"], edgecolor="white", linewidth=0.4, label=label,
-             hatch=looks["hatch"])  # fmt: skip
-    halo = [withStroke(linewidth=2.2, foreground="white")]  # the interval stays visible on a dark bar
-    axis.errorbar(position, rows["estimate"], errors, fmt="none", ecolor="#222222", elinewidth=0.9, capsize=1.8,
-                  path_effects=halo)  # fmt: skip
-
-
-def _mean_over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Estimates averaged over seeds. The ends become the smallest and largest end of any seed's interval."""
-    grouped = rows.groupby(list(keys), sort=False)
-    return grouped.agg(
-        estimate=("estimate", "mean"), low=("low", "min"), high=("high", "max"), seeds=("seed", "nunique")
-    ).reset_index()
-
-
-# -------------------------------------------------------------------------------- figures
 
 
 def headline(
@@ -164,7 +45,7 @@ def headline(
     rows = intervals[intervals["system"].isin(systems) & intervals["measure"].isin(CODES)]
     benchmarks = list(dict.fromkeys(rows["benchmark"]))
     with style():
-        figure, axes = _panels(len(benchmarks), 2.35)
+        figure, axes = panels(len(benchmarks), 2.35)
         for axis, benchmark in zip(axes, benchmarks, strict=True):
             here = rows[rows["benchmark"] == benchmark]
             languages = [code for code in CODES if code in set(here["measure"])]
@@ -186,10 +67,10 @@ def headline(
                 axis.plot(
                     edges, np.repeat(level, 2), color="#555555", linestyle=(0, (4, 2)), linewidth=1, label="floor"
                 )
-            _languages_axis(axis, languages)
-            _percent_axis(axis, here["high"].max(), "accuracy (%)")
+            languages_axis(axis, languages)
+            percent_axis(axis, here["high"].max(), "accuracy (%)")
             axis.set_title(BENCHMARK_NAMES.get(benchmark, benchmark), loc="left")
-        _legend(figure, axes)
+        legend(figure, axes)
     return figure, rows.reset_index(drop=True)
 
 
@@ -203,7 +84,7 @@ def mixed_supervision(
         systems: bars, in order.
     """
     rows = intervals[intervals["system"].isin(systems) & (intervals["measure"] == "average")]
-    data = _mean_over_seeds(rows, ["benchmark", "system"])
+    data = mean_over_seeds(rows, ["benchmark", "system"])
     benchmarks = list(dict.fromkeys(data["benchmark"]))
     with style():
         figure = Figure(figsize=(0.62 * WIDTH, 2.7))
@@ -212,13 +93,13 @@ def mixed_supervision(
         for number, (system, looks) in enumerate(look(systems).items()):
             part = data[data["system"] == system].set_index("benchmark").reindex(benchmarks)
             position = np.arange(len(benchmarks)) + width * (number - (len(systems) - 1) / 2)
-            _bars(axis, position, part, 0.92 * width, looks, system)
+            bars(axis, position, part, 0.92 * width, looks, system)
             for x, value, high in zip(position, part["estimate"], part["high"], strict=True):
                 axis.annotate(f"{value:.1f}", (x, high), (0, 2), textcoords="offset points", ha="center", fontsize=8)
         axis.set_xticks(range(len(benchmarks)), [BENCHMARK_NAMES.get(name, name) for name in benchmarks])
         axis.tick_params(axis="x", length=0)
-        _percent_axis(axis, 1.06 * data["high"].max(), "average accuracy (%)")
-        _legend(figure, [axis])
+        percent_axis(axis, 1.06 * data["high"].max(), "average accuracy (%)")
+        legend(figure, [axis])
     return figure, data
 
 
@@ -228,19 +109,19 @@ def consistency(
     """Figure 3: share of questions answered as in English, a language and system, with intervals and chance floor.
 
     Args:
-        intervals: `comparisons.intervals` of `scorer.agreement` (`column="agrees"`).
-        chance: rows of `scorer.consistency`, whose column `chance` is drawn as a line across each bar.
+        intervals: `comparisons.intervals` of `consistency.agreement` (`column="agrees"`).
+        chance: rows of `consistency.consistency`, whose column `chance` is drawn as a line across each bar.
         systems: bars and their order.
     """
     systems = list(dict.fromkeys(intervals["system"])) if systems is None else list(systems)
     rows = intervals[intervals["system"].isin(systems) & intervals["measure"].isin(NON_ENGLISH)]
-    data = _mean_over_seeds(rows, ["benchmark", "system", "measure"]).rename(columns={"measure": "language"})
+    data = mean_over_seeds(rows, ["benchmark", "system", "measure"]).rename(columns={"measure": "language"})
     if chance is not None:
         floors = chance.groupby(["benchmark", "system", "language"], sort=False)["chance"].mean().reset_index()
         data = data.merge(floors, how="left")
     benchmarks = list(dict.fromkeys(data["benchmark"]))
     with style():
-        figure, axes = _panels(len(benchmarks), 2.2)
+        figure, axes = panels(len(benchmarks), 2.2)
         for axis, benchmark in zip(axes, benchmarks, strict=True):
             here = data[data["benchmark"] == benchmark]
             languages = [code for code in CODES if code in set(here["language"])]
@@ -248,16 +129,79 @@ def consistency(
             for number, (system, looks) in enumerate(look(systems).items()):
                 part = here[here["system"] == system].set_index("language").reindex(languages)
                 position = np.arange(len(languages)) + width * (number - (len(systems) - 1) / 2)
-                _bars(axis, position, part, 0.94 * width, looks, system)
+                bars(axis, position, part, 0.94 * width, looks, system)
                 if chance is not None:
                     ends = position - 0.47 * width, position + 0.47 * width
                     label = "chance" if number == len(systems) - 1 else None
                     axis.hlines(part["chance"], *ends, color="#d7191c", linewidth=1.2, label=label)
-            _languages_axis(axis, languages)
-            _percent_axis(axis, here["high"].max(), "")
+            languages_axis(axis, languages)
+            percent_axis(axis, here["high"].max(), "")
             axis.set_title(BENCHMARK_NAMES.get(benchmark, benchmark), loc="left")
         figure.supylabel("same answer as in English (%)", fontsize=9)
-        _legend(figure, axes)
+        legend(figure, axes)
+    return figure, data
+
+
+def agreement_map(
+    agreement: pd.DataFrame, systems: Sequence[str] = ("MonoReason", "QAlign")
+) -> tuple[Figure, pd.DataFrame]:
+    """How often any two languages give the same answer: one map a benchmark and system, systems side by side.
+
+    Args:
+        agreement: rows of `consistency.agreement_map`; several seeds are averaged.
+        systems: columns, in order.
+    """
+    rows = agreement[agreement["system"].isin(systems)]
+    keys = ["benchmark", "system", "language", "other"]
+    data = rows.groupby(keys, sort=False)["agreement"].mean().reset_index()
+    benchmarks = list(dict.fromkeys(data["benchmark"]))
+    with style():
+        figure = Figure(figsize=(WIDTH, 3.1 * len(benchmarks)))
+        axes = figure.subplots(len(benchmarks), len(systems), squeeze=False)
+        for (row, benchmark), (column, system) in itertools.product(enumerate(benchmarks), enumerate(systems)):
+            here = data[(data["benchmark"] == benchmark) & (data["system"] == system)]
+            matrix = here.pivot(index="language", columns="other", values="agreement")
+            codes = [code for code in CODES if code in matrix.index]
+            axis = axes[row, column]
+            sns.heatmap(matrix.loc[codes, codes], ax=axis, vmin=0, vmax=100, cmap="Blues", square=True, annot=True,
+                        fmt=".0f", annot_kws={"fontsize": 6.8}, linewidths=0.5, cbar=False)  # fmt: skip
+            for number in axis.texts:
+                number.set_color("white" if float(number.get_text()) > 65 else "#222222")
+            axis.set(xlabel="", ylabel="")
+            axis.set_title(f"{BENCHMARK_NAMES.get(benchmark, benchmark)}, {system}", loc="left")
+            axis.grid(False)
+            axis.tick_params(length=0, rotation=0)
+        bar = figure.colorbar(axes[0, 0].collections[0], ax=axes, shrink=0.6, aspect=30, pad=0.02)
+        bar.set_label("same answer (% of questions)")
+        bar.outline.set_visible(False)
+    return figure, data
+
+
+def solved_languages(solved: pd.DataFrame, systems: Sequence[str] | None = None) -> tuple[Figure, pd.DataFrame]:
+    """In how many of the languages questions are solved: the share of questions a number of languages and system.
+
+    Args:
+        solved: rows of `consistency.solved_languages`; several seeds are averaged.
+        systems: lines and their order.
+    """
+    systems = list(dict.fromkeys(solved["system"])) if systems is None else list(systems)
+    rows = solved[solved["system"].isin(systems)]
+    keys = ["benchmark", "system", "languages"]
+    data = rows.groupby(keys, sort=False)[["questions", "percent"]].mean().reset_index()
+    benchmarks = list(dict.fromkeys(data["benchmark"]))
+    with style():
+        figure, axes = panels(len(benchmarks), 2.7, across=True)
+        for axis, benchmark in zip(axes, benchmarks, strict=True):
+            here = data[data["benchmark"] == benchmark]
+            for system, looks in look(systems).items():
+                part = here[here["system"] == system]
+                axis.plot(part["languages"], part["percent"], color=looks["color"], marker=looks["marker"],
+                          markeredgecolor="#333333", markeredgewidth=0.5, label=system)  # fmt: skip
+            axis.set_xticks(range(int(here["languages"].max()) + 1))
+            axis.set_xlabel("languages in which a question is solved")
+            axis.set_title(BENCHMARK_NAMES.get(benchmark, benchmark), loc="left")
+            percent_axis(axis, data["percent"].max(), "questions (%)" if axis is axes[0] else "")
+        legend(figure, axes)
     return figure, data
 
 
@@ -279,7 +223,7 @@ def training_curves(training: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
             here = data[data["stage"] == stage]
             for (after, _), part in here.groupby(["after", "seed"], sort=False):
                 number = starts.index(after)
-                axis.plot(part["step"], part["loss"], color=_COLOURS[number % len(_COLOURS)], linewidth=1.1,
+                axis.plot(part["step"], part["loss"], color=COLOURS[number % len(COLOURS)], linewidth=1.1,
                           linestyle=("-", "--", "-.", ":")[number % 4], label=f"from {after}")  # fmt: skip
             axis.set_title(stage, loc="left")
             axis.set_xlabel("update")
@@ -288,7 +232,7 @@ def training_curves(training: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         for axis in axes[len(stages) :]:
             axis.remove()
         figure.supylabel("training loss", fontsize=9)
-        _legend(figure, axes[: len(stages)])
+        legend(figure, axes[: len(stages)])
     return figure, data
 
 

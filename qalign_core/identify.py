@@ -87,7 +87,7 @@ def response_language(text: str, expected: str | None = None) -> str:
         by_script = _script_language(text, len("".join(words)), expected)
         if by_script:
             return by_script
-    scores = {code: sum(map(_STOP_WORDS[code].__contains__, words)) for code in _LATIN}
+    scores: dict[str, float] = {code: sum(map(_STOP_WORDS[code].__contains__, words)) for code in _LATIN}
     if not text.isascii():
         for code, pattern in _TELLING_LETTERS.items():
             scores[code] += len(pattern.findall(text)) / 2

@@ -91,7 +91,7 @@ def fixed_number(text: str, code: str | None) -> float:
         return 0.0
     for match in _FIXED_NUMBER[code].finditer(text, *run):  # noqa: B007 - the last match is wanted
         pass
-    if match.lastgroup.startswith("comma"):
+    if (match.lastgroup or "").startswith("comma"):
         value = float(_NOT_A_DIGIT_OR_COMMA.sub("", match[0]).replace(",", "."))
     else:
         value = float(_NOT_A_DIGIT_OR_POINT.sub("", match[0]))

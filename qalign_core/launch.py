@@ -197,7 +197,8 @@ class Silence:
     """How long some files have not changed, by a clock that stands still while a laptop sleeps."""
 
     def __init__(self, *paths: Path) -> None:
-        self.paths, self.seen, self.since = paths, None, time.monotonic()
+        self.paths, self.since = paths, time.monotonic()
+        self.seen: list[tuple[int, int]] | None = None  # time of change and size of each
 
     def seconds(self) -> float:
         """Seconds since one of the files was last seen to change."""

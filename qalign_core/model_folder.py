@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from qalign_core import runs
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -155,7 +157,6 @@ def save_model(
     """
     from transformers import GenerationConfig
 
-    model.config.dtype = torch.float32
     model.generation_config = GenerationConfig(
         do_sample=False,
         bos_token_id=tokenizer.bos_token_id,
@@ -165,6 +166,9 @@ def save_model(
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     model.save_pretrained(part, state_dict=state)
+    # The weights are fp32 whatever the model computed in; `transformers` writes the latter, and would load them so.
+    config = runs.read_json(part / "config.json")
+    runs.write_json(part / "config.json", config | {"dtype": "float32"})
     tokenizer.save_pretrained(part)
     if folder.exists():
         shutil.rmtree(folder)

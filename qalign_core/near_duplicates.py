@@ -99,7 +99,8 @@ def overlap(tests: Sequence[str], training: Iterable[str], *, threshold: float =
         (`exact`: the same words and numbers; `other numbers`: the same words; `near`), `similarity` (0 to 1).
     """
     index: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-    sizes, exact, best = [], [], {}
+    sizes, exact = [], []
+    best: dict[int, tuple[tuple[int, float], int, str]] = {}  # test → its match: rank and similarity, row, kind
     for position, text in enumerate(tests):
         runs = _shingles(tokens(text), size)
         sizes.append(len(runs))

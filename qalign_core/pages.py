@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -72,8 +73,8 @@ def _at_rest(body: str) -> str:
     for tag in soup.find_all(["script", "iframe", "object", "embed", "link"]):
         tag.decompose()
     for image in soup.find_all("img"):
-        if not image.get("src", "").startswith("data:"):
-            image.replace_with(image.get("alt", ""))
+        if not str(image.get("src", "")).startswith("data:"):
+            image.replace_with(str(image.get("alt", "")))
     return str(soup)
 
 
@@ -85,7 +86,7 @@ def title(notebook: nbformat.NotebookNode) -> str:
     return "Notebook"
 
 
-def page(notebook: nbformat.NotebookNode, chapters: list[tuple[str, str]] = (), current: str = "") -> str:
+def page(notebook: nbformat.NotebookNode, chapters: Sequence[tuple[str, str]] = (), current: str = "") -> str:
     """One executed notebook as an HTML page.
 
     Args:

@@ -100,7 +100,7 @@ def accuracy_table(
         cells = {c: f"{v:.1f}" + _interval_text(intervals, system, c) for c, v in values.items()}
         text.append({"system": system, **cells})
         published_name, size = _name_and_size((published_as or {}).get(system, system), published_size)
-        cells = printed[size][printed[size]["system"] == published_name] if printed else pd.DataFrame()
+        cells = printed[size][printed[size]["system"] == published_name] if printed and size else pd.DataFrame()
         cells = cells[cells["language"].isin(values.index)] if len(cells) else cells
         if len(cells):
             muted.add(len(data))

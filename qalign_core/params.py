@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from qalign_core.languages import CODES
+from qalign_core.schema import Benchmark, Corpus, DataSet, Positive, PredictionField, Section, Source, StageName
 from qalign_core.schema_errors import describe, nearest
+from qalign_core.unique_keys import RepeatedKeyError, UniqueKeys
 
 PARAMS_FOLDER = Path(__file__).resolve().parent.parent / "params"
 SECTIONS = ("run", "model", "data", "systems", "training", "evaluation")
 
-DataSet = Literal["mgsm", "msvamp", "gsm8k", "gsm8kinstruct", "questions", "metamathqa", "flores"]
-Source = Literal["hub", "repository", "folder", "miniature"]
-Corpus = Literal[
-    "questions-x-en",
-    "questions-en-x",
-    "responses-x-en",
-    "responses-en-x",
-    "flores-x-en",
-    "gsm8k",
-    "gsm8kinstruct",
-    "metamathqa",
-]
-StageName = Literal[Corpus, "base-text"]  # what the miniature's base is pre-trained on
-Benchmark = Literal["mgsm", "msvamp"]
-Positive = Annotated[int, Field(gt=0)]
-
 
 class ProfileError(ValueError):
     """A profile that cannot be run; the message names the profile, the key and what is allowed."""
-
-
-class Section(BaseModel):
-    """A part of a profile: no unknown keys, no silent conversion of text to numbers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 # ------------------------------------------------------------------------------------------------- run
@@ -174,22 +146,46 @@ class DataSection(Section):
 
 
 class System(Section):
-    """A row of the paper's tables: a lineage of corpora, or a published checkpoint (a hub id or a folder)."""
+    """A row of the paper's tables: a lineage of corpora, a published checkpoint, or predictions made elsewhere.
+
+    `checkpoint` is a hub id or a folder. `predictions` is a folder of `<benchmark>/<language>.jsonl`, absolute or
+    relative to the current folder; `fields` says how its files name what we call index, question, response and
+    finish_reason (null: they do not have it), and `seed` of which of the run's seeds they are (without it, they stand
+    beside every seed).
+    """
 
     lineage: list[Corpus] | None = None
     checkpoint: str | None = None
     revision: str | None = None
     template: Literal["alpaca", "mathoctopus", "metamath"] = "alpaca"
+    predictions: str | None = None
+    fields: dict[PredictionField, str | None] | None = None
+    seed: int | None = None
     published: str | None = None
     table: Literal["main", "ablation"] = "main"
 
+    @field_validator("predictions")
+    @classmethod
+    def _absolute(cls, folder: str | None) -> str | None:
+        # The notebooks run in a folder of their own: what is relative to here must be made absolute here.
+        return None if folder is None else os.path.abspath(os.path.expanduser(folder))
+
     @model_validator(mode="after")
     def _one_origin(self) -> System:
-        if (self.lineage is None) == (self.checkpoint is None):
-            raise ValueError("give either a lineage (a list of corpora) or a checkpoint (a hub id or folder)")
+        if sum(origin is not None for origin in (self.lineage, self.checkpoint, self.predictions)) != 1:
+            raise ValueError(
+                "give either a lineage (a list of corpora), a checkpoint (a hub id or folder) "
+                "or predictions (a folder of responses made elsewhere)"
+            )
         if self.lineage is not None and len(set(self.lineage)) != len(self.lineage):
             raise ValueError(f"the lineage {self.lineage} names a corpus twice")
+        if self.predictions is None and (self.fields is not None or self.seed is not None):
+            raise ValueError("fields and seed describe predictions made elsewhere: they need predictions: <folder>")
         return self
+
+    def seeds(self, run: RunSection) -> list[int]:
+        """The seeds of a run beside which this system stands."""
+        return run.seeds if self.seed is None else [self.seed]
 
 
 # ------------------------------------------------------------------------------------------------- training
@@ -274,17 +270,25 @@ class Profile(Section):
     training: TrainingSection
     evaluation: EvaluationSection
 
-    def lineages(self) -> list[list[str]]:
+    @model_validator(mode="after")
+    def _seeds_are_the_runs(self) -> Profile:
+        for name, system in self.systems.items():
+            if not set(system.seeds(self.run)) <= set(self.run.seeds):
+                raise ValueError(f"systems.{name}.seed: {system.seed} is not among run.seeds {self.run.seeds}")
+        return self
+
+    def lineages(self) -> list[list[Corpus]]:
         """Every lineage that must be trained, prefixes first, each once."""
-        found: list[list[str]] = []
+        found: list[list[Corpus]] = []
         for system in self.systems.values():
-            for length in range(1, len(system.lineage or []) + 1):
-                prefix = list(system.lineage[:length])
+            lineage = system.lineage or []
+            for length in range(1, len(lineage) + 1):
+                prefix = lineage[:length]
                 if prefix not in found:
                     found.append(prefix)
         return sorted(found, key=len)
 
-    def corpora(self) -> list[str]:
+    def corpora(self) -> list[Corpus]:
         """Every corpus some lineage passes through, each once."""
         return list(dict.fromkeys(corpus for lineage in self.lineages() for corpus in lineage))
 
@@ -312,7 +316,7 @@ def load(profile: str | Path) -> Profile:
     """Read and check a profile, by name (`mini`) or by path.
 
     Raises:
-        ProfileError: when there is no such profile (the known ones are named) or it is not valid.
+        ProfileError: when there is no such profile (the known ones are named), it repeats a key, or it is not valid.
     """
     path = Path(profile)
     if not path.suffix:
@@ -321,7 +325,9 @@ def load(profile: str | Path) -> Profile:
         known = sorted(p.stem for p in PARAMS_FOLDER.glob("*.yaml") if not p.stem.endswith(".lock"))
         raise ProfileError(f"no profile {profile!s}{nearest(str(profile), known)}; known: {', '.join(known)}")
     try:
-        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
+        sections = UniqueKeys(path.read_text(encoding="utf-8")).get_single_data()
+    except RepeatedKeyError as error:
+        raise ProfileError(f"{path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ProfileError(f"{path}: not a YAML file: {error}") from None
     return validate(sections, str(path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from qalign_core import runs
 from qalign_core.corpora import data_sets_of
 from qalign_core.machines import machines
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, System, dump
-from qalign_core.runs import Run
+from qalign_core.runs import ReadOnlyError, Run
+from qalign_core.schema import Corpus
 
 # What only decides how a stage is computed, not what comes out of it: left out of its fingerprint, so that a run
 # may be continued on other devices. The batch itself counts, as sequences an update.
@@ -36,16 +37,17 @@ LARGE_FILE = 64 * 2**20  # bytes; a larger file of a model is identified by its 
 SAMPLE_EVERY, SAMPLE = 8 * 2**20, 64 * 2**10  # bytes; smaller than any weight matrix of such a model
 
 
-def open_run(profile: Profile, folder: str | Path | None = None) -> Run:
+def open_run(profile: Profile, folder: str | Path | None = None, *, read_only: bool = False) -> Run:
     """The run folder of a profile, with the effective profile saved in it.
 
     Args:
         profile: the checked profile.
         folder: another place than QALIGN_RUN_DIR, or `runs/<profile>` below the repository.
+        read_only: the run is only looked at: nothing is written, neither now nor when its jobs are planned.
     """
-    run = Run(folder or os.environ.get(RUN_FOLDER) or PARAMS_FOLDER.parent / "runs" / profile.run.profile)
-    text = dump(profile)
-    if not run.profile.is_file() or run.profile.read_text(encoding="utf-8") != text:
+    place = folder or os.environ.get(RUN_FOLDER) or PARAMS_FOLDER.parent / "runs" / profile.run.profile
+    run, text = Run(place, read_only=read_only), dump(profile)
+    if not (read_only or (run.profile.is_file() and run.profile.read_text(encoding="utf-8") == text)):
         runs.write_atomic(run.profile, text)
     return run
 
@@ -65,6 +67,7 @@ def base_model(profile: Profile, run: Run, seed: int) -> dict[str, Any]:
 
 def _miniature_folder(profile: Profile, folder: Path, seed: int, shipped: bool, run: Run) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
+        run.may_write(folder)
         from qalign_core import miniature
 
         part = folder.with_name(f"{folder.name}.part")
@@ -169,21 +172,21 @@ def pretrains(profile: Profile) -> bool:
     return profile.model.base == "miniature" and profile.model.miniature.weights == "trained"
 
 
-def stages(profile: Profile) -> list[list[str]]:
+def stages(profile: Profile) -> list[list[Corpus]]:
     """The lineages to be trained, in an order in which each finds its beginning done; `[]` is the base model itself."""
     return [*([[]] if pretrains(profile) else []), *profile.lineages()]
 
 
-def stage_job(profile: Profile, run: Run, seed: int, lineage: list[str]) -> Job:
+def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> Job:
     """The job that trains the last corpus of `lineage`, from the model of the stages before it.
 
     An empty lineage is the pre-training of the miniature's base.
     """
     *before, corpus = lineage or [BASE_TEXT]
+    entry = corpus_entry(profile, run, corpus, seed)
     origin: Any
     if not lineage:
-        untrained = run.stage(seed, []) / "untrained"
-        model = _miniature_folder(profile, untrained, seed, shipped=False, run=run)
+        model = _miniature_folder(profile, run.stage(seed, []) / "untrained", seed, shipped=False, run=run)
         origin = model_identity(model, run.folder)
     elif before or pretrains(profile):
         model = {"path": run.relative(run.model(seed, before)), "revision": None}
@@ -195,10 +198,10 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: list[str]) -> Job:
     text = corpus == BASE_TEXT  # pre-training: blocks of text, every token counts alike
     content: dict[str, Any] = {
         "kind": "train",
-        "lineage": lineage,
+        "lineage": list(lineage),
         "seed": seed,
         "model": model,
-        "corpus": corpus_entry(profile, run, corpus, seed),
+        "corpus": entry,
         "max_length": BASE_BLOCK if text else training.max_length,
         "loss": "token" if text else training.loss,
         "packing": training.packing and not text,
@@ -253,7 +256,7 @@ def prediction_job(profile: Profile, run: Run, system: str, seed: int) -> Job:
     return _generation(profile, run, *answering_model(profile, run, system, seed), "benchmarks", None)
 
 
-def translation_job(profile: Profile, run: Run, seed: int, lineage: list[str]) -> Job:
+def translation_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> Job:
     """The job that has a stage-1 model translate a benchmark's questions into English, for BLEU and chrF.
 
     Raises:
@@ -272,14 +275,16 @@ def answering_model(
 ) -> tuple[dict[str, Any], Any, Path, System | None]:
     """A system's model, what identifies it, the folder of its predictions, and its entry in the profile."""
     entry = profile.systems[system]
+    if entry.predictions is not None:
+        raise ProfileError(f"systems.{system}: its predictions are brought ({entry.predictions}), not generated here")
     if entry.checkpoint is not None:
         model = {"path": entry.checkpoint, "revision": entry.revision}
         return model, model_identity(model, run.folder), run.checkpoint_predictions(system), entry
-    return (*_lineage_model(profile, run, seed, list(entry.lineage or []))[:3], entry)
+    return (*_lineage_model(profile, run, seed, entry.lineage or [])[:3], entry)
 
 
 def _lineage_model(
-    profile: Profile, run: Run, seed: int, lineage: list[str]
+    profile: Profile, run: Run, seed: int, lineage: Sequence[str]
 ) -> tuple[dict[str, Any], Any, Path, System | None]:
     if not lineage and not pretrains(profile):
         model = base_model(profile, run, seed)
@@ -318,14 +323,14 @@ def _generation(
 
 
 def overview(profile: Profile, run: Run) -> Iterator[tuple[str, bool, str]]:
-    """Every stage and every system's predictions, in order: its name, whether it is done, and if not, why."""
+    """Every stage and all predictions generated here, in order: its name, whether it is done, and if not, why."""
     for seed in profile.run.seeds:
         for lineage in stages(profile):
-            yield _state(
-                f"stage      seed {seed}: {' → '.join(lineage) or 'base'}", stage_job, profile, run, seed, lineage
-            )
-        for system in profile.systems:
-            yield _state(f"answers    seed {seed}: {system}", prediction_job, profile, run, system, seed)
+            title = f"stage      seed {seed}: {' → '.join(lineage) or 'base'}"
+            yield _state(title, stage_job, profile, run, seed, lineage)
+        for system, entry in profile.systems.items():
+            if entry.predictions is None:
+                yield _state(f"answers    seed {seed}: {system}", prediction_job, profile, run, system, seed)
 
 
 def _state(name: str, make: Callable[..., Job], *arguments: Any) -> tuple[str, bool, str]:
@@ -333,6 +338,8 @@ def _state(name: str, make: Callable[..., Job], *arguments: Any) -> tuple[str, b
         job = make(*arguments)
     except FileNotFoundError:
         return name, False, "its data is prepared by notebook 01"
+    except ReadOnlyError:  # the base model is made when its first stage begins
+        return name, False, "not begun"
     if job.done:
         return name, True, ""
     path = job.folder / "job.json"

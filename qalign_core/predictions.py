@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -37,7 +38,7 @@ def _json_lines(path: Path) -> list[dict]:
     return rows
 
 
-def _field(row: dict, name: str, path: Path, number: int) -> object:
+def _field(row: dict, name: str, path: Path, number: int) -> Any:
     try:
         return row[name]
     except KeyError:
@@ -128,10 +129,9 @@ def read_predictions(
     for benchmark in benchmarks:
         for code, path in _language_files(folder, benchmark, languages):
             for number, row in enumerate(_json_lines(path), start=1):
-                index, question, response, finish_reason = (
-                    None if names[name] is None else _field(row, names[name], path, number)
-                    for name in PREDICTION_FIELDS
-                )
+                wanted = (names[name] for name in PREDICTION_FIELDS)
+                values: list[Any] = [None if name is None else _field(row, name, path, number) for name in wanted]
+                index, question, response, finish_reason = values
                 if not isinstance(response, str):
                     raise ValueError(f"{path}, line {number}: the response is {type(response).__name__}, not text")
                 index = number - 1 if names["index"] is None else int(index)

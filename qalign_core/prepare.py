@@ -15,19 +15,20 @@ from qalign_core.languages import CODES
 from qalign_core.params import Profile, ProfileError
 from qalign_core.results import write_csv
 from qalign_core.runs import Run
+from qalign_core.schema import Benchmark, Corpus, DataSet
 
 DATA_DIR = "QALIGN_DATA_DIR"
 CACHE_DIR = "QALIGN_CACHE_DIR"
-TRANSLATED = "mgsm"  # the benchmark whose questions stage 1 is asked to translate
+TRANSLATED: Benchmark = "mgsm"  # the benchmark whose questions stage 1 is asked to translate
 
 
-def data_sets(profile: Profile) -> dict[str, list[str]]:
+def data_sets(profile: Profile) -> dict[DataSet, list[str]]:
     """The data sets a profile needs, each with the languages it is needed in.
 
     Raises:
         ProfileError: when a data set that is needed has no source.
     """
-    needed: dict[str, set[str]] = {name: set(profile.data.languages) for name in profile.evaluation.benchmarks}
+    needed: dict[DataSet, set[str]] = {name: set(profile.data.languages) for name in profile.evaluation.benchmarks}
     for corpus in profile.corpora():
         for name in corpora.data_sets_of(corpus, sft_data=profile.data.sft_data):
             needed.setdefault(name, set()).update(corpus_languages(profile, corpus), {"en"})
@@ -42,7 +43,7 @@ def data_sets(profile: Profile) -> dict[str, list[str]]:
     return {name: [code for code in CODES if code in codes] for name, codes in needed.items()}
 
 
-def corpus_languages(profile: Profile, corpus: str) -> list[str]:
+def corpus_languages(profile: Profile, corpus: Corpus) -> list[str]:
     """The languages a corpus is made of: its own, or all of the profile's."""
     chosen = profile.data.corpora.get(corpus)
     return (chosen.languages if chosen else None) or profile.data.languages
@@ -159,7 +160,7 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
                 runs.write_json_lines(run.prompts(name, code, template), asked)
             counts.append({"benchmark": name, "language": code, "questions": len(rows)})
     if profile.evaluation.translation:
-        _write_translation_prompts(profile, run, data_dir)
+        _write_translation_prompts(profile, run, data_dir, profile.evaluation.translation.limit)
     table = pd.DataFrame(counts)
     uneven = table.groupby("benchmark")["questions"].nunique()
     if (uneven > 1).any():
@@ -179,10 +180,10 @@ def _asked(row: dict) -> dict:
     return {"index": row["index"], "question": row["question"]}
 
 
-def _write_translation_prompts(profile: Profile, run: Run, data_dir: Path) -> None:
+def _write_translation_prompts(profile: Profile, run: Run, data_dir: Path, limit: int | None) -> None:
     """Stage 1's exercise: a benchmark's questions to be translated, with the English ones as references."""
     for code in profile.data.languages:
-        rows = _questions(TRANSLATED, code, data_dir, profile.evaluation.translation.limit)
+        rows = _questions(TRANSLATED, code, data_dir, limit)
         if code == "en":
             runs.write_json_lines(run.benchmark("translation", "en"), rows)
             continue
@@ -199,9 +200,9 @@ def _write_translation_prompts(profile: Profile, run: Run, data_dir: Path) -> No
 def loaded(profile: Profile, run: Run) -> tuple[dict[str, Dataset], dict[str, dict[str, Dataset]]]:
     """The corpora and benchmarks of a run as data sets: name → examples, and name → language → questions."""
     drawn = {name: plan.corpus_seed(profile, name, profile.run.seeds[0]) for name in profile.corpora()}
-    examples = {name: _data_set(run.corpus(name, seed)) for name, seed in drawn.items()}
+    examples: dict[str, Dataset] = {name: _data_set(run.corpus(name, seed)) for name, seed in drawn.items()}
     codes = profile.data.languages
-    questions = {
+    questions: dict[str, dict[str, Dataset]] = {
         name: {code: _data_set(run.benchmark(name, code)).select_columns(["question", "answer"]) for code in codes}
         for name in profile.evaluation.benchmarks
     }
@@ -220,12 +221,16 @@ def save_lengths(profile: Profile, run: Run, examples: dict[str, Dataset], token
         Table 1 as `results/corpora.csv`.
     """
     counted = {name: audit.token_lengths(data, tokenizer) for name, data in examples.items()}
-    lengths = pd.concat(
-        table.groupby("tokens").size().rename("examples").reset_index().assign(corpus=name)
+    columns = ["corpus", "tokens", "examples"]
+    parts = [
+        table.groupby("tokens").size().rename("examples").reset_index().assign(corpus=name)[columns]
         for name, table in counted.items()
-    )[["corpus", "tokens", "examples"]]
-    write_csv(run.results, "lengths", lengths)
-    table = audit.corpora_table(examples).assign(tokens=[int(counted[name].tokens.sum()) for name in examples])
+    ]
+    lengths = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
+    if parts:  # without training there is nothing to draw
+        write_csv(run.results, "lengths", lengths)
+    lines = audit.corpora_table(examples) if parts else pd.DataFrame(columns=["corpus", "languages", "rows"])
+    table = lines.assign(tokens=[int(counted[name].tokens.sum()) for name in examples])
     for name in profile.evaluation.benchmarks:
         rows = len(runs.read_json_lines(run.benchmark(name, "en")))
         codes = " ".join(profile.data.languages)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
 
-from qalign_core import figures, statistics
+from qalign_core import drawing, figures, framework, statistics
+from qalign_core.consistency_tables import consistency_table, split_table
 from qalign_core.paper_tables import (
     BENCHMARKS,
     SECONDARY,
@@ -23,6 +25,7 @@ from qalign_core.paper_tables import (
     gap_table,
 )
 from qalign_core.published import published
+from qalign_core.response_tables import cleaned_table, errors_table, responses_table
 from qalign_core.results import OURS, Results, read_results, write_results
 from qalign_core.tables import Table, print_table, save_table, side_by_side, styled
 
@@ -31,6 +34,7 @@ __all__ = [
     "accuracy_table",
     "caption",
     "comparison_table",
+    "consistency_table",
     "data_table",
     "gap_table",
     "print_table",
@@ -40,11 +44,13 @@ __all__ = [
     "run_tables",
     "save_table",
     "side_by_side",
+    "split_table",
     "styled",
     "write_results",
 ]
 
 NEAR_ZERO = 5.0  # percent
+CONSISTENCY = ("figure-3", "figure-agreement", "figure-solved", "table-consistency")  # what chapter 5 draws
 
 
 def caption(
@@ -135,7 +141,7 @@ def remarks(accuracy: pd.DataFrame, floor: pd.DataFrame | None = None, scorer: s
 # -------------------------------------------------------------------------------- redrawing
 
 
-def _caption(results: Results, benchmarks: Sequence[str], **words: object) -> str:
+def _caption(results: Results, benchmarks: Sequence[str], **words: Any) -> str:
     questions = {name: results.run["questions"][name] for name in benchmarks}
     return caption(results.run["profile"], results.run["seeds"], questions, scorer=results.run["scorer"], **words)
 
@@ -184,12 +190,51 @@ def run_tables(results: Results) -> list[Table]:
             extra="Question intervals leave out what training with another seed would change.",
         )
         made.append(comparison_table(data["comparisons"], caption=words))
+    made += _response_tables(results)
+    if _has_consistency(results):
+        made += _consistency_tables(results, benchmarks)
     if "ablations" in data:
         rows = {"MonoReason": "none", OURS: "X→En questions (ours)"}
         rows |= {name: name for name, entry in results.systems.items() if entry.get("table") == "ablation"}
         rows = {name: label for name, label in rows.items() if name in results.systems}
         words = _caption(results, benchmarks, method=_method(intervals), extra="To ours: paired difference in points.")
         made.append(ablation_table(intervals, data["ablations"], rows, caption=words))
+    return made
+
+
+def _response_tables(results: Results) -> list[Table]:
+    """How responses end and in which language, wrong answers by kind, and scores without broken questions."""
+    data, seeds = results.tables, results.run["seeds"]
+    words = f"Profile {results.run['profile']}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}."
+    made = [responses_table(data["responses"], caption=words)] if "responses" in data else []
+    if "errors" in data:
+        made.append(errors_table(data["errors"], caption=words))
+    if "cleaned" in data:
+        scorer = results.run["scorer"]
+        made.append(cleaned_table(data["cleaned"], scorer=scorer, caption=f"{words[:-1]}, {scorer} scorer."))
+    return made
+
+
+def _consistency_tables(results: Results, benchmarks: Sequence[str]) -> list[Table]:
+    """Figure 3 in numbers, a table a benchmark, and what agreement is made of."""
+    data, made = results.tables, []
+    for benchmark in benchmarks:
+        extra = "No number: responses without one, in all languages; they never agree."
+        words = _caption(results, [benchmark], method="bootstrap over clusters of questions", extra=extra)
+        made.append(
+            consistency_table(
+                data["agreement"],
+                data["consistency"],
+                benchmark,
+                differences=data.get("agreement_differences"),
+                caption=words,
+                systems=results.main(),
+            )
+        )
+    extra = "In brackets: chance, the questions permuted. Means over languages and seeds; same if both wrong: pooled."
+    made.append(
+        split_table(data["consistency"], caption=_caption(results, benchmarks, extra=extra), systems=results.main())
+    )
     return made
 
 
@@ -201,7 +246,7 @@ def _figures(results: Results) -> dict[str, tuple]:
     if len(results.run["seeds"]) > 1:
         words += " Bars: mean over seeds, with the lowest and highest end of any seed's interval."
     floor = data.get("floor")
-    made: dict[str, tuple] = {}
+    made: dict[str, tuple] = {"figure-1-framework": (*framework.framework(), framework.CAPTION)}
     pair = [name for name in ("MonoReason", "QAlign") if name in main]
     if len(pair) == 2:
         sentence = " Dashed: the language-blind floor." if floor is not None else ""
@@ -209,11 +254,8 @@ def _figures(results: Results) -> dict[str, tuple]:
     mixed = [name for name in ("MultiReason", "QAlign", "QAlign + mixed") if name in main]
     if len(mixed) == 3:
         made["figure-2-mixed-supervision"] = (*figures.mixed_supervision(data["intervals"], mixed), words)
-    sentence = " Red: the same answers with the questions permuted. A response without a number never agrees."
-    made["figure-3-consistency"] = (
-        *figures.consistency(data["agreement"], data["consistency"], main),
-        _caption(results, benchmarks, method=_method(data["agreement"])) + sentence,
-    )
+    if _has_consistency(results):
+        made |= _consistency_figures(results, benchmarks, pair)
     profile = f"Profile {results.run['profile']}."
     if "training" in data:
         made["figure-training"] = (*figures.training_curves(data["training"]), f"{profile} Loss of each update.")
@@ -223,8 +265,39 @@ def _figures(results: Results) -> dict[str, tuple]:
     return made
 
 
-def redraw(results_folder: str | Path, figures_folder: str | Path) -> list[Path]:
+def _has_consistency(results: Results) -> bool:
+    return {"agreement", "consistency", "agreement_map", "solved"} <= results.tables.keys()
+
+
+def _consistency_figures(results: Results, benchmarks: Sequence[str], pair: Sequence[str]) -> dict[str, tuple]:
+    """Figure 3, the map of languages (if both systems of the pair were run), and questions by languages solved."""
+    data, main = results.tables, results.main()
+    sentence = " Red: the same answers with the questions permuted. A response without a number never agrees."
+    made = {
+        "figure-3-consistency": (
+            *figures.consistency(data["agreement"], data["consistency"], main),
+            _caption(results, benchmarks, method=_method(data["agreement"])) + sentence,
+        ),
+        "figure-solved-languages": (
+            *figures.solved_languages(data["solved"], main),
+            _caption(results, benchmarks) + " Questions by the number of languages in which they are solved.",
+        ),
+    }
+    if len(pair) == 2:
+        sentence = " Each cell: questions answered alike in two languages. A response without a number never agrees."
+        made["figure-agreement-map"] = (
+            *figures.agreement_map(data["agreement_map"], pair), _caption(results, benchmarks) + sentence
+        )  # fmt: skip
+    return made
+
+
+def redraw(results_folder: str | Path, figures_folder: str | Path, only: Sequence[str] = ("",)) -> list[Path]:
     """Write every table and figure of a results folder; the same results give the same bytes.
+
+    Args:
+        results_folder: `runs/<profile>/results`.
+        figures_folder: where to write.
+        only: write those whose names begin with one of these.
 
     Returns:
         The files written.
@@ -233,9 +306,11 @@ def redraw(results_folder: str | Path, figures_folder: str | Path) -> list[Path]
         FileNotFoundError: where the evaluation's results are missing.
     """
     results = read_results(results_folder)
-    paths = [path for table in run_tables(results) for path in save_table(table, figures_folder)]
+    tables = [table for table in run_tables(results) if table.name.startswith(tuple(only))]
+    paths = [path for table in tables for path in save_table(table, figures_folder)]
     for name, (figure, shown, words) in _figures(results).items():
-        paths += figures.save_figure(figure, figures_folder, name, shown, words)
+        if name.startswith(tuple(only)):
+            paths += drawing.save_figure(figure, figures_folder, name, shown, words)
     return paths
 
 

@@ -17,12 +17,13 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from qalign_core import launch, plan, runs
+from qalign_core import brought, launch, plan, runs
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, load
 from qalign_core.runs import Run
 
 NOTEBOOKS_FOLDER = PARAMS_FOLDER.parent / "notebooks"
 STATE = "state.json"  # which notebooks of a run were executed, from what
+RESULTS = ("done.json", "accuracy.csv", "agreement.csv")  # what must still be there for a notebook to count as executed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         profile = load(options.profile)
         chosen = select(profile, options.only, options.start)
-        run = plan.open_run(profile, options.run_dir)
+        run = plan.open_run(profile, options.run_dir, read_only=options.dry_run)
         if options.dry_run:
             dry_run(profile, run, chosen, console)
             return 0
@@ -207,9 +208,9 @@ def running_job(run: Run) -> tuple[str | None, dict[str, Any] | None]:
 
 
 def notebook_identity(path: Path, profile: Profile) -> str:
-    """What an executed notebook depends on: its source, the profile and the package's code."""
+    """What an executed notebook depends on: its source, the profile, predictions made elsewhere, the package's code."""
     code = {name: digest for name, digest in runs.sha256_tree(Path(__file__).parent).items() if name.endswith(".py")}
-    return runs.fingerprint([runs.sha256_file(path), profile.model_dump(mode="json"), code])
+    return runs.fingerprint([runs.sha256_file(path), profile.model_dump(mode="json"), code, brought.contents(profile)])
 
 
 def is_executed(run: Run, output: Path, identity: str) -> bool:
@@ -227,7 +228,7 @@ def remember(run: Run, output: Path, identity: str) -> None:
     """Record that a notebook was executed, with the result files that were there when it ended."""
     state = run.notebooks / STATE
     entries = runs.read_json(state) if state.is_file() else {}
-    made = [p for p in sorted(run.folder.rglob("*")) if p.is_file() and p.name in ("done.json", "accuracy.csv")]
+    made = [p for p in sorted(run.folder.rglob("*")) if p.is_file() and p.name in RESULTS]
     entries[output.name] = {"identity": identity, "files": [run.relative(p) for p in made]}
     runs.write_json(state, entries)
 
@@ -252,11 +253,11 @@ def summary(run: Run, console: Console) -> None:
 
 
 def dry_run(profile: Profile, run: Run, chosen: list[Path], console: Console) -> None:
-    """Print every notebook, stage and prediction with whether it is done."""
+    """Print every notebook, stage and prediction with whether it is done; nothing is written."""
     for path in chosen:
         done = is_executed(run, run.notebooks / path.name, notebook_identity(path, profile))
         console.print(f"{'done ' if done else 'to do'}  notebook   {path.stem}")
-    for name, done, why in plan.overview(profile, run):
+    for name, done, why in (*plan.overview(profile, run), *brought.overview(profile)):
         console.print(f"{'done ' if done else 'to do'}  {name}{f'  ({why})' if why else ''}", soft_wrap=True)
 
 

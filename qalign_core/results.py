@@ -8,9 +8,14 @@
 | `accuracy.csv` | `scorer.accuracy` |
 | `intervals.csv`, `comparisons.csv`, `languages.csv` | `comparisons.intervals`, `.compare`, `.compare_languages` |
 | `ablations.csv` | `comparisons.compare` of Table 4's rows with ours (if there are systems of `table: ablation`) |
-| `consistency.csv`, `agreement.csv` | `scorer.consistency`, and `comparisons.intervals` of `scorer.agreement` |
 | `differences.csv` | answers on which the two scorers differ |
+| `responses.csv`, `errors.csv` | `response_kinds.rates`, `response_kinds.errors` |
+| `cleaned.csv` | `cleaned.cleaned_accuracy` (if the audit finds broken questions) |
 | `floor.csv` | `benchmark, language, accuracy` of the language-blind rule (if there is one) |
+| `consistency.csv` | `consistency.consistency` (this and the next three are written by chapter 5) |
+| `agreement.csv` | `comparisons.intervals` of `consistency.agreement` |
+| `agreement_differences.csv` | `comparisons.compare` of every system's agreement with MonoReason's (if that was run) |
+| `agreement_map.csv`, `solved.csv` | `consistency.agreement_map`, `consistency.solved_languages` |
 | `corpora.csv` | Table 1, first column the name of the data set (written by chapter 1) |
 | `lengths.csv` | `corpus, tokens, examples` (written by chapter 1) |
 | `training.csv` | `lineage, seed, step, loss` (written by chapter 3) |
@@ -28,12 +33,16 @@ from typing import Any
 
 import pandas as pd
 
-from qalign_core import comparisons, scorer
+from qalign_core import comparisons, consistency, scorer
+from qalign_core.languages import NON_ENGLISH
 from qalign_core.runs import read_json, write_atomic, write_json
 
 OURS = "QAlign"  # what Table 4 compares its rows with
-EVALUATION = ("accuracy", "intervals", "comparisons", "languages", "consistency", "agreement", "differences")
-OPTIONAL = ("floor", "ablations", "corpora", "lengths", "training")
+WITHOUT = "MonoReason"  # the system without question alignment, which chapter 5 compares every other with
+EVALUATION = ("accuracy", "intervals", "comparisons", "languages", "differences")
+CONSISTENCY = ("consistency", "agreement", "agreement_differences", "agreement_map", "solved")
+RESPONSES = ("responses", "errors", "cleaned")  # how answers look, written beside the evaluation's files
+OPTIONAL = ("floor", "ablations", *RESPONSES, *CONSISTENCY, "corpora", "lengths", "training")
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,8 @@ def write_results(
 ) -> Results:
     """Compute and save everything the evaluation's tables and figures are drawn from.
 
+    What chapter 5 made of earlier answers is removed.
+
     Args:
         folder: `runs/<profile>/results`.
         answers: rows of `scorer.score`, all systems, seeds and benchmarks.
@@ -96,8 +107,6 @@ def write_results(
         "intervals": comparisons.intervals(answers, groups, column=column),
         "comparisons": comparisons.compare(answers, pairs, groups, column=column),
         "languages": comparisons.compare_languages(answers, pairs, column=column),
-        "consistency": scorer.consistency(answers, mode),
-        "agreement": comparisons.intervals(scorer.agreement(answers, mode), groups, column="agrees"),
         "differences": scorer.differences(answers),
     }
     variants = [name for name, entry in systems.items() if entry.get("table") == "ablation"]
@@ -106,6 +115,8 @@ def write_results(
         computed["ablations"] = comparisons.compare(answers, against, groups, column=column)
     if floor is not None:
         computed["floor"] = floor
+    for name in CONSISTENCY:
+        (folder / f"{name}.csv").unlink(missing_ok=True)
     for name, rows in computed.items():
         write_csv(folder, name, rows)
     buffer = io.BytesIO()
@@ -115,6 +126,39 @@ def write_results(
     run = {"profile": profile, "base_size": base_size, "scorer": mode, "seeds": sorted(map(int, set(answers["seed"])))}
     write_json(folder / "run.json", run | {"questions": {name: int(n) for name, n in questions.items()}})
     write_json(folder / "systems.json", {name: dict(entry) for name, entry in systems.items()})
+    return read_results(folder)
+
+
+def write_consistency(folder: str | Path, groups: Mapping[str, pd.Series] | None = None) -> Results:
+    """Compute and save everything the tables and figures of consistency are drawn from, out of the scored answers.
+
+    Args:
+        folder: `runs/<profile>/results`, holding the evaluation's results.
+        groups: benchmark → near-duplicate group of each question.
+
+    Raises:
+        FileNotFoundError: where there are no scored answers.
+        ValueError: where the English answers are missing.
+    """
+    folder = Path(folder)
+    results = read_results(folder)
+    if not (folder / "answers.parquet").is_file():
+        raise FileNotFoundError(f"{folder}: missing answers.parquet; run notebook 04 (evaluation) first")
+    answers, mode = pd.read_parquet(folder / "answers.parquet"), results.run["scorer"]
+    agrees = consistency.agreement(answers, mode)
+    computed = {
+        "consistency": consistency.consistency(answers, mode),
+        "agreement": comparisons.intervals(agrees, groups, column="agrees"),
+        "agreement_map": consistency.agreement_map(answers, mode),
+        "solved": consistency.solved_languages(answers, mode),
+    }
+    if WITHOUT in results.systems:
+        pairs = [(name, WITHOUT) for name in results.systems if name != WITHOUT]
+        computed["agreement_differences"] = comparisons.compare(
+            agrees, pairs, groups, column="agrees", measures=(*NON_ENGLISH, "non_english")
+        )
+    for name, rows in computed.items():
+        write_csv(folder, name, rows)
     return read_results(folder)
 
 

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -103,18 +104,33 @@ def fingerprint(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------- the run folder
 
 
+class ReadOnlyError(RuntimeError):
+    """Something would have to be made in a run that is only looked at."""
+
+
 class Run:
     """The folder of one reproduction; every path of it is asked for here.
 
     Args:
         folder: `runs/<profile>`, or wherever `--run-dir` puts it.
+        read_only: the run is only looked at; see `may_write`.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, read_only: bool = False) -> None:
         self.folder = Path(folder).absolute()
+        self.read_only = read_only
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
+
+    def may_write(self, path: Path) -> None:
+        """Asked before `path` is made by something that otherwise only plans.
+
+        Raises:
+            ReadOnlyError: when the run is only looked at.
+        """
+        if self.read_only:
+            raise ReadOnlyError(f"{path} is not there, and this run is only looked at: open it without read_only")
 
     @property
     def profile(self) -> Path:
@@ -135,21 +151,23 @@ class Run:
     def prompts(self, task: str, language: str, template: str = "alpaca") -> Path:
         return self.folder / "data" / "prompts" / template / task / f"{language}.jsonl"
 
-    def stage(self, seed: int, lineage: list[str]) -> Path:
+    def stage(self, seed: int, lineage: Sequence[str]) -> Path:
         """The folder of the stage that ends `lineage`; its job, log, checkpoints and model are there."""
         return self.folder.joinpath("models", f"seed-{seed}", "base", *lineage)
 
-    def model(self, seed: int, lineage: list[str]) -> Path:
+    def model(self, seed: int, lineage: Sequence[str]) -> Path:
         return self.stage(seed, lineage) / "model"
 
-    def predictions(self, seed: int, lineage: list[str]) -> Path:
+    def predictions(self, seed: int, lineage: Sequence[str]) -> Path:
         """The folder of what the model at the end of `lineage` answered."""
         return self.folder.joinpath("predictions", f"seed-{seed}", "base", *lineage)
 
     def checkpoint_predictions(self, system: str) -> Path:
-        """The folder of what a published checkpoint answered."""
-        safe = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in system)
-        return self.folder / "predictions" / "checkpoints" / (f"-{safe}" if safe.startswith(".") else safe)
+        """The folder of what a published checkpoint answered: its name as far as a folder can bear it, then a checksum
+        of the name, since two names may differ in nothing else (`A 7B`, `A-7B`; on some disks also `a-7b`)."""
+        readable = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in system)[:48].strip("-.")
+        name = f"{readable}-{fingerprint(system)[:8]}".lstrip("-")
+        return self.folder / "predictions" / "checkpoints" / name
 
     @property
     def results(self) -> Path:

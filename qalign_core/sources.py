@@ -101,8 +101,9 @@ def locate(
             f"set data.sources.{data_set} to {' or '.join(repr(s) for s in _sources_of(data_set, lock))}"
         )
     with _locked(cache / ".locks" / f"{source}-{data_set}"):
-        fetcher = _from_hub if source == "hub" else _from_repository
-        return fetcher(cache, available[data_set], codes, lock, progress)
+        if source == "hub":
+            return _from_hub(cache, lock.hub[data_set], codes, lock, progress)
+        return _from_repository(cache, lock.repository.data_sets[data_set], codes, lock, progress)
 
 
 def gather(

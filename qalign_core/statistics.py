@@ -23,6 +23,8 @@ DRAWS = 10_000
 SEED = 2024  # of the resampling, so that an interval is the same on every run
 _CELLS = 4_000_000  # random numbers held at a time, about 32 MB
 
+Labels = Sequence | np.ndarray  # (Q,), the group of each question
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -71,7 +73,7 @@ def wilson(
 # -------------------------------------------------------------------------------- clusters of questions
 
 
-def _cluster_sums(values: np.ndarray, groups: Sequence | None) -> tuple[np.ndarray, np.ndarray]:
+def _cluster_sums(values: np.ndarray, groups: Labels | None) -> tuple[np.ndarray, np.ndarray]:
     """Sums over each cluster and its number of questions: (Q, K) → (G, K) and (G,)."""
     if np.isnan(values).any():
         raise ValueError("bootstrap: a question has no value in some column")
@@ -98,7 +100,7 @@ def _chunks(clusters: int, draws: int) -> list[int]:
 
 def bootstrap_columns(
     values: np.ndarray,
-    groups: Sequence | None = None,
+    groups: Labels | None = None,
     *,
     confidence: float = 0.95,
     draws: int = DRAWS,
@@ -132,9 +134,7 @@ def bootstrap_columns(
     return 100.0 * values.mean(axis=0), 100.0 * low, 100.0 * high
 
 
-def sign_flip(
-    values: np.ndarray, groups: Sequence | None = None, *, draws: int = DRAWS, seed: int = SEED
-) -> np.ndarray:
+def sign_flip(values: np.ndarray, groups: Labels | None = None, *, draws: int = DRAWS, seed: int = SEED) -> np.ndarray:
     """Two-sided permutation p of each column's mean being zero, flipping the sign of whole clusters.
 
     Args:
@@ -162,22 +162,32 @@ def _one_column(values: np.ndarray) -> np.ndarray:
     return (values.mean(axis=1) if values.ndim == 2 else values)[:, None]
 
 
-def bootstrap_interval(values: np.ndarray, groups: Sequence | None = None, **settings: float) -> Interval:
+def bootstrap_interval(
+    values: np.ndarray,
+    groups: Labels | None = None,
+    *,
+    confidence: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = SEED,
+) -> Interval:
     """Percentile interval of one mean by cluster bootstrap.
 
     Args:
         values: (Q,), or (Q, L) for the mean over languages: a question is drawn with all its languages.
         groups: (Q,) labels of near-duplicate groups; without it each question is its own cluster.
-        **settings: `confidence`, `draws`, `seed` as in `bootstrap_columns`.
+        confidence: two-sided.
+        draws: samples, as in `bootstrap_columns`.
+        seed: of the samples.
     """
-    estimate, low, high = bootstrap_columns(_one_column(values), groups, **settings)
+    columns = _one_column(values)
+    estimate, low, high = bootstrap_columns(columns, groups, confidence=confidence, draws=draws, seed=seed)
     return Interval(float(estimate[0]), float(low[0]), float(high[0]))
 
 
 def paired_difference(
     a: np.ndarray,
     b: np.ndarray,
-    groups: Sequence | None = None,
+    groups: Labels | None = None,
     *,
     confidence: float = 0.95,
     draws: int = DRAWS,
@@ -205,7 +215,7 @@ def paired_difference(
 
 
 def noninferiority(
-    a: np.ndarray, b: np.ndarray, margin: float, groups: Sequence | None = None, *, confidence: float = 0.95
+    a: np.ndarray, b: np.ndarray, margin: float, groups: Labels | None = None, *, confidence: float = 0.95
 ) -> NonInferiority:
     """One-sided lower bound of `a - b` (points) by cluster bootstrap, against `-margin`.
 

@@ -68,7 +68,7 @@ def encode_examples(
 
 
 def encode_texts(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int = 512) -> dict[str, list]:
-    """Many texts at once, one behind the other, cut into blocks of `max_length` tokens: how base models are pre-trained.
+    """Many texts, one behind the other, cut into blocks of `max_length` tokens: how base models are pre-trained.
 
     Every text is BOS + text + EOS and every token is a target; a block may begin and end in the middle of a text, and
     what is left behind the last whole block is dropped (or is the only block).

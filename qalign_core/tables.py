@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pandas.io.formats.style import Styler
@@ -86,7 +87,7 @@ def from_frame(
     """
     formats = formats or {}
 
-    def cell(column: str, value: object) -> str:
+    def cell(column: str, value: Any) -> str:
         if value is None or value is pd.NA or value != value:
             return ""
         if column in formats:

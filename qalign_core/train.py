@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     heartbeat.beat("saving", step=trainer.state.global_step, total_steps=trainer.state.max_steps)
     state = full_state_dict(trainer.model, keep=is_main)
     peak = peak_memory(trainer)
-    if is_main:
+    if lock is not None:  # the main rank
         save_model(trainer.model, tokenizer, folder / "model", state)
         write_done(job, folder, metrics(trainer, corpus, job), trainer.seconds(), peak)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -87,6 +87,7 @@ class StageTrainer(Trainer):
         if self.check_packing:
             check_separation(model, inputs["input_ids"].device)
             self.check_packing = False
+        assert num_items_in_batch is not None  # `get_batch_samples` has counted them
         loss = weighted_loss(model, inputs) * self.accelerator.num_processes / num_items_in_batch.squeeze()
         if not torch.isfinite(loss):
             raise FloatingPointError(
@@ -140,9 +141,9 @@ class Heartbeat(TrainerCallback):
         self.path = path
         self.writes = writes
         self.interval = interval
-        self.trainer: StageTrainer | None = None
+        self.trainer: StageTrainer  # given before the training begins
         self.last_line = 0.0
-        self.start = (0.0, 0, 0)  # time, update and tokens where this process began to train
+        self.start: tuple[float, int, float] = (0.0, 0, 0)  # time, update and tokens where this process began to train
 
     def rewind(self, step: int) -> None:
         """Forget what an interrupted run wrote after update `step`, from where this one goes on."""

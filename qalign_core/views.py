@@ -12,7 +12,7 @@ from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
 
 from qalign_core import runs
-from qalign_core.figures import save_figure
+from qalign_core.drawing import save_figure
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.params import Profile
 from qalign_core.runs import Run
@@ -86,7 +86,8 @@ def lineage_table(profile: Profile) -> Table:
     for name, system in profile.systems.items():
         stages = system.lineage or []
         steps = {f"stage {i + 1}": stages[i] if i < len(stages) else "" for i in range(3)}
-        rows.append({"system": name, "from": system.checkpoint or profile.model.base, **steps})
+        origin = "predictions made elsewhere" if system.predictions else system.checkpoint or profile.model.base
+        rows.append({"system": name, "from": origin, **steps})
     return from_frame(pd.DataFrame(rows), name="lineages", title="Systems and their lineages", caption="")
 
 
@@ -155,7 +156,7 @@ def samples_view(run: Run, benchmark: str, languages: Sequence[str], index: int 
 
 def answers_view(
     run: Run,
-    folders: Mapping[str, Path],
+    given: Mapping[str, Path | pd.DataFrame],
     answers: pd.DataFrame,
     benchmark: str,
     languages: Sequence[str],
@@ -165,7 +166,7 @@ def answers_view(
 
     Args:
         run: for the questions.
-        folders: system → folder of its predictions.
+        given: system → folder of its predictions, or the predictions (`predictions.read_predictions`).
         answers: rows of `scorer.score`, of one seed.
         benchmark: `mgsm` or `msvamp`.
         languages: codes to show.
@@ -173,16 +174,44 @@ def answers_view(
     """
     questions = {code: runs.read_json_lines(run.benchmark(benchmark, code))[index]["question"] for code in languages}
     responses = {
-        system: {code: _response(folder / benchmark / f"{code}.jsonl", index) for code in languages}
-        for system, folder in folders.items()
+        system: {code: _response(made, benchmark, code, index) for code in languages} for system, made in given.items()
     }
     here = answers[(answers.benchmark == benchmark) & (answers["index"] == index)]
     marks = {(row.system, row.language): bool(row.correct_paper) for row in here.itertuples()}
     return side_by_side(questions, responses, marks)
 
 
-def _response(path: Path, index: int) -> str:
-    return next(row["response"] for row in runs.read_json_lines(path) if row["index"] == index)
+def _response(made: Path | pd.DataFrame, benchmark: str, code: str, index: int) -> str:
+    if isinstance(made, Path):
+        rows = runs.read_json_lines(made / benchmark / f"{code}.jsonl")
+        return next(row["response"] for row in rows if row["index"] == index)
+    here = (made["benchmark"] == benchmark) & (made["language"] == code) & (made["index"] == index)
+    return made.loc[here, "response"].item()
+
+
+def errors_view(run: Run, given: Mapping[str, Path | pd.DataFrame], answers: pd.DataFrame) -> str:
+    """The first wrong answer of each kind, beside its question and the right number, as HTML.
+
+    Args:
+        run: for the questions.
+        given: as `answers_view` takes it.
+        answers: rows of `evaluate.score_run`, of one seed.
+    """
+    rows = []
+    for answer in answers[answers["error"].notna()].drop_duplicates("error").to_dict("records"):
+        benchmark, code, index = answer["benchmark"], answer["language"], answer["index"]
+        asked = runs.read_json_lines(run.benchmark(benchmark, code))
+        rows.append(
+            {
+                "kind": answer["error"],
+                "system": answer["system"],
+                "language": code,
+                "question": next(row["question"] for row in asked if row["index"] == index),
+                "right": f"{answer['gold']:g}",
+                "response": _response(given[answer["system"]], benchmark, code, index),
+            }
+        )
+    return text_table(pd.DataFrame(rows))
 
 
 def disagreements(differences: pd.DataFrame, limit: int = 20) -> Table:

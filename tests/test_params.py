@@ -264,6 +264,39 @@ def test_a_file_that_is_no_yaml_is_refused_with_its_path(tmp_path: Path, content
         params.load(path)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("run:", "model: {base: x}\nrun:", "the key 'model' is already there on line 1"),
+        ("  devices: 8", "  devices: 8\n  'devices': 4", "the key 'devices' is already there on line"),
+        ("    mgsm: {", "    mgsm: {max_new_tokens: 1}\n    mgsm: {", "the key 'mgsm' is already there on line"),
+        ("  SFT: {", "  SFT: {published: a, published: b, ", "the key 'published' is already there on line"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused_with_its_line(tmp_path: Path, old: str, new: str, said: str):
+    text = (PARAMS_FOLDER / "llama2-7b.yaml").read_text(encoding="utf-8").partition("\nrun:")[2]
+    text = f"run:{text}"
+    assert text.count(old) == 1, text
+    path = tmp_path / "twice.yaml"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(ProfileError) as error:
+        params.load(path)
+    message = str(error.value)
+    assert said in message
+    assert message.endswith("; keep one of the two")
+    number = int(message.split("twice.yaml: line ")[1].split(":")[0])
+    assert said.split("'")[1] in path.read_text(encoding="utf-8").splitlines()[number - 1]
+
+
+def test_a_key_may_override_what_is_merged_in(tmp_path: Path):
+    text = "defaults: &all {max_length: 64, packing: true}\n" + yaml.safe_dump(sections())
+    path = tmp_path / "merged.yaml"
+    path.write_text(text.replace("max_length: 512", "<<: *all\n  max_length: 512", 1), encoding="utf-8")
+    with pytest.raises(ProfileError, match="defaults: unknown key") as error:
+        params.load(path)
+    assert "keep one" not in str(error.value)
+
+
 def test_a_file_with_a_missing_section_says_which(tmp_path: Path):
     short = sections()
     del short["evaluation"]

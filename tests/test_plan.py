@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from qalign_core import params, plan, runs
+from qalign_core import params, plan, reproduce, runs
 from qalign_core.machines import machines
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
 from qalign_core.runs import Run
@@ -278,7 +278,7 @@ def test_a_published_checkpoint_is_asked_with_its_own_template_in_its_own_folder
     profile = profile_of(base)
     job = plan.prediction_job(profile, run, "Octopus 7B", 1)
     assert job.content["model"] == {"path": "Some/Octopus-7B", "revision": "abc"}
-    assert job.folder == run.folder / "predictions/checkpoints/Octopus-7B/benchmarks"
+    assert job.folder == run.checkpoint_predictions("Octopus 7B") / "benchmarks"
     assert all("/mathoctopus/" in task["path"] for task in job.content["tasks"])
     assert job.content == plan.prediction_job(profile, run, "Octopus 7B", 2).content  # no seed in it
     assert ["Octopus 7B"] not in profile.lineages()
@@ -357,6 +357,34 @@ def test_overview_of_an_empty_folder_points_to_notebook_01(base: Path, tmp_path:
 def test_a_shipped_profile_can_be_overviewed_before_anything_is_there(tmp_path: Path):
     profile = params.load("llama2-7b")
     assert len(states(profile, Run(tmp_path))) == 15 + 9
+
+
+@pytest.mark.parametrize("name", ["smoke", "mini", "real-input", "miniature-base", "llama2-7b", "checkpoints"])
+def test_a_dry_run_leaves_no_trace(name: str, tmp_path: Path, capsys):
+    folder = tmp_path / "run"
+    assert reproduce.main([name, "--dry-run", "--run-dir", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "to do  notebook" in printed
+    assert "done " not in printed
+    assert not folder.exists()
+
+
+def test_a_dry_run_after_notebook_01_leaves_the_run_as_it_is(tmp_path: Path, capsys):
+    profile = params.load("smoke")
+    found = plan.open_run(profile, tmp_path / "run")
+    for name in profile.corpora():
+        runs.write_json(found.corpus(name, 1).with_suffix(".json"), {"sha256": name, "rows": 1})
+    for task in profile.evaluation.benchmarks:
+        for code in profile.data.languages:
+            runs.write_json_lines(found.prompts(task, code), [{"index": 0, "question": "?", "prompt": "?"}])
+    runs.write_atomic(found.profile, "an older profile")
+    before = runs.sha256_tree(found.folder)
+    assert reproduce.main(["smoke", "--dry-run", "--run-dir", str(found.folder)]) == 0
+    assert runs.sha256_tree(found.folder) == before
+    looked_at, planned = states(profile, plan.open_run(profile, found.folder, read_only=True)), states(profile, found)
+    assert looked_at == planned  # planning in earnest makes the base model, and says the same
+    assert set(planned.values()) == {(False, "not begun")}
+    assert (found.model(1, []) / "config.json").is_file()
 
 
 def test_the_commented_host_file_example_of_the_profile_is_valid_yaml():

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
-from qalign_core import comparisons, figures, report, results, scorer, tables
+from qalign_core import comparisons, drawing, figures, report, results, scorer, tables
 from qalign_core.languages import CODES
 from qalign_core.published import PUBLISHED, published_cells
 
@@ -23,6 +23,8 @@ SKILL = {
     "En→X questions": 0.35,
 }
 SYSTEMS = {name: {"lineage": ["gsm8k"], "table": "ablation" if "→" in name else "main"} for name in SKILL}
+FIGURES = ("1-framework", "headline", "2-mixed-supervision", "3-consistency", "agreement-map", "solved-languages")
+FIGURES += ("training", "lengths")
 SCRIPT = "<script>alert('x')</script>"
 
 
@@ -59,6 +61,7 @@ def results_folder(tmp_path_factory, answers, floor):
     folder = tmp_path_factory.mktemp("run") / "results"
     groups = {"msvamp": pd.Series(np.arange(40) // 2)}
     results.write_results(folder, answers, profile="test", systems=SYSTEMS, groups=groups, floor=floor)
+    results.write_consistency(folder, groups)
     corpora = pd.DataFrame({"data set": ["mGSM", SCRIPT], "languages": [10, 1], "examples": [2500, 12345]})
     results.write_csv(folder, "corpora", corpora)
     steps = np.arange(1, 30)
@@ -232,7 +235,7 @@ def test_every_table_escapes_cells_headings_and_captions():
 
 
 def test_the_papers_systems_look_the_same_in_every_figure():
-    alone, together = figures.look(["QAlign"]), figures.look(["other", "SFT", "QAlign", "another"])
+    alone, together = drawing.look(["QAlign"]), drawing.look(["other", "SFT", "QAlign", "another"])
     assert alone["QAlign"] == together["QAlign"]
     assert len({tuple(look.values()) for look in together.values()}) == 4
 
@@ -287,12 +290,34 @@ def test_redrawing_twice_gives_the_same_bytes_quickly_and_without_torch(results_
         "table-4-ablation",
         "table-gap",
         "table-comparisons",
+        "table-consistency-mgsm",
+        "table-consistency-msvamp",
+        "table-consistency-split",
     ):
         assert {f"{name}.csv", f"{name}.md", f"{name}.tex"} <= set(names)
-    for name in ("headline", "2-mixed-supervision", "3-consistency", "training", "lengths"):
+    for name in FIGURES:
         assert {f"figure-{name}.{suffix}" for suffix in ("svg", "png", "pdf", "csv", "txt")} <= set(names)
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_what_the_results_do_not_hold_is_left_out_and_a_chapter_draws_its_own(results_folder, answers, tmp_path):
+    drawn = report.redraw(results_folder, tmp_path / "chapter", report.CONSISTENCY)
+    assert {path.stem for path in drawn} == {
+        "figure-3-consistency",
+        "figure-agreement-map",
+        "figure-solved-languages",
+        "table-consistency-mgsm",
+        "table-consistency-msvamp",
+        "table-consistency-split",
+    }
+    results.write_results(tmp_path / "results", answers, profile="test", systems=SYSTEMS)
+    drawn = report.redraw(tmp_path / "results", tmp_path / "figures", ("figure",))
+    assert {path.stem for path in drawn} == {
+        "figure-1-framework",
+        "figure-headline",
+        "figure-2-mixed-supervision",
+    }
 
 
 def test_results_survive_being_written_and_read(results_folder, answers):

@@ -49,7 +49,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Run, s
 
 def test_smoke_ends_with_tables_and_paths(smoke: tuple[Run, subprocess.CompletedProcess[str]]) -> None:
     run, done = smoke
-    for words in ("Table 2", "Table 3", "QAlign", "MonoReason", "04_evaluation.html"):
+    for words in ("Table 2", "Table 3", "QAlign", "MonoReason", "04_evaluation.html", "05_consistency.html"):
         assert words in done.stdout, done.stdout
     accuracy = pd.read_csv(run.results / "accuracy.csv")
     columns = ["system", "seed", "benchmark", "language", "scorer", "correct", "total", "accuracy"]
@@ -80,7 +80,7 @@ def test_notebooks_are_executed_and_pages_are_self_contained(
 ) -> None:
     run, _ = smoke
     pages = sorted(run.notebooks.glob("*.html"))
-    assert [page.name[:2] for page in pages] == ["01", "02", "03", "04"]
+    assert [page.name[:2] for page in pages] == ["01", "02", "03", "04", "05"]
     for page in pages:
         text = page.read_text(encoding="utf-8")
         assert "<script" not in text
@@ -90,6 +90,8 @@ def test_notebooks_are_executed_and_pages_are_self_contained(
     shown = json.dumps(executed, ensure_ascii=False)
     assert "Table 2" in shown
     assert "Table 3" in shown
+    for name in ("figure-1-framework", "figure-3-consistency", "figure-agreement-map", "figure-solved-languages"):
+        assert (run.figures / f"{name}.svg").is_file()
 
 
 def test_a_second_run_does_nothing_and_says_so(
@@ -100,7 +102,7 @@ def test_a_second_run_does_nothing_and_says_so(
     begun = time.monotonic()
     done = run_reproduce("smoke", "--run-dir", str(run.folder), cache=cache)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("already done") == 4
+    assert done.stdout.count("already done") == 5
     assert "Table 2" in done.stdout
     assert before == {path: path.stat().st_mtime_ns for path in run.folder.rglob("done.json")}
     assert time.monotonic() - begun < 60
@@ -136,7 +138,7 @@ def test_bad_profile_stops_before_anything_runs(tmp_path: Path, cache: Path) -> 
 def test_select_refuses_an_unknown_notebook() -> None:
     profile = params.load("smoke")
     assert [path.name[:2] for path in reproduce.select(profile, ["04"], None)] == ["04"]
-    assert [path.name[:2] for path in reproduce.select(profile, None, "03")] == ["03", "04"]
+    assert [path.name[:2] for path in reproduce.select(profile, None, "03")] == ["03", "04", "05"]
     with pytest.raises(params.ProfileError, match="no notebook '99'"):
         reproduce.select(profile, ["99"], None)
 

@@ -157,6 +157,16 @@ def test_a_checkpoints_answers_stay_in_their_folder(tmp_path: Path, system: str)
     folder = Run(tmp_path).checkpoint_predictions(system)
     parent = tmp_path / "predictions" / "checkpoints"
     assert Path(os.path.normpath(folder)).parent == parent
+    assert not folder.name.startswith((".", "-"))
+
+
+def test_checkpoints_whose_names_differ_in_punctuation_only_have_their_own_folders(tmp_path: Path):
+    systems = ["QAlign 7B", "QAlign-7B", "QAlign/7B", "qalign 7b", "QAlign 7B ", ".QAlign 7B", "→", "←", "." * 300]
+    names = [Run(tmp_path).checkpoint_predictions(system).name for system in systems]
+    assert len({name.lower() for name in names}) == len(systems)
+    assert all(name.lower().startswith("qalign-7b-") for name in names[:6])
+    assert names == [Run("/elsewhere").checkpoint_predictions(system).name for system in systems]
+    assert max(map(len, names)) < 64
 
 
 def test_a_jobs_root_is_the_nearest_folder_with_a_profile(tmp_path: Path):

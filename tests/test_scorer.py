@@ -2,7 +2,6 @@ import json
 import random
 import time
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -173,58 +172,6 @@ def test_predictions_made_elsewhere_are_read_by_their_own_field_names(tmp_path):
     )
     answers = scorer.score(rows, gold, system="theirs", seed=0)
     assert answers["correct_paper"].tolist() == [True, False]
-
-
-# -------------------------------------------------------------------------------- consistency
-
-
-def table_of(answers, gold, has_number=None):
-    """Answers of one run: language → list of numbers."""
-    parts = []
-    for code, numbers in answers.items():
-        part = pd.DataFrame({"index": range(len(numbers)), "answer_paper": [float(n) for n in numbers]})
-        part = part.assign(
-            system="A", seed=1, benchmark="mgsm", language=code, gold=gold, answer_fixed=part.answer_paper
-        )
-        part["correct_paper"] = part["correct_fixed"] = (part["answer_paper"] - part["gold"]).abs() < 1e-3
-        parts.append(part.assign(has_number=(has_number or {}).get(code, True)))
-    return pd.concat(parts, ignore_index=True)
-
-
-def test_consistency_and_its_splits_by_hand():
-    # question:            0 both right, 1 same wrong, 2 different wrong, 3 only English right
-    answers = table_of({"th": [1, 9, 8, 7], "en": [1, 9, 5, 4]}, gold=[1, 2, 3, 4])
-    row = scorer.consistency(answers).iloc[0]
-    assert (row["agree"], row["total"], row["consistency"]) == (2, 4, 50.0)
-    assert row["both_right"] == 25.0
-    assert row["right_given_english_right"] == 50.0
-    assert (row["both_wrong"], row["same_given_both_wrong"]) == (2, 50.0)
-    assert row["chance"] == pytest.approx(100 * 2 / 16)  # 1-1 and 9-9, of all 16 pairs
-    assert row["both_right_chance"] == pytest.approx(100 * (1 / 4) * (2 / 4))
-
-
-def test_a_response_without_a_number_never_agrees():
-    answers = table_of({"th": [0, 5], "en": [0, 5]}, gold=[1, 5], has_number={"th": [False, True], "en": [False, True]})
-    row = scorer.consistency(answers).iloc[0]
-    assert (row["agree"], row["without_number"], row["english_without_number"]) == (1, 1, 1)
-    assert scorer.agreement(answers)["agrees"].tolist() == [False, True]
-
-
-def test_the_chance_floor_is_the_mean_over_permutations():
-    rng = np.random.default_rng(0)
-    gold = rng.integers(0, 4, 40)
-    answers = table_of({"th": rng.integers(0, 4, 40), "en": rng.integers(0, 4, 40)}, gold)
-    row = scorer.consistency(answers).iloc[0]
-    english = answers[answers["language"] == "en"]
-    own = answers[answers["language"] == "th"]
-    agree = np.array([(own["answer_paper"].to_numpy() == rng.permutation(english["answer_paper"])).mean()
-                      for _ in range(4000)])  # fmt: skip
-    assert row["chance"] == pytest.approx(100 * agree.mean(), abs=0.5)
-
-
-def test_consistency_needs_english():
-    with pytest.raises(ValueError, match="no English answers"):
-        scorer.consistency(table_of({"th": [1]}, [1]))
 
 
 # -------------------------------------------------------------------------------- language of a response

@@ -9,6 +9,7 @@ What it never holds: a question in another language with its answer, or a proble
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -110,8 +111,8 @@ def _list(rng: random.Random, code: str) -> str:
         number = rng.randint(1, LARGEST)
         parts.append(data.render("{x item}", Slots(item=rng.choice(ITEMS), x=number, spelled=rng.random() < 0.3)))
     if code in NATIVE_DIGITS and rng.random() < 0.3:
-        number = str(rng.randint(1, LARGEST))
-        parts.append(f"{number.translate(NATIVE_DIGITS[code])} {number}")
+        digits = str(rng.randint(1, LARGEST))
+        parts.append(f"{digits.translate(NATIVE_DIGITS[code])} {digits}")
     rng.shuffle(parts)
     return " ".join(parts)
 
@@ -138,6 +139,7 @@ def write_base_corpus(
 
     if (tokens is None) == (documents is None):
         raise ValueError("give either tokens or documents, so that the base text has an end")
+    most_tokens, most_documents = (math.inf if most is None else most for most in (tokens, documents))
     tokenizer = train_tokenizer()
     stream = base_text(seed, style=style)
     counted: Counter = Counter()
@@ -146,11 +148,11 @@ def write_base_corpus(
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         rows = total = 0
-        while (total < tokens) if documents is None else (rows < documents):
+        while total < most_tokens and rows < most_documents:
             chunk = [next(stream) for _ in range(256 if documents is None else min(256, documents - rows))]
             encoded = tokenizer.encode_batch([row["text"] for row in chunk])
             for row, encoding in zip(chunk, encoded, strict=True):
-                if documents is None and total >= tokens:
+                if total >= most_tokens:
                     break
                 length = len(encoding.ids) + 1  # BOS is there, EOS is added by the trainer
                 file.write(json.dumps({"id": rows, **row}, ensure_ascii=False) + "\n")

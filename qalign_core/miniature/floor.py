@@ -70,7 +70,7 @@ class _Rule:
                 self._seen[description] += 1
                 for name in right:  # an answer that several expressions give is shared among them
                     self._right[description][name] += 1.0 / len(right)
-        self._commonest = max(sorted(answers), key=answers.get)
+        self._commonest = max(sorted(answers), key=answers.__getitem__)
 
     def answer(self, numbers: tuple[int, ...]) -> int:
         """The answer with the largest summed share."""
@@ -83,7 +83,7 @@ class _Rule:
                 if seen:
                     share = (self._right[description].get(name, 0.0) + SMOOTHING * share) / (seen + SMOOTHING)
             scores[value] += share
-        return max(sorted(scores), key=scores.get) if scores else self._commonest
+        return max(sorted(scores), key=scores.__getitem__) if scores else self._commonest
 
 
 def _descriptions(numbers: tuple[int, ...]) -> list[tuple]:

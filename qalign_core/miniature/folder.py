@@ -145,8 +145,10 @@ def _write_translations(written: _Folder, sizes: dict[str, int], seed: int, styl
 
 def _write_english(written: _Folder, sizes: dict[str, int], seed: int, style: str) -> None:
     problems = training_problems(seed, "gsm8k", sizes["gsm8k"])
-    rows = (_json(question=question(p, "en"), answer=f"{solution(p, 'en', style)}\n#### {p.answer}") for p in problems)
-    written.write("gsm8k/train.jsonl", rows)
+    solved = (
+        _json(question=question(p, "en"), answer=f"{solution(p, 'en', style)}\n#### {p.answer}") for p in problems
+    )
+    written.write("gsm8k/train.jsonl", solved)
     rows = []
     for problem in training_problems(seed, "metamathqa", sizes["metamathqa"]):
         asked = question(problem, "en")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from qalign_core.miniature.language_data import NATIVE_DIGITS, LanguageData, Slots, language_data
 from qalign_core.miniature.world import PEOPLE, Problem
 
 STYLES = ("equations", "calibrated", "restating")
 
 
-def _slots(problem: Problem, swapped: bool = False, **values: object) -> Slots:
+def _slots(problem: Problem, swapped: bool = False, **values: Any) -> Slots:
     first, second = reversed(problem.people) if swapped else problem.people
     return Slots((first, second), (PEOPLE[first], PEOPLE[second]), problem.item, **values)
 
@@ -65,7 +67,7 @@ def _steps(data: LanguageData, problem: Problem) -> list[str]:
     lines = []
     for step, calculation in zip(problem.schema.steps, problem.calculations, strict=True):
         key, swapped = step.key, step.swapped
-        if key == "event":
+        if key == "event" and step.right is not None:
             key, swapped = carriers[step.right[1]]
         x, y = (calculation.right, calculation.left) if step.operator else (calculation.left, 0)
         slots = _slots(problem, swapped, x=x, y=y, equation=calculation.equation, result=calculation.result)
@@ -79,10 +81,9 @@ def _restated(data: LanguageData, problem: Problem, code: str) -> list[str]:
     places = {part.number: place for place, part in enumerate((*schema.statements, schema.question))}
     known: list[int] = []  # where the result of each operation becomes known
     after: dict[int, list[str]] = {}
-    operations = [step for step in schema.steps if step.operator]
+    operations = [(step.left, step.right) for step in schema.steps if step.right is not None]
     equations = [calculation.equation for calculation in problem.calculations if calculation.operator]
-    for step, equation in zip(operations, equations, strict=True):
-        sides = (step.left, step.right)
+    for sides, equation in zip(operations, equations, strict=True):
         place = max(places[index] if kind == "number" else known[index] for kind, index in sides)
         known.append(place)
         after.setdefault(min(place, len(schema.statements) - 1), []).append(equation + data.solutions["stop"])

@@ -133,10 +133,14 @@ class Problem:
         """The answer as a tree over the places of the question's numbers."""
         trees: list[Tree] = []
         for step in self.schema.steps:
-            if step.operator:
-                sides = [i if kind == "number" else trees[i] for kind, i in (step.left, step.right)]
-                trees.append((step.operator, *sides))
+            if step.right is not None:
+                trees.append((step.operator, _side(step.left, trees), _side(step.right, trees)))
         return trees[-1]
+
+
+def _side(operand: tuple[str, int], trees: list[Tree]) -> Tree:
+    kind, place = operand
+    return place if kind == "number" else trees[place]
 
 
 _BY_ARITY = {arity: [schema for schema in SCHEMAS if schema.arity == arity] for arity in FEWEST_ANSWERS}
@@ -148,7 +152,7 @@ def calculate(steps: Sequence[Step], numbers: tuple[int, ...]) -> list[Calculati
     calculations = []
     for step in steps:
         left = numbers[step.left[1]] if step.left[0] == "number" else results[step.left[1]]
-        if not step.operator:
+        if step.right is None:
             calculations.append(Calculation(step.key, "", left, 0, left))
             continue
         right = numbers[step.right[1]] if step.right[0] == "number" else results[step.right[1]]

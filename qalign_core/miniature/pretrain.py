@@ -1,0 +1,95 @@
+"""Pre-train the base model that comes with the package: `make miniature-base`.
+
+The recipe is `params/miniature-base.yaml`; training is that of every other stage. What comes out is copied into
+`qalign_core/miniature/base/`, with a manifest of everything it depends on and a model card.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from qalign_core import launch, params, plan, prepare, runs
+from qalign_core.miniature import SHIPPED_BASE
+
+PROFILE = "miniature-base"
+MANIFEST = "manifest.json"
+MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, copy, describe. An optional argument is the run folder."""
+    given = sys.argv[1:] if arguments is None else arguments
+    profile = params.load(PROFILE)
+    run = plan.open_run(profile, given[0] if given else None)
+    prepare.write_corpora(profile, run)
+    seed = profile.run.seeds[0]
+    job = plan.stage_job(profile, run, seed, [])
+    print(f"pre-training in {job.folder}; its progress is in progress.jsonl, its log in log.txt", flush=True)
+    launch.run_job(job, profile, run, show=False)
+    ship(profile, run, job, SHIPPED_BASE)
+    print(f"the base model is in {SHIPPED_BASE}")
+    return 0
+
+
+def ship(profile: params.Profile, run: runs.Run, job: plan.Job, target: Path) -> None:
+    """Copy a pre-trained base into the package, with its manifest and model card."""
+    source = job.folder / "model"
+    target.mkdir(parents=True, exist_ok=True)
+    for name in MODEL_FILES:
+        shutil.copyfile(source / name, target / name)
+    seed = profile.run.seeds[0]
+    corpus = runs.read_json(run.corpus(plan.BASE_TEXT, seed).with_suffix(".json"))
+    done = runs.read_json(job.folder / "done.json")
+    manifest = {
+        "profile": profile.model_dump(mode="json"),
+        "job": job.content["fingerprint"],
+        "corpus": corpus,
+        "metrics": done["metrics"],
+        "versions": done["versions"],
+        "files": {name: runs.sha256_file(target / name) for name in MODEL_FILES},
+    }
+    runs.write_json(target / MANIFEST, manifest)
+    runs.write_atomic(target / "README.md", card(manifest))
+
+
+def text_report(manifest: dict[str, Any]) -> pd.DataFrame:
+    """What the base model read: `language, kind, documents, tokens`."""
+    return pd.DataFrame(manifest["corpus"]["report"])
+
+
+def card(manifest: dict[str, Any]) -> str:
+    """The model card: what the base is, what it read and what it never read."""
+    report = text_report(manifest)
+    tokens = report.groupby("language").tokens.sum()
+    english = 100 * tokens["en"] / tokens.sum()
+    solved = int(report[report.kind == "solved"].documents.sum())
+    kinds = report.groupby("kind")[["documents", "tokens"]].sum().sort_values("tokens", ascending=False)
+    metrics = manifest["metrics"]
+    return f"""# The miniature's base model
+
+A LLaMA of 2.3 million parameters, trained from random initialisation on {metrics["tokens"]:,} tokens of the miniature's
+text, {english:.0f}% of them English. It stands where LLaMA-2 stands in the paper: fluent in English, acquainted with
+nine other languages, able to solve English word problems written as plain text.
+
+| kind of text | documents | tokens |
+|---|---:|---:|
+{chr(10).join(f"| {kind} | {row.documents:,} | {row.tokens:,} |" for kind, row in kinds.iterrows())}
+
+It read {solved:,} solved problems, all of them English. It never read a question of another language with its answer, a
+problem in two languages, the instruction template, or a number tuple of any test question; the tests check the text for
+this. LLaMA-2 read about two trillion tokens, 90% of them English; what problems were among them is not known.
+
+* Recipe: `params/miniature-base.yaml`; made again by `make miniature-base`.
+* Final loss: {metrics["final_loss"]:.3f} nats a token, after {metrics["updates"]:,} updates.
+* Everything it depends on, with checksums: `manifest.json`.
+* Licence: Apache-2.0, like the package.
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
