@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -124,7 +125,7 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
     if not launch.has_gpu():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it looked for a GPU in vain
     try:
-        with watch(path.stem, run, console):
+        with watch(path.stem, run, console), TemporaryDirectory(prefix="qalign-") as sockets:
             papermill.execute_notebook(
                 path,
                 output,
@@ -133,8 +134,8 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
                 progress_bar=False,
                 log_output=False,
                 cwd=NOTEBOOKS_FOLDER,
-                # The kernel speaks through sockets in the user's own folder, not through open ports.
-                config=Config({"KernelManager": {"transport": "ipc"}}),
+                # The kernel speaks through sockets in a folder of the user's own, not through open ports.
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
             )
     except PapermillExecutionError as error:
         return explain(error.ename, error.evalue, error.traceback)
