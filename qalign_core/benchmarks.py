@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from datasets import Dataset
@@ -9,6 +10,7 @@ from datasets import Dataset
 from qalign_core.languages import language as language_of
 from qalign_core.rows import BadRow, read_json_lines, read_tsv
 
+NUMBER = re.compile(r"[-+]?\d[\d.,]*")  # a gold answer, such as 1,000 or 8.0
 BENCHMARKS = ("mgsm", "msvamp")
 
 
@@ -39,7 +41,7 @@ def load_benchmark(name: str, language: str, data_dir: str | Path, *, limit: int
         columns `question` and `answer`, both text; row i is the same problem in every language.
 
     Raises:
-        ValueError: for an unknown name, a broken row, or a gold answer without a digit (it could never be scored).
+        ValueError: for an unknown name, a broken row, or a gold answer that is not a number.
         FileNotFoundError: if the data folder has no file of this language.
 
     Source: NJUNLP/QAlign evaluate/scripts/mgsm_test.py and svamp_test.py (which reads `m_query`, unstripped).
@@ -60,5 +62,10 @@ def load_benchmark(name: str, language: str, data_dir: str | Path, *, limit: int
     for number, (_, answer) in enumerate(questions, start=1):
         if not any(character.isdigit() for character in answer):
             raise BadRow(f"{path}: line {number}: the gold answer {answer!r} holds no number; every question needs one")
+        if not NUMBER.fullmatch(answer.strip()):
+            raise BadRow(
+                f"{path}: line {number}: the gold answer {answer[:80]!r} must be a number and nothing else; are the "
+                f"columns swapped, or is there one too many?"
+            )
     kept = questions[:limit]
     return Dataset.from_dict({"question": [q for q, _ in kept], "answer": [a for _, a in kept]})

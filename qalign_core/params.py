@@ -7,12 +7,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
+from qalign_core import unique_keys
 from qalign_core.languages import CODES
-from qalign_core.schema import Benchmark, Corpus, DataSet, Positive, PredictionField, Section, Source, StageName
-from qalign_core.schema_errors import describe, nearest
-from qalign_core.unique_keys import RepeatedKeyError, UniqueKeys
+from qalign_core.schema import (
+    Benchmark,
+    Corpus,
+    DataSet,
+    Languages,
+    Positive,
+    PredictionField,
+    Section,
+    Size,
+    Source,
+    StageName,
+    SystemName,
+)
+from qalign_core.schema_errors import describe, nearest, readable
 
 PARAMS_FOLDER = Path(__file__).resolve().parent.parent / "params"
 SECTIONS = ("run", "model", "data", "systems", "training", "evaluation")
@@ -28,8 +40,8 @@ class ProfileError(ValueError):
 class RunSection(Section):
     """Who runs, where, and how often."""
 
-    profile: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1234]
+    profile: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [1234]
     devices: Positive = 1
     hostfile: str | None = None
     launcher: Literal["pdsh", "openmpi", "slurm"] | None = None
@@ -75,6 +87,8 @@ class MiniatureModel(Section):
             raise ValueError("sizes cannot be chosen with weights: shipped, which have their own")
         if (self.weights == "trained") != (self.base_tokens is not None):
             raise ValueError("weights: trained and base_tokens belong together: say how much text to train on")
+        if self.hidden_size and self.num_attention_heads and self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError("hidden_size must be a multiple of twice num_attention_heads")
         return self
 
     def config(self) -> dict[str, int]:
@@ -99,20 +113,7 @@ class MiniatureData(Section):
     """Sizes of the generated world: questions of a benchmark, pairs or questions a language, problems."""
 
     style: Literal["calibrated", "equations", "restating"] = "calibrated"
-    sizes: dict[str, Positive] = {}
-
-
-def known_languages(languages: list[str]) -> list[str]:
-    """The codes in the order of the tables; unknown or repeated ones are refused."""
-    for code in languages:
-        if code not in CODES:
-            raise ValueError(f"unknown language code {code!r}; known codes: {', '.join(CODES)}")
-    if len(set(languages)) != len(languages):
-        raise ValueError("a language is named twice")
-    return [code for code in CODES if code in languages]
-
-
-Languages = Annotated[list[str], Field(min_length=1), AfterValidator(known_languages)]
+    sizes: dict[Size, Positive] = {}
 
 
 class CorpusChoice(Section):
@@ -266,7 +267,7 @@ class Profile(Section):
     run: RunSection
     model: ModelSection
     data: DataSection
-    systems: Annotated[dict[str, System], Field(min_length=1)]
+    systems: Annotated[dict[SystemName, System], Field(min_length=1)]
     training: TrainingSection
     evaluation: EvaluationSection
 
@@ -305,11 +306,12 @@ def validate(sections: dict[str, Any], origin: str = "profile") -> Profile:
     """
     if not isinstance(sections, dict):
         raise ProfileError(f"{origin}: a profile is a YAML file of sections ({', '.join(SECTIONS)})")
-    name = (sections.get("run") or {}).get("profile") if isinstance(sections.get("run"), dict) else None
+    name = sections["run"].get("profile") if isinstance(sections.get("run"), dict) else None
     try:
         return Profile.model_validate(sections)
     except ValidationError as error:
-        raise ProfileError(f"profile {name or origin} is not valid:\n{describe(error, Profile)}") from None
+        called = readable(name) if name and isinstance(name, str | int) else origin
+        raise ProfileError(f"profile {called} is not valid:\n{describe(error, Profile)}") from None
 
 
 def load(profile: str | Path) -> Profile:
@@ -325,11 +327,9 @@ def load(profile: str | Path) -> Profile:
         known = sorted(p.stem for p in PARAMS_FOLDER.glob("*.yaml") if not p.stem.endswith(".lock"))
         raise ProfileError(f"no profile {profile!s}{nearest(str(profile), known)}; known: {', '.join(known)}")
     try:
-        sections = UniqueKeys(path.read_text(encoding="utf-8")).get_single_data()
-    except RepeatedKeyError as error:
-        raise ProfileError(f"{path}: {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{path}: not a YAML file: {error}") from None
+        sections = unique_keys.read(path)
+    except ValueError as error:
+        raise ProfileError(str(error)) from None
     return validate(sections, str(path))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from qalign_core.languages import CODES
+from qalign_core.rows import BadRow, check_text, loads, read_lines
 
 GOLD_FIELDS = ("index", "question", "answer")
 PREDICTION_FIELDS = ("index", "question", "response", "finish_reason")
@@ -22,19 +23,16 @@ def _json_lines(path: Path) -> list[dict]:
         ValueError: naming the file and the line that is not a JSON object.
     """
     rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number}: not JSON ({error.msg}); if the file was cut off, generate it again"
-                ) from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")
-            rows.append(row)
-    if not rows:
-        raise ValueError(f"{path}: the file is empty")
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            row = loads(line)
+        except json.JSONDecodeError as error:
+            raise BadRow(
+                f"{path}, line {number}: not JSON ({error.msg}); if the file was cut off, generate it again"
+            ) from None
+        if not isinstance(row, dict):
+            raise BadRow(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")
+        rows.append(row)
     return rows
 
 
@@ -42,10 +40,16 @@ def _field(row: dict, name: str, path: Path, number: int) -> Any:
     try:
         return row[name]
     except KeyError:
-        raise ValueError(
+        raise BadRow(
             f"{path}, line {number}: no field {name!r}; the line has {', '.join(sorted(row))}. "
             "Name the fields with fields={'response': '...'}"
         ) from None
+
+
+def _whole(index: Any, path: Path, number: int) -> int:
+    if isinstance(index, bool) or not str(index).isdecimal():
+        raise BadRow(f"{path}, line {number}: the index is {index!r}; it must be the question's number, from 0")
+    return int(index)
 
 
 def _language_files(folder: Path, benchmark: str, languages: Iterable[str] | None) -> list[tuple[str, Path]]:
@@ -84,7 +88,7 @@ def read_benchmark(folder: str | Path, benchmark: str, languages: Iterable[str] 
             index, question, answer = (_field(row, name, path, number) for name in GOLD_FIELDS)
             gold = "" if answer is None else str(answer).strip()
             if not gold:
-                raise ValueError(f"{path}, line {number} (index {index}): the gold answer is missing")
+                raise BadRow(f"{path}, line {number} (index {index}): the gold answer is missing")
             records.append((benchmark, code, int(index), question, gold, str(path)))
     return pd.DataFrame(records, columns=["benchmark", "language", "index", "question", "gold", "file"])
 
@@ -118,9 +122,9 @@ def read_predictions(
     names = {name: name for name in PREDICTION_FIELDS} | dict(fields or {})
     unknown = set(names) - set(PREDICTION_FIELDS)
     if unknown:
-        raise ValueError(f"unknown fields {sorted(unknown)}; known: {', '.join(PREDICTION_FIELDS)}")
+        raise BadRow(f"unknown fields {sorted(unknown)}; known: {', '.join(PREDICTION_FIELDS)}")
     if names["response"] is None:
-        raise ValueError("fields: 'response' cannot be None; without responses there is nothing to score")
+        raise BadRow("fields: 'response' cannot be None; without responses there is nothing to score")
     if benchmarks is None:
         benchmarks = sorted({path.parent.name for path in folder.glob("*/*.jsonl") if path.stem in CODES})
         if not benchmarks:
@@ -133,7 +137,10 @@ def read_predictions(
                 values: list[Any] = [None if name is None else _field(row, name, path, number) for name in wanted]
                 index, question, response, finish_reason = values
                 if not isinstance(response, str):
-                    raise ValueError(f"{path}, line {number}: the response is {type(response).__name__}, not text")
-                index = number - 1 if names["index"] is None else int(index)
+                    raise BadRow(f"{path}, line {number}: the response is {type(response).__name__}, not text")
+                check_text(response, f"{path}, line {number}: the response")
+                if names["question"] is not None and not isinstance(question, str):
+                    raise BadRow(f"{path}, line {number}: the question is {type(question).__name__}, not text")
+                index = number - 1 if names["index"] is None else _whole(index, path, number)
                 records.append((benchmark, code, index, question, response, finish_reason, str(path)))
     return pd.DataFrame(records, columns=["benchmark", "language", *PREDICTION_FIELDS, "file"])

@@ -14,6 +14,7 @@ from qalign_core.benchmarks import load_benchmark
 from qalign_core.languages import CODES
 from qalign_core.params import Profile, ProfileError
 from qalign_core.results import write_csv
+from qalign_core.rows import BadRow
 from qalign_core.runs import Run
 from qalign_core.schema import Benchmark, Corpus, DataSet
 
@@ -26,10 +27,15 @@ def data_sets(profile: Profile) -> dict[DataSet, list[str]]:
     """The data sets a profile needs, each with the languages it is needed in.
 
     Raises:
-        ProfileError: when a data set that is needed has no source.
+        ProfileError: when a data set that is needed has no source, or a corpus no language to translate.
     """
     needed: dict[DataSet, set[str]] = {name: set(profile.data.languages) for name in profile.evaluation.benchmarks}
     for corpus in profile.corpora():
+        if corpus.endswith(("-x-en", "-en-x")) and corpus_languages(profile, corpus) == ["en"]:
+            raise ProfileError(
+                f"profile {profile.run.profile}: corpus {corpus} needs another language than 'en': add one to "
+                f"data.languages or data.corpora.{corpus}.languages, or leave out the systems that train on it"
+            )
         for name in corpora.data_sets_of(corpus, sft_data=profile.data.sft_data):
             needed.setdefault(name, set()).update(corpus_languages(profile, corpus), {"en"})
     if profile.evaluation.translation:
@@ -164,7 +170,7 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
     table = pd.DataFrame(counts)
     uneven = table.groupby("benchmark")["questions"].nunique()
     if (uneven > 1).any():
-        raise ValueError(
+        raise BadRow(
             f"a benchmark must ask the same questions in every language, but the numbers differ:\n"
             f"{table[table.benchmark.isin(uneven[uneven > 1].index)].to_string(index=False)}"
         )

@@ -322,7 +322,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         results = read_results(arguments[0])
         paths = redraw(*arguments)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     console = Console()

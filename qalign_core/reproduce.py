@@ -16,10 +16,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from qalign_core import brought, launch, plan, runs
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, load
+from qalign_core.rows import BadRow
 from qalign_core.runs import Run
 
 NOTEBOOKS_FOLDER = PARAMS_FOLDER.parent / "notebooks"
@@ -40,14 +42,19 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         with FileLock(run.folder / ".lock", timeout=0):
             return reproduce(profile, run, chosen, console)
-    except (ProfileError, FileNotFoundError) as error:
-        console.print(f"[bold red]error[/] {error}", soft_wrap=True)
     except Timeout:
-        console.print(f"[bold red]error[/] another process is reproducing into {run.folder}: wait for it, or stop it")
+        refuse(console, f"another process is reproducing into {run.folder}: wait for it, or stop it")
+    except (ProfileError, BadRow, OSError) as error:  # OSError: no permission, no space, a file for a folder
+        refuse(console, str(error))
     except KeyboardInterrupt:
         console.print("\ninterrupted; what is finished is kept. Run the same command to go on.")
         return 130
     return 2
+
+
+def refuse(console: Console, reason: str) -> None:
+    """Print why nothing was run, or not everything; brackets in it are text, not markup."""
+    console.print(f"[bold red]error[/] {escape(reason)}", soft_wrap=True)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -42,6 +42,13 @@ WITHOUT = "MonoReason"  # the system without question alignment, which chapter 5
 EVALUATION = ("accuracy", "intervals", "comparisons", "languages", "differences")
 CONSISTENCY = ("consistency", "agreement", "agreement_differences", "agreement_map", "solved")
 RESPONSES = ("responses", "errors", "cleaned")  # how answers look, written beside the evaluation's files
+NEEDED = {  # the columns without which nothing can be drawn
+    "accuracy": ("system", "seed", "benchmark", "language", "scorer", "correct", "total", "accuracy"),
+    "intervals": ("system", "seed", "benchmark", "measure", "method"),
+}
+NUMBERS = ("seed", "correct", "total", "accuracy")
+RUN_KEYS = ("profile", "base_size", "scorer", "seeds", "questions")
+AGAIN = "run notebook 04 (evaluation) again"
 OPTIONAL = ("floor", "ablations", *RESPONSES, *CONSISTENCY, "corpora", "lengths", "training")
 
 
@@ -167,6 +174,7 @@ def read_results(folder: str | Path) -> Results:
 
     Raises:
         FileNotFoundError: where the evaluation's files are missing, naming them.
+        ValueError: where one of them is damaged, naming it.
     """
     folder = Path(folder)
     needed = ["run.json", "systems.json", *(f"{name}.csv" for name in EVALUATION)]
@@ -175,6 +183,29 @@ def read_results(folder: str | Path) -> Results:
         raise FileNotFoundError(f"{folder}: missing {', '.join(missing)}; run notebook 04 (evaluation) first")
     there = [name for name in (*EVALUATION, *OPTIONAL) if (folder / f"{name}.csv").is_file()]
     # "none" and "null" are words in these files; only an empty field is a missing value.
-    tables = {name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values=[""]) for name in there}
+    tables = {name: _read_csv(folder / f"{name}.csv", NEEDED.get(name, ())) for name in there}
     absent = tuple(f"{name}.csv" for name in OPTIONAL if name not in there)
-    return Results(read_json(folder / "run.json"), read_json(folder / "systems.json"), tables, absent)
+    run, systems = read_json(folder / "run.json"), read_json(folder / "systems.json")
+    for name, value, keys in (("run.json", run, RUN_KEYS), ("systems.json", systems, ())):
+        if not isinstance(value, dict) or not set(keys) <= value.keys():
+            raise ValueError(f"{folder / name}: not what the evaluation wrote; {AGAIN}")
+    return Results(run, systems, tables, absent)
+
+
+def _read_csv(path: Path, needed: Sequence[str]) -> pd.DataFrame:
+    """A results table; `needed` columns must be there, with rows.
+
+    Raises:
+        ValueError: where the file is damaged, naming it.
+    """
+    try:
+        rows = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except ValueError as error:  # pandas' own errors are of this kind, too
+        raise ValueError(f"{path}: not a table ({str(error).strip()}); {AGAIN}") from None
+    lacking = [column for column in needed if column not in rows]
+    if lacking or (needed and rows.empty):
+        raise ValueError(f"{path}: {'no column ' + ', '.join(lacking) if lacking else 'no rows'}; {AGAIN}")
+    words = [c for c in needed if c in NUMBERS and not pd.api.types.is_numeric_dtype(rows[c])]
+    if words:
+        raise ValueError(f"{path}: {', '.join(words)} must be numbers; {AGAIN}")
+    return rows

@@ -54,6 +54,32 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
+def loads(text: str) -> Any:
+    """A JSON text's value; what JSON allows and Python cannot hold is a `json.JSONDecodeError`, too."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError):
+        too_much = "a number of thousands of digits, or lists nested thousands deep"
+        raise json.JSONDecodeError(too_much, text, 0) from None
+
+
+def check_text(text: str, where: str) -> None:
+    """Refuse text that no file can hold.
+
+    Raises:
+        BadRow: for half of a surrogate pair, such as JSON's `"\\ud83d"` alone.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = text[error.start].encode("ascii", "backslashreplace").decode()
+        raise BadRow(
+            f"{where} holds {half}, which is half a character: its other half was cut off; repair it"
+        ) from None
+
+
 def read_json_lines(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
     """One JSON object a line, each with text in every one of `fields`.
 
@@ -63,7 +89,7 @@ def read_json_lines(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
     found = []
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            row = json.loads(line)
+            row = loads(line)
         except json.JSONDecodeError as error:
             raise BadRow(
                 f"{path}: line {number}: not JSON ({error.msg}, column {error.colno}); "
@@ -77,7 +103,7 @@ def read_json_lines(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
 def read_json_array(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
     """A file that is one JSON array of objects, each with text in every one of `fields`; else as `read_json_lines`."""
     try:
-        values = json.loads(read_text(path))
+        values = loads(read_text(path))
     except json.JSONDecodeError as error:
         raise BadRow(
             f"{path}: line {error.lineno}: not JSON ({error.msg}, column {error.colno}); "
@@ -142,6 +168,7 @@ def _checked(row: Any, fields: Sequence[str], where: str) -> dict[str, Any]:
             raise BadRow(f"{where}: field {field!r} is missing (its fields: {has}); add it or fetch the file again")
         if not isinstance(row[field], str):
             raise BadRow(f"{where}: field {field!r} is {_kind(row[field])}; it must be text, in double quotes")
+        check_text(row[field], f"{where}: field {field!r}")
     return row
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import typing
 from typing import Any
 
@@ -13,6 +14,26 @@ def nearest(word: str, known: typing.Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest known word, or nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+class _Shortened(reprlib.Repr):
+    """Values as Python writes them, cut where they are long: aliases make a small file say something huge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 200, 200
+        self.maxlist = self.maxdict = self.maxtuple = self.maxset = 12
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        if level <= 0:
+            return "{...}"
+        shown = [f"{self.repr1(k, level - 1)}: {self.repr1(v, level - 1)}" for k, v in list(x.items())[: self.maxdict]]
+        return "{" + ", ".join([*shown, "..."] if len(x) > self.maxdict else shown) + "}"
+
+
+def readable(value: Any) -> str:
+    """A value as text that any terminal can print."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _inner(annotation: Any) -> Any:
@@ -43,7 +64,7 @@ def _nearest_literal(problem: typing.Mapping[str, Any]) -> str:
 
 def describe(error: ValidationError, schema: type[BaseModel]) -> str:
     """A validation error for people: a line for each key, with what is allowed and the nearest known key."""
-    lines = []
+    lines, shown = [], _Shortened()
     for problem in error.errors(include_url=False):
         location = tuple(problem["loc"])
         key = ".".join(str(part) for part in location if part != "[key]")
@@ -53,7 +74,11 @@ def describe(error: ValidationError, schema: type[BaseModel]) -> str:
             lines.append(f"  {key}: unknown key{hint}; allowed here: {', '.join(known)}")
         elif problem["type"] == "missing":
             lines.append(f"  {key}: is missing")
-        elif "[key]" in location:
+        elif location == ():  # about several sections: the message names them
+            lines.append(f"  {problem['msg'].removeprefix('Value error, ')}")
+        elif "[key]" in location and problem["type"] == "string_type":
+            lines.append(f"  {key}: a name must be text, so put it in quotes; got {shown.repr(problem['input'])}")
+        elif "[key]" in location and problem["type"] == "literal_error":
             allowed = problem.get("ctx", {}).get("expected", "")
             lines.append(f"  {key}: unknown name{_nearest_literal(problem)}; allowed: {allowed}")
         else:
@@ -61,5 +86,5 @@ def describe(error: ValidationError, schema: type[BaseModel]) -> str:
             hint = _nearest_literal(problem) if problem["type"] == "literal_error" else ""
             if problem["type"].startswith(("float", "int")) and isinstance(problem["input"], str):
                 hint = " (YAML reads 2e-5 as text: write 2.0e-5)"
-            lines.append(f"  {key}: {message}; got {problem['input']!r}{hint}")
-    return "\n".join(lines)
+            lines.append(f"  {key}: {message}; got {shown.repr(problem['input'])}{hint}")
+    return readable("\n".join(lines))

@@ -18,6 +18,7 @@ from qalign_core.identify import UNDETERMINED, response_language
 from qalign_core.languages import CODES
 from qalign_core.last_number import extract_number, fixed_number, has_number, paper_number
 from qalign_core.predictions import read_predictions
+from qalign_core.rows import BadRow
 
 __all__ = [
     "accuracy",
@@ -42,12 +43,12 @@ def _checked_gold(gold: pd.DataFrame) -> pd.DataFrame:
     if len(bad):
         row = bad.iloc[0]
         where = row.get("file", f"benchmark {row['benchmark']}, language {row['language']}")
-        raise ValueError(
+        raise BadRow(
             f"{where}: row {row['index']} has no number as its gold answer ({row['gold']!r}); {len(bad)} such rows"
         )
     repeated = gold[gold.duplicated(_KEY)]
     if len(repeated):
-        raise ValueError(f"gold answers: {dict(repeated.iloc[0][_KEY])} occurs more than once")
+        raise BadRow(f"gold answers: {dict(repeated.iloc[0][_KEY])} occurs more than once")
     return gold[[*_KEY, "question"]].assign(
         gold=[paper_number(answer) for answer in text], gold_fixed=[fixed_number(answer, "en") for answer in text]
     )
@@ -68,14 +69,14 @@ def _check_pairing(predictions: pd.DataFrame, gold: pd.DataFrame) -> None:
         seen.setdefault((system, seed, benchmark), set()).add(code)
         where = rows["file"].iloc[0] if "file" in rows else f"{system} (seed {seed}), {benchmark}, {code}"
         if (benchmark, code) not in golds:
-            raise ValueError(f"{where}: there are no gold answers for {benchmark}, {code}")
+            raise BadRow(f"{where}: there are no gold answers for {benchmark}, {code}")
         expected = golds[benchmark, code].set_index("index")["question"]
         index = pd.Index(rows["index"])
         if index.has_duplicates:
-            raise ValueError(f"{where}: index {index[index.duplicated()][0]} occurs more than once")
+            raise BadRow(f"{where}: index {index[index.duplicated()][0]} occurs more than once")
         missing, extra = expected.index.difference(index), index.difference(expected.index)
         if len(missing) or len(extra):
-            raise ValueError(
+            raise BadRow(
                 f"{where}: the benchmark has {len(expected)} questions; predictions missing: {_some(missing)}, "
                 f"too many: {_some(extra)}. Generate what is missing, or score against the benchmark they were made for"
             )
@@ -83,7 +84,7 @@ def _check_pairing(predictions: pd.DataFrame, gold: pd.DataFrame) -> None:
         other = question[question != expected.loc[question.index]]
         if len(other):
             first = other.index[0]
-            raise ValueError(
+            raise BadRow(
                 f"{where}: the question of row {first} is not the benchmark's ({len(other)} differ): these predictions "
                 f"are of another run. Prediction: {str(other[first])[:80]!r}; benchmark: {str(expected[first])[:80]!r}"
             )

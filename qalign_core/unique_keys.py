@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 
 class RepeatedKeyError(yaml.YAMLError):
@@ -32,3 +34,26 @@ class UniqueKeys(yaml.SafeLoader):
                 )
             lines[same] = line
         return mapping
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """A value; one that only looks like a number or a date (`2026-13-45`) is an error of YAML, with its line."""
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise ConstructorError(None, None, str(error), node.start_mark) from None
+
+
+def read(path: Path) -> Any:
+    """What a YAML file says.
+
+    Raises:
+        ValueError: for a repeated key or a file that is no YAML, with its path.
+    """
+    try:
+        return UniqueKeys(path.read_text(encoding="utf-8")).get_single_data()
+    except RepeatedKeyError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a YAML file: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply for a YAML file of settings") from None

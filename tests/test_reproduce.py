@@ -108,6 +108,25 @@ def test_a_second_run_does_nothing_and_says_so(
     assert time.monotonic() - begun < 60
 
 
+def test_a_notebook_runs_alone_by_papermill(
+    smoke: tuple[Run, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    run, _ = smoke
+    command = ["notebooks/04_evaluation.ipynb", str(tmp_path / "out.ipynb"), "-f", "params/smoke.yaml"]
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", *command, "--no-progress-bar"],
+        cwd=ROOT,
+        env={**os.environ, plan.RUN_FOLDER: str(run.folder)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "unknown parameter" not in done.stderr.lower()
+    assert "Table 2" in (tmp_path / "out.ipynb").read_text(encoding="utf-8")
+
+
 def test_dry_run_changes_nothing_and_tells_what_is_done(
     smoke: tuple[Run, subprocess.CompletedProcess[str]], cache: Path
 ) -> None:
