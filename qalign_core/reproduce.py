@@ -79,14 +79,17 @@ def select(profile: Profile, only: list[str] | None, start: str | None) -> list[
     """The notebooks that were asked for, in order.
 
     Raises:
-        ProfileError: for a number that no notebook of the profile has.
+        ProfileError: for a number that no notebook of the profile has, or when nothing is left.
     """
     every = notebooks_of(profile)
     known = [path.name[:2] for path in every]
     for number in [*(only or []), *([start] if start else [])]:
         if number not in known:
             raise ProfileError(f"no notebook {number!r} for profile {profile.run.profile}; there are {' '.join(known)}")
-    return [p for p in every if (not only or p.name[:2] in only) and (not start or p.name[:2] >= start)]
+    chosen = [p for p in every if (not only or p.name[:2] in only) and (not start or p.name[:2] >= start)]
+    if not chosen:
+        raise ProfileError(f"no notebook is left: --only {' '.join(only or [])} are all before --from {start}")
+    return chosen
 
 
 # ------------------------------------------------------------------------------------------------- running
@@ -154,7 +157,8 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
 
 
 # Errors that were written for the person who reads them: where in the code they were raised does not matter.
-PLAIN_ERRORS = ("JobError", "ProfileError", "FileNotFoundError", "BadRow", "DownloadError")
+PLAIN_ERRORS = ("JobError", "ProfileError", "BadRow", "DownloadError", "FileNotFoundError", "FileExistsError")
+PLAIN_ERRORS += ("NotADirectoryError", "PermissionError")
 
 
 def explain(name: str, message: str, traceback: list[str]) -> str:
@@ -223,10 +227,7 @@ def notebook_identity(path: Path, profile: Profile) -> str:
 
 def is_executed(run: Run, output: Path, identity: str) -> bool:
     """Whether a notebook was executed from just this, and what it made is still there."""
-    state = run.notebooks / STATE
-    if not (state.is_file() and output.is_file()):
-        return False
-    entry = runs.read_json(state).get(output.name)
+    entry = _entries(run).get(output.name) if output.is_file() else None
     if not entry or entry["identity"] != identity:
         return False
     return all((run.folder / name).is_file() for name in entry["files"])
@@ -234,11 +235,19 @@ def is_executed(run: Run, output: Path, identity: str) -> bool:
 
 def remember(run: Run, output: Path, identity: str) -> None:
     """Record that a notebook was executed, with the result files that were there when it ended."""
-    state = run.notebooks / STATE
-    entries = runs.read_json(state) if state.is_file() else {}
+    entries = _entries(run)
     made = [p for p in sorted(run.folder.rglob("*")) if p.is_file() and p.name in RESULTS]
     entries[output.name] = {"identity": identity, "files": [run.relative(p) for p in made]}
-    runs.write_json(state, entries)
+    runs.write_json(run.notebooks / STATE, entries)
+
+
+def _entries(run: Run) -> dict[str, Any]:
+    """What is recorded of a run's notebooks; nothing if the record is damaged: they are executed again, jobs are not."""
+    try:
+        entries = runs.read_json(run.notebooks / STATE)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
 
 
 def summary(run: Run, console: Console) -> None:

@@ -244,6 +244,28 @@ def remarks(said: Sequence[str]) -> Markdown:
     return Markdown("\n".join(["**Mind:**", "", *(f"- {escape(text, quote=False)}" for text in said)]))
 
 
+def base_text_table(profile: Profile) -> Table | Markdown:
+    """What the miniature's base model read before any fine-tuning: tokens by kind of text and language."""
+    mini = profile.model.miniature
+    if profile.model.base != "miniature" or mini.weights != "shipped":
+        return Markdown(f"*{escape(profile.model.base)}: this table is about the base that comes with the package.*")
+    from qalign_core.miniature.pretrain import MANIFEST, SHIPPED_BASE, text_report
+
+    report = text_report(runs.read_json(SHIPPED_BASE / MANIFEST))
+    report = report.assign(language=report.language.where(~report.language.str.contains("-"), "x-en"))
+    wide = report.pivot_table(index="kind", columns="language", values="tokens", aggfunc="sum", sort=False)
+    wide = wide[[code for code in (*CODES, "x-en") if code in wide]].astype("Int64")
+    wide["all"] = wide.sum(axis=1)
+    wide.loc["all"] = wide.sum()
+    solved = int(report[report.kind == "solved"].documents.sum())
+    caption = (
+        f"Tokens. Of solved problems it read {solved:,}, all English; stage 2 has "
+        f"{profile.data.miniature.sizes.get('metamathqa', 0):,}. It never read a question of another language with its "
+        "answer, or a problem in two languages (x-en: generic sentences beside their translation)."
+    )
+    return from_frame(wide.reset_index(), name="base-text", title="What the base model read", caption=caption)
+
+
 def audit_table(findings: pd.DataFrame) -> Table:
     """What the audit found: a row a check and data set, a column a language; checks that found nothing are named."""
     found = findings[findings["count"] > 0]

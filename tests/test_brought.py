@@ -10,6 +10,7 @@ import pytest
 
 from qalign_core import brought, evaluate, params, plan, prepare, report, reproduce, runs, views
 from qalign_core.params import Profile, ProfileError
+from qalign_core.rows import BadRow
 from qalign_core.runs import Run
 
 QUESTIONS = {
@@ -191,3 +192,33 @@ def test_another_field_or_another_question_is_named(folder: Path, run: Run):
     fields = {"index": "n", "question": "asked", "response": "output", "finish_reason": None}
     with pytest.raises(ValueError, match=r"de\.jsonl: the question of row 1 is not the benchmark's"):
         evaluate.score_run(profile_of({"predictions": str(folder), "fields": fields}), run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"index": "x"}, r"en\.jsonl, line 1: the index is 'x'"),
+        ({"index": None}, r"en\.jsonl, line 1: the index is None"),
+        ({"index": 0.5}, r"en\.jsonl, line 1: the index is 0\.5"),
+        ({"index": True}, r"en\.jsonl, line 1: the index is True"),
+        ({"question": None}, r"en\.jsonl, line 1: the question is NoneType, not text"),
+        ({"output": None}, r"en\.jsonl, line 1: the response is NoneType, not text"),
+        ({"output": "5 \ud83d"}, r"line 1: the response holds .ud83d, half a character"),
+    ],
+)
+def test_a_row_that_cannot_be_scored_is_named(folder: Path, run: Run, change: dict[str, Any], message: str):
+    for code, asked in QUESTIONS.items():
+        rows = [{"index": i, "question": asked[i], "output": "5"} for i in range(2)]
+        if code == "en":
+            rows[0] |= change
+        path = folder / "mgsm" / f"{code}.jsonl"
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8-sig")  # a mark is no error
+    profile = profile_of({"predictions": str(folder), "fields": {"response": "output", "finish_reason": None}})
+    with pytest.raises(BadRow, match=message):
+        evaluate.score_run(profile, run)
+
+
+def test_a_file_in_another_encoding_is_named(folder: Path, run: Run):
+    (folder / "mgsm" / "de.jsonl").write_bytes(b'{"output": "\xe9"}\n')
+    with pytest.raises(BadRow, match=r"de\.jsonl: line 1: not UTF-8"):
+        evaluate.score_run(profile_of(theirs(folder)), run)

@@ -222,6 +222,18 @@ def test_a_stage_has_its_own_differences_and_the_rest_in_common():
         ("evaluation/benchmarks/gsm", {"max_new_tokens": 1}, "evaluation.benchmarks.gsm: unknown name"),
         ("evaluation/benchmarks/mgsm/max_new_tokens", 0, "evaluation.benchmarks.mgsm.max_new_tokens: must be greater"),
         ("model/base", 7, "model.base: must be a valid string; got 7"),
+        ("run/seeds", [2**32], "run.seeds.0: must be less than 4294967296"),
+        ("run/profile", "a" * 101, "run.profile: String should have at most 100 characters"),
+        ("run", {"profile": {"a": 1}}, "run.profile: must be a valid string"),
+        ("data/miniature", {"sizes": {"mgms": 3}}, "sizes.mgms: unknown name (did you mean 'mgsm'?)"),
+        ("systems/\x1b[31m", {"lineage": []}, "a system's name must be one line of text that can be printed"),
+        ("systems/a\ud800", {"lineage": []}, "a system's name must be one line of text that can be printed"),
+        ("systems/ ", {"lineage": []}, "a system's name must be one line of text that can be printed"),
+        (
+            "model/miniature",
+            {"weights": "random", "hidden_size": 32, "num_attention_heads": 7},
+            "hidden_size must be a multiple of twice num_attention_heads",
+        ),
         ("model/miniature", {"hidden_size": 8}, "sizes cannot be chosen with weights: shipped"),
     ],
 )
@@ -262,6 +274,36 @@ def test_a_file_that_is_no_yaml_is_refused_with_its_path(tmp_path: Path, content
     path.write_bytes(content)
     with pytest.raises(ProfileError, match="broken.yaml: not a YAML file"):
         params.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("run:\n  profile: 2026-13-45\n", "not a YAML file: month must be in 1..12.*line 2"),
+        ("run: " + "9" * 5000, "not a YAML file: Exceeds the limit.*line 1"),
+        ("run: " + "[" * 3000, "nested too deeply"),
+    ],
+)
+def test_what_only_looks_like_yaml_is_refused_without_a_traceback(tmp_path: Path, content: str, said: str):
+    path = tmp_path / "odd.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ProfileError, match=f"(?s)odd.yaml: {said}"):
+        params.load(path)
+
+
+def test_aliases_of_aliases_do_not_make_a_huge_message(tmp_path: Path):
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefg", "bcdefgh", strict=True)]
+    path = tmp_path / "laughs.yaml"
+    path.write_text("\n".join([*lines, "run: *h\n"]), encoding="utf-8")
+    with pytest.raises(ProfileError, match=r"run: must be a valid dictionary") as error:
+        params.load(path)
+    assert len(str(error.value)) < 10_000
+
+
+def test_a_name_that_is_a_number_is_told_to_be_quoted():
+    with pytest.raises(ProfileError, match=r"systems\.5: a name must be text, so put it in quotes; got 5"):
+        params.validate(changed("systems", {5: {"lineage": []}}))
 
 
 @pytest.mark.parametrize(

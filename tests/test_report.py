@@ -1,5 +1,6 @@
 import csv
 import html.parser
+import shutil
 import subprocess
 import sys
 import time
@@ -350,3 +351,32 @@ def test_published_names_may_carry_a_size() -> None:
     text = report.accuracy_table(accuracy, "mgsm", published_as=names).text.set_index("System", drop=False)
     assert text.loc["published 7B", "Avg."] == "49.6"
     assert text.loc["published 13B", "Avg."] == "57.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("accuracy.csv", "", "not a table"),
+        ("accuracy.csv", "system,seed\nQAlign,1,2,3\nQAlign,1,2,3,4,5\n", "not a table"),
+        ("accuracy.csv", "system,seed\nQAlign,1\n", "no column benchmark, language"),
+        ("accuracy.csv", "system,seed,benchmark,language,scorer,correct,total,accuracy\n", "no rows"),
+        ("accuracy.csv", "system,seed,benchmark,language,scorer,correct,total,accuracy\na,1,b,c,d,1,2,x\n", "numbers"),
+        ("run.json", "[]", "not what the evaluation wrote"),
+        ("run.json", "{", "not JSON"),
+        ("systems.json", "[]", "not what the evaluation wrote"),
+    ],
+)
+def test_damaged_results_are_named(results_folder, tmp_path, capsys, name, content, said):
+    folder = shutil.copytree(results_folder, tmp_path / "results")
+    (folder / name).write_text(content, encoding="utf-8")
+    assert report.main([str(folder), str(tmp_path / "figures")]) == 1
+    shown = capsys.readouterr().err
+    assert str(folder / name) in shown
+    assert said in shown
+
+
+def test_figures_where_a_file_is_are_an_error_not_a_traceback(results_folder, tmp_path, capsys):
+    (tmp_path / "figures").write_text("mine", encoding="utf-8")
+    assert report.main([str(results_folder), str(tmp_path / "figures")]) == 1
+    assert str(tmp_path / "figures") in capsys.readouterr().err
+    assert (tmp_path / "figures").read_text(encoding="utf-8") == "mine"

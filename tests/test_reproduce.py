@@ -13,7 +13,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from qalign_core import params, plan, reproduce
+from qalign_core import params, plan, prepare, reproduce
 from qalign_core.languages import CODES
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.runs import Run
@@ -160,6 +160,35 @@ def test_select_refuses_an_unknown_notebook() -> None:
     assert [path.name[:2] for path in reproduce.select(profile, None, "03")] == ["03", "04", "05"]
     with pytest.raises(params.ProfileError, match="no notebook '99'"):
         reproduce.select(profile, ["99"], None)
+    with pytest.raises(params.ProfileError, match="no notebook is left"):
+        reproduce.select(profile, ["04"], "05")
+
+
+def test_a_run_folder_that_is_a_file_is_an_error_not_a_traceback(tmp_path: Path, capsys) -> None:
+    place = tmp_path / "[mine]"  # brackets are no markup
+    place.write_text("mine", encoding="utf-8")
+    assert reproduce.main(["smoke", "--run-dir", str(place)]) == 2
+    assert str(place) in capsys.readouterr().out
+    assert place.read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", ""])
+def test_a_damaged_record_of_notebooks_counts_as_none(tmp_path: Path, content: str) -> None:
+    run = Run(tmp_path)
+    output = run.notebooks / "01_data_preparation.ipynb"
+    output.parent.mkdir()
+    output.write_text("{}", encoding="utf-8")
+    (run.notebooks / reproduce.STATE).write_text(content, encoding="utf-8")
+    assert not reproduce.is_executed(run, output, "x")
+    reproduce.remember(run, output, "x")
+    assert reproduce.is_executed(run, output, "x")
+
+
+def test_a_corpus_to_translate_needs_another_language_than_english() -> None:
+    profile = params.load("smoke")
+    alone = profile.model_copy(update={"data": profile.data.model_copy(update={"languages": ["en"]})})
+    with pytest.raises(params.ProfileError, match="questions-x-en needs another language than 'en'"):
+        prepare.data_sets(alone)
 
 
 def test_real_input_goes_through_every_part(data_dir: Path, tmp_path: Path, cache: Path) -> None:

@@ -1,0 +1,41 @@
+"""The base model that comes with the package: whole, small, loadable, and made by the recipe beside it."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from qalign_core import params, runs
+from qalign_core.miniature import SHIPPED_BASE
+from qalign_core.miniature.pretrain import MANIFEST, MODEL_FILES, PROFILE, card, text_report
+
+SIZE_LIMIT = 12 * 2**20  # bytes
+
+
+def test_the_files_are_those_of_the_manifest_and_small() -> None:
+    manifest = runs.read_json(SHIPPED_BASE / MANIFEST)
+    assert manifest["files"] == {name: runs.sha256_file(SHIPPED_BASE / name) for name in MODEL_FILES}
+    assert sum(path.stat().st_size for path in SHIPPED_BASE.iterdir()) < SIZE_LIMIT
+    assert (SHIPPED_BASE / "README.md").read_text(encoding="utf-8") == card(manifest)
+
+
+def test_the_manifest_is_of_the_shipped_recipe() -> None:
+    recorded = runs.read_json(SHIPPED_BASE / MANIFEST)["profile"]
+    assert recorded == params.load(PROFILE).model_dump(mode="json")
+
+
+def test_it_loads_as_any_model_does_in_fp32() -> None:
+    model = AutoModelForCausalLM.from_pretrained(SHIPPED_BASE)
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED_BASE)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    asked = tokenizer("12+5=17. 30-8=22. 6*7=42. 9+4=", return_tensors="pt")
+    answer = model.generate(**asked, max_new_tokens=1, do_sample=False)[0, -1]
+    assert tokenizer.decode(answer).strip() == "13"
+
+
+def test_what_it_read_was_mostly_english_and_solved_problems_only_english() -> None:
+    report = text_report(runs.read_json(SHIPPED_BASE / MANIFEST))
+    tokens = report.groupby("language").tokens.sum()
+    assert 0.55 < tokens["en"] / tokens.sum() < 0.75
+    assert set(report[report.kind == "solved"].language) == {"en"}
+    assert set(report[report.kind == "question"].language) == set(params.load(PROFILE).data.languages)
