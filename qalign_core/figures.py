@@ -68,7 +68,7 @@ def headline(
                     edges, np.repeat(level, 2), color="#555555", linestyle=(0, (4, 2)), linewidth=1, label="floor"
                 )
             languages_axis(axis, languages)
-            percent_axis(axis, here["high"].max(), "accuracy (%)")
+            percent_axis(axis, rows[["estimate", "high"]].max(axis=None), "accuracy (%)")  # panels share the axis
             axis.set_title(BENCHMARK_NAMES.get(benchmark, benchmark), loc="left")
         legend(figure, axes)
     return figure, rows.reset_index(drop=True)
@@ -135,7 +135,7 @@ def consistency(
                     label = "chance" if number == len(systems) - 1 else None
                     axis.hlines(part["chance"], *ends, color="#d7191c", linewidth=1.2, label=label)
             languages_axis(axis, languages)
-            percent_axis(axis, here["high"].max(), "")
+            percent_axis(axis, data[["estimate", "high"]].max(axis=None), "")
             axis.set_title(BENCHMARK_NAMES.get(benchmark, benchmark), loc="left")
         figure.supylabel("same answer as in English (%)", fontsize=9)
         legend(figure, axes)

@@ -242,7 +242,7 @@ def remember(run: Run, output: Path, identity: str) -> None:
 
 
 def _entries(run: Run) -> dict[str, Any]:
-    """What is recorded of a run's notebooks; nothing if the record is damaged: they are executed again, jobs are not."""
+    """What is recorded of a run's notebooks; nothing if that is damaged: they are executed again, jobs are not."""
     try:
         entries = runs.read_json(run.notebooks / STATE)
     except (FileNotFoundError, ValueError):

@@ -75,9 +75,7 @@ def check_text(text: str, where: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         half = text[error.start].encode("ascii", "backslashreplace").decode()
-        raise BadRow(
-            f"{where} holds {half}, which is half a character: its other half was cut off; repair it"
-        ) from None
+        raise BadRow(f"{where} holds {half}, half a character whose other half was cut off; repair it") from None
 
 
 def read_json_lines(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:

@@ -380,3 +380,24 @@ def test_figures_where_a_file_is_are_an_error_not_a_traceback(results_folder, tm
     assert report.main([str(results_folder), str(tmp_path / "figures")]) == 1
     assert str(tmp_path / "figures") in capsys.readouterr().err
     assert (tmp_path / "figures").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("highest", ["mgsm", "msvamp"])
+def test_panels_that_share_an_axis_show_every_point(highest: str) -> None:
+    rows = [
+        (
+            system,
+            1,
+            benchmark,
+            code,
+            95.0 if benchmark == highest else 20.0,
+            0.0,
+            99.0 if benchmark == highest else 25.0,
+        )
+        for system in ("MonoReason", "QAlign")
+        for benchmark in ("mgsm", "msvamp")
+        for code in CODES
+    ]
+    intervals = pd.DataFrame(rows, columns=["system", "seed", "benchmark", "measure", "estimate", "low", "high"])
+    for figure in (figures.headline(intervals)[0], figures.consistency(intervals, None, ("MonoReason", "QAlign"))[0]):
+        assert all(axis.get_ylim()[1] >= 99 for axis in figure.axes)
