@@ -201,7 +201,9 @@ def side_by_side(
         HTML in which all text is escaped; each cell tells its language, and the browser chooses the direction of text.
     """
     systems = list(responses)
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("language", "question", *systems))
+    head = "".join(
+        f'<th style="text-align: start">{html.escape(name)}</th>' for name in ("language", "question", *systems)
+    )
     rows = []
     for code in (code for code in CODES if code in questions):
         cells = [

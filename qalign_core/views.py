@@ -214,12 +214,14 @@ def errors_view(run: Run, given: Mapping[str, Path | pd.DataFrame], answers: pd.
     return text_table(pd.DataFrame(rows))
 
 
-def disagreements(differences: pd.DataFrame, limit: int = 20) -> Table:
+def disagreements(differences: pd.DataFrame, limit: int = 20) -> Table | Markdown:
     """Answers from which the two scorers read different numbers."""
-    caption = f"{len(differences)} answers; the first {min(limit, len(differences))} are shown."
-    return from_frame(
-        differences.head(limit), name="differences", title="Where the two scorers differ", caption=caption
-    )
+    if differences.empty:
+        return Markdown("The two scorers read the same number from every answer.")
+    columns = ["system", "seed", "benchmark", "language", "index", "gold", "answer_paper", "answer_fixed"]
+    shown = differences[columns].head(limit)
+    caption = f"{len(differences)} answers; the first {len(shown)} are shown."
+    return from_frame(shown, name="differences", title="Where the two scorers differ", caption=caption)
 
 
 def outcomes_table(made: pd.DataFrame) -> Table:
