@@ -157,8 +157,10 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
 
 
 # Errors that were written for the person who reads them: where in the code they were raised does not matter.
-PLAIN_ERRORS = ("JobError", "ProfileError", "BadRow", "DownloadError", "FileNotFoundError", "FileExistsError")
-PLAIN_ERRORS += ("NotADirectoryError", "PermissionError")
+PLAIN_ERRORS = frozenset(
+    "JobError ProfileError BadRow DownloadError "
+    "FileNotFoundError FileExistsError NotADirectoryError PermissionError".split()  # noqa: SIM905
+)
 
 
 def explain(name: str, message: str, traceback: list[str]) -> str:
