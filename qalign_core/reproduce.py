@@ -157,9 +157,9 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
 
 
 # Errors that were written for the person who reads them: where in the code they were raised does not matter.
-PLAIN_ERRORS = frozenset(
-    "JobError ProfileError BadRow DownloadError "
-    "FileNotFoundError FileExistsError NotADirectoryError PermissionError".split()  # noqa: SIM905
+PLAIN_ERRORS: tuple[str, ...] = (
+    *("JobError", "ProfileError", "BadRow", "DownloadError"),
+    *("FileNotFoundError", "FileExistsError", "NotADirectoryError", "PermissionError"),
 )
 
 
