@@ -7,7 +7,7 @@ RUN     := runs/$(PROFILE)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help reproduce dry-run lab figures test test-slow check format clean setup miniature-base
+.PHONY: help reproduce dry-run lab figures publish test test-slow check format clean setup miniature-base
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -38,8 +38,16 @@ dry-run: $(VENV)/.ready  ## say what is done and what is to do, run nothing
 lab: $(VENV)/.ready  ## open the notebooks in JupyterLab, on this machine only
 	@$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
 
-figures: $(VENV)/.ready  ## draw the tables and figures of a run again from its saved results
+figures: $(VENV)/.ready  ## draw figures/mini again from the results saved in it; with PROFILE=..., that run's figures
+ifeq ($(origin PROFILE),file)
+	@$(BIN)/python -m qalign_core.report figures/mini/results figures/mini
+else
 	@$(BIN)/python -m qalign_core.report $(RUN)/results $(RUN)/figures
+endif
+
+publish: reproduce  ## make figures/mini anew from a run of the miniature
+	@rm -rf figures/mini && mkdir -p figures/mini && cp -r runs/mini/results figures/mini/results
+	@$(BIN)/python -m qalign_core.report figures/mini/results figures/mini
 
 test: $(VENV)/.ready-dev  ## run the tests
 	@$(BIN)/python -m pytest

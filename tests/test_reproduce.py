@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -111,12 +112,12 @@ def test_a_second_run_does_nothing_and_says_so(
 def test_a_notebook_runs_alone_by_papermill(
     smoke: tuple[Run, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    run, _ = smoke
+    folder = shutil.copytree(smoke[0].folder, tmp_path / "moved")  # a run folder can be moved and continued
     command = ["notebooks/04_evaluation.ipynb", str(tmp_path / "out.ipynb"), "-f", "params/smoke.yaml"]
     done = subprocess.run(
         [sys.executable, "-m", "papermill", *command, "--no-progress-bar"],
         cwd=ROOT,
-        env={**os.environ, plan.RUN_FOLDER: str(run.folder)},
+        env={**os.environ, plan.RUN_FOLDER: str(folder)},
         capture_output=True,
         text=True,
         timeout=300,
