@@ -7,7 +7,7 @@ RUN     := runs/$(PROFILE)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help reproduce dry-run lab figures publish test test-slow check format clean setup miniature-base
+.PHONY: help reproduce dry-run lab figures publish test test-slow bench check format clean setup miniature-base
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -54,6 +54,11 @@ test: $(VENV)/.ready-dev  ## run the tests
 
 test-slow: $(VENV)/.ready-dev  ## run the tests that take minutes, too
 	@$(BIN)/python -m pytest -m "slow or not slow"
+
+bench: $(VENV)/.ready  ## measure speed against the authors' loops, side by side (needs a finished run of mini)
+	@$(BIN)/python bench/generation.py --model runs/mini/models/seed-1/base/questions-x-en/metamathqa/model \
+	  --prompts runs/mini/data/prompts/alpaca/mgsm/*.jsonl
+	@$(BIN)/python bench/training.py
 
 check: $(VENV)/.ready-dev  ## lint, formatting, types, notebooks without outputs, consistent pins; changes nothing
 	@$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """How much faster the package answers questions than the authors' loop, on one model and the same prompts.
 
     python bench/generation.py --model runs/mini/models/seed-1/base/questions-x-en/metamathqa/model \\
-        --prompts runs/mini/data/prompts/mgsm/*.jsonl --max-new-tokens 600
+        --prompts runs/mini/data/prompts/alpaca/mgsm/*.jsonl --max-new-tokens 600
 
 The authors' loop is implemented plainly: prompts in the order of the file, batches of 32 padded on the left, each run
 until its longest answer ends. Both sides decode greedily with the same weights on the same device; runs are interleaved
