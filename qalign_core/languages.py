@@ -47,7 +47,7 @@ LANGUAGES: dict[str, Language] = {
 CODES: tuple[str, ...] = tuple(LANGUAGES)
 NON_ENGLISH: tuple[str, ...] = tuple(code for code in CODES if code != "en")
 
-# Order in which the authors concatenate the nine X -> English files. Source: FIDELITY, data/gsmtrans/gsmtrans.py.
+# Order in which the authors concatenate the nine X -> English files. Source: NJUNLP/QAlign data/gsmtrans/gsmtrans.py.
 STAGE1_ORDER: tuple[str, ...] = ("sw", "zh", "bn", "de", "es", "fr", "ja", "ru", "th")
 
 

@@ -19,7 +19,7 @@ from qalign_core.runs import Run
 from qalign_core.tables import Table, from_frame, side_by_side
 
 CELL = "text-align: start; vertical-align: top; white-space: pre-wrap; max-width: 32em; padding: .3em .7em"
-# The paper's recipe, to stand beside a profile's. Source: NJUNLP/QAlign training scripts; FIDELITY of the README.
+# The paper's recipe, to stand beside a profile's. Source: NJUNLP/QAlign training scripts.
 PAPER_RECIPE = {
     "num_train_epochs": 3,
     "learning_rate": 2e-5,

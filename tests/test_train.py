@@ -115,7 +115,7 @@ def test_the_golden_curve(jobs: dict[str, Path]) -> None:
 
 
 def plain_training(job: dict, corpus: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """The same run, written down from FIDELITY's description: no packing, no Trainer, no DeepSpeed, no torch.optim."""
+    """The same run, written down from the authors' recipe: no packing, no Trainer, no DeepSpeed, no torch.optim."""
     arguments = job["training_arguments"]
     tokenizer, model = load_tokenizer(job["model"]["path"]), load_model(job["model"]["path"])
     add_pad_token(model, tokenizer)

@@ -67,7 +67,7 @@ def make_base(folder: Path, tied: bool = False) -> Path:
 def make_job(folder: Path, base: Path, corpus: Path, zero: int = 0, sha256: str | None = None, **changes: Any) -> Path:
     """Write `folder/job.json`; `changes` go to the job, or to its training arguments where they are such.
 
-    Defaults: 20 updates of 8 sequences in micro-batches of 2, as FIDELITY's recipe scaled down.
+    Defaults: 20 updates of 8 sequences in micro-batches of 2, the authors' recipe scaled down.
     """
     arguments = {"max_steps": 20, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
     arguments |= {"learning_rate": 2e-3, "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "weight_decay": 0.01}
