@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from qalign_core import runs
 from qalign_core.answers import Answers, Heartbeat
 from qalign_core.decoding import GreedyDecoder, Sequence
+from qalign_core.model_folder import load_model
 from qalign_core.questions import Question, Rank, load_tokenizer, model_source, read_job, read_questions, share
 
 # How long rank 0 waits for answers when no other rank is alive, and for ranks to end when all answers are there.
@@ -97,14 +98,7 @@ def load_decoder(
     Raises:
         ValueError: when the model has no embedding for EOS.
     """
-    model = AutoModelForCausalLM.from_pretrained(
-        source,
-        revision=revision,
-        dtype=getattr(torch, job["dtype"]),
-        use_safetensors=True,
-        trust_remote_code=False,
-        attn_implementation="sdpa",
-    )
+    model = load_model(source, revision, dtype=getattr(torch, job["dtype"]))
     eos, pad, rows = tokenizer.eos_token_id, tokenizer.pad_token_id, model.get_input_embeddings().num_embeddings
     if eos >= rows:
         raise ValueError(f"{source}: EOS is token {eos}, but the model has only {rows} embeddings: not its tokenizer")

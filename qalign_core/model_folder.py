@@ -24,8 +24,10 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
     return tokenizer
 
 
-def load_model(path: str, revision: str | None = None, attention: str = "sdpa") -> PreTrainedModel:
-    """A causal language model in fp32, from safetensors only.
+def load_model(
+    path: str, revision: str | None = None, attention: str = "sdpa", dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A causal language model, from safetensors only; in fp32 unless another `dtype` is asked for.
 
     Under ZeRO-3 (once `TrainingArguments` exist) every rank keeps only its part of the weights.
 
@@ -43,7 +45,7 @@ def load_model(path: str, revision: str | None = None, attention: str = "sdpa") 
     return AutoModelForCausalLM.from_pretrained(
         path,
         revision=revision,
-        dtype=torch.float32,
+        dtype=dtype,
         use_safetensors=True,
         trust_remote_code=False,
         attn_implementation=attention,
