@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,24 +10,28 @@ import yaml
 from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
 from qalign_core import unique_keys
-from qalign_core.languages import CODES
+from qalign_core.data_section import DataSection, unknown_corpus
+from qalign_core.lora import LoraSection
 from qalign_core.schema import (
+    AbsoluteFolder,
+    Batch,
     Benchmark,
     Corpus,
-    DataSet,
-    Languages,
+    Devices,
     Positive,
-    PredictionField,
+    Rate,
     Section,
-    Size,
-    Source,
-    StageName,
     SystemName,
+    Tokens,
+    Updates,
 )
 from qalign_core.schema_errors import describe, nearest, readable
+from qalign_core.studies import Studies, expanded
+from qalign_core.system_section import System
 
 PARAMS_FOLDER = Path(__file__).resolve().parent.parent / "params"
-SECTIONS = ("run", "model", "data", "systems", "training", "evaluation")
+BASE_TEXT = "base-text"  # the corpus the miniature's base is pre-trained on
+SECTIONS = ("run", "model", "data", "systems", "training", "evaluation", "studies")
 
 
 class ProfileError(ValueError):
@@ -42,7 +46,7 @@ class RunSection(Section):
 
     profile: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [1234]
-    devices: Positive = 1
+    devices: Devices = 1
     hostfile: str | None = None
     launcher: Literal["pdsh", "openmpi", "slurm"] | None = None
     launcher_args: str | None = None
@@ -106,108 +110,25 @@ class ModelSection(Section):
     miniature: MiniatureModel = MiniatureModel()
 
 
-# ------------------------------------------------------------------------------------------------- data
-
-
-class MiniatureData(Section):
-    """Sizes of the generated world: questions of a benchmark, pairs or questions a language, problems."""
-
-    style: Literal["calibrated", "equations", "restating"] = "calibrated"
-    sizes: dict[Size, Positive] = {}
-
-
-class CorpusChoice(Section):
-    """A part of a corpus: at most so many examples a language (the first ones), or only some languages."""
-
-    limit: Positive | None = None
-    languages: Languages | None = None
-
-
-class DataSection(Section):
-    """Which data, from where, and the authors' quirks as named switches."""
-
-    languages: Languages = list(CODES)
-    sources: dict[DataSet, Source]
-    folder: str | None = None
-    corpora: dict[Corpus, CorpusChoice] = {}
-    miniature: MiniatureData = MiniatureData()
-    language_names: Literal["paper", "plain"] = "paper"
-    gsm8kinstruct_language: Literal["paper", "fixed"] = "paper"
-    sft_data: Literal["paper", "gsm8k"] = "paper"
-
-    @field_validator("languages")
-    @classmethod
-    def _english_is_among_them(cls, languages: list[str]) -> list[str]:
-        if "en" not in languages:
-            raise ValueError("'en' must be among the languages: every corpus and comparison is relative to English")
-        return languages
-
-
-# ------------------------------------------------------------------------------------------------- systems
-
-
-class System(Section):
-    """A row of the paper's tables: a lineage of corpora, a published checkpoint, or predictions made elsewhere.
-
-    `checkpoint` is a hub id or a folder. `predictions` is a folder of `<benchmark>/<language>.jsonl`, absolute or
-    relative to the current folder; `fields` says how its files name what we call index, question, response and
-    finish_reason (null: they do not have it), and `seed` of which of the run's seeds they are (without it, they stand
-    beside every seed).
-    """
-
-    lineage: list[Corpus] | None = None
-    checkpoint: str | None = None
-    revision: str | None = None
-    template: Literal["alpaca", "mathoctopus", "metamath"] = "alpaca"
-    predictions: str | None = None
-    fields: dict[PredictionField, str | None] | None = None
-    seed: int | None = None
-    published: str | None = None
-    table: Literal["main", "ablation"] = "main"
-
-    @field_validator("predictions")
-    @classmethod
-    def _absolute(cls, folder: str | None) -> str | None:
-        # The notebooks run in a folder of their own: what is relative to here must be made absolute here.
-        return None if folder is None else os.path.abspath(os.path.expanduser(folder))
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> System:
-        if sum(origin is not None for origin in (self.lineage, self.checkpoint, self.predictions)) != 1:
-            raise ValueError(
-                "give either a lineage (a list of corpora), a checkpoint (a hub id or folder) "
-                "or predictions (a folder of responses made elsewhere)"
-            )
-        if self.lineage is not None and len(set(self.lineage)) != len(self.lineage):
-            raise ValueError(f"the lineage {self.lineage} names a corpus twice")
-        if self.predictions is None and (self.fields is not None or self.seed is not None):
-            raise ValueError("fields and seed describe predictions made elsewhere: they need predictions: <folder>")
-        return self
-
-    def seeds(self, run: RunSection) -> list[int]:
-        """The seeds of a run beside which this system stands."""
-        return run.seeds if self.seed is None else [self.seed]
-
-
 # ------------------------------------------------------------------------------------------------- training
 
 
 class Arguments(Section):
     """The part of `transformers.TrainingArguments` a profile may set, under the same names."""
 
-    num_train_epochs: Annotated[float, Field(gt=0)] = 3.0
-    max_steps: int = -1
-    per_device_train_batch_size: Positive = 2
-    gradient_accumulation_steps: Positive = 8
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    num_train_epochs: Annotated[float, Field(gt=0, le=1000)] = 3.0
+    max_steps: Updates = -1
+    per_device_train_batch_size: Batch = 2
+    gradient_accumulation_steps: Batch = 8
+    learning_rate: Rate = 2e-5
     lr_scheduler_type: Literal["cosine", "cosine_with_min_lr", "linear", "constant", "constant_with_warmup"] = "cosine"
     lr_scheduler_kwargs: dict[str, float] | None = None
     warmup_steps: Annotated[float, Field(ge=0)] = 0.03
     optim: Literal["adamw_torch", "adamw_torch_fused"] = "adamw_torch"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    adam_epsilon: Rate = 1e-8
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     bf16: bool = False
     tf32: bool | None = None
@@ -221,12 +142,19 @@ class Arguments(Section):
 class TrainingSection(Arguments):
     """How every stage is trained; `stages` holds what differs in one of them."""
 
-    max_length: Positive = 512
+    max_length: Annotated[Tokens, Field(ge=64)] = 512  # the prompt's template alone is about 50
     loss: Literal["paper", "token"] = "paper"
     packing: bool = True
-    method: Literal["full"] = "full"
+    method: Literal["full", "lora"] = "full"
+    lora: LoraSection | None = None
     deepspeed: str = "deepspeed/zero3.json"
-    stages: dict[StageName, Arguments] = {}
+    stages: dict[Corpus, Arguments] = {}
+
+    @model_validator(mode="after")
+    def _lora_is_the_method(self) -> TrainingSection:
+        if self.lora is not None and self.method != "lora":
+            raise ValueError(f"lora describes method: lora, but method is {self.method}: change it or leave lora out")
+        return self
 
     @field_serializer("stages")
     def _only_what_differs(self, stages: dict[str, Arguments]) -> dict[str, dict[str, Any]]:
@@ -244,8 +172,11 @@ class TrainingSection(Arguments):
 class Test(Section):
     """How one benchmark is asked."""
 
-    max_new_tokens: Positive
+    max_new_tokens: Tokens
     limit: Positive | None = None
+
+
+Pair = Annotated[list[SystemName], Field(min_length=2, max_length=2)]
 
 
 class EvaluationSection(Section):
@@ -254,8 +185,17 @@ class EvaluationSection(Section):
     benchmarks: Annotated[dict[Benchmark, Test], Field(min_length=1)]
     translation: Test | None = None
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    batch_tokens: Positive = 16384
+    batch_tokens: Positive | Literal["auto"] = "auto"
     scorer: Literal["paper", "fixed"] = "paper"
+    pairs: list[Pair] | None = None  # differences to test; without it, the paper's three
+    corrected: dict[Benchmark, AbsoluteFolder] = {}  # folders of data with a benchmark's corrected questions or golds
+
+    @model_validator(mode="after")
+    def _corrected_is_asked(self) -> EvaluationSection:
+        for name in self.corrected:
+            if name not in self.benchmarks:
+                raise ValueError(f"corrected.{name}: the benchmark is not among evaluation.benchmarks")
+        return self
 
 
 # ------------------------------------------------------------------------------------------------- the whole
@@ -270,28 +210,67 @@ class Profile(Section):
     systems: Annotated[dict[SystemName, System], Field(min_length=1)]
     training: TrainingSection
     evaluation: EvaluationSection
+    studies: Studies = Studies()
 
     @model_validator(mode="after")
     def _seeds_are_the_runs(self) -> Profile:
         for name, system in self.systems.items():
             if not set(system.seeds(self.run)) <= set(self.run.seeds):
                 raise ValueError(f"systems.{name}.seed: {system.seed} is not among run.seeds {self.run.seeds}")
+            if system.against is not None and system.against not in self.systems:
+                raise ValueError(
+                    f"systems.{name}.against: no system {system.against!r}{nearest(system.against, list(self.systems))}"
+                )
         return self
 
-    def lineages(self) -> list[list[Corpus]]:
-        """Every lineage that must be trained, prefixes first, each once."""
+    @model_validator(mode="after")
+    def _pairs_are_of_systems(self) -> Profile:
+        for pair in self.evaluation.pairs or []:
+            for name in pair:
+                if name not in self.systems:
+                    hint = nearest(name, list(self.systems))
+                    raise ValueError(f"evaluation.pairs: {pair}: no system is named {name!r}{hint}")
+            if pair[0] == pair[1]:
+                raise ValueError(f"evaluation.pairs: {pair} compares a system with itself")
+        return self
+
+    @model_validator(mode="after")
+    def _corpora_are_known(self) -> Profile:
+        named = [(f"training.stages.{name}", name) for name in self.training.stages if name != BASE_TEXT]
+        for title, system in self.systems.items():
+            for key, lineage in (("lineage", system.lineage), ("translator", system.translator)):
+                named += [(f"systems.{title}.{key}.{i}", name) for i, name in enumerate(lineage or [])]
+        wrong = [
+            f"{key}: {unknown_corpus(name, self.data.corpora)}" for key, name in named if not self.data.knows(name)
+        ]
+        if wrong:
+            raise ValueError("\n  ".join(wrong))
+        return self
+
+    def in_chapter(self, *, ablations: bool) -> list[str]:
+        """The systems of chapters 3 to 5 (`table: main`), or those of chapter 6: ablations, controls and studies."""
+        return [name for name, system in self.systems.items() if (system.table != "main") == ablations]
+
+    def lineages(self, systems: Iterable[str] | None = None) -> list[list[Corpus]]:
+        """Every lineage that must be trained (for some systems, or for all), prefixes first, each once."""
         found: list[list[Corpus]] = []
-        for system in self.systems.values():
-            lineage = system.lineage or []
-            for length in range(1, len(lineage) + 1):
-                prefix = lineage[:length]
-                if prefix not in found:
-                    found.append(prefix)
+        for system in self.systems.values() if systems is None else [self.systems[name] for name in systems]:
+            for lineage in (system.lineage or [], system.translator or []):
+                for length in range(1, len(lineage) + 1):
+                    prefix = lineage[:length]
+                    if prefix not in found:
+                        found.append(prefix)
         return sorted(found, key=len)
 
     def corpora(self) -> list[Corpus]:
         """Every corpus some lineage passes through, each once."""
         return list(dict.fromkeys(corpus for lineage in self.lineages() for corpus in lineage))
+
+    def arguments(self, corpus: str) -> dict[str, Any]:
+        """The training arguments of the stage on `corpus`; a derived one is trained as what it is derived from, unless
+        `training.stages` names it."""
+        named = (name for name in self.data.ancestry(corpus) if name in self.training.stages)
+        return self.training.arguments(next(named, corpus))
 
 
 def validate(sections: dict[str, Any], origin: str = "profile") -> Profile:
@@ -307,11 +286,14 @@ def validate(sections: dict[str, Any], origin: str = "profile") -> Profile:
     if not isinstance(sections, dict):
         raise ProfileError(f"{origin}: a profile is a YAML file of sections ({', '.join(SECTIONS)})")
     name = sections["run"].get("profile") if isinstance(sections.get("run"), dict) else None
+    called = readable(name) if name and isinstance(name, str | int) else origin
     try:
-        return Profile.model_validate(sections)
+        profile = Profile.model_validate(sections)
+        return Profile.model_validate(expanded(profile) or profile)
     except ValidationError as error:
-        called = readable(name) if name and isinstance(name, str | int) else origin
         raise ProfileError(f"profile {called} is not valid:\n{describe(error, Profile)}") from None
+    except ValueError as error:
+        raise ProfileError(f"profile {called} is not valid:\n  {error}") from None
 
 
 def load(profile: str | Path) -> Profile:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qalign_core import runs
-from qalign_core.corpora import data_sets_of
+from qalign_core import prompts, runs
+from qalign_core.base_models import base_model, miniature_folder, model_identity, pretrains
+from qalign_core.derived import is_drawn
+from qalign_core.lora import LoraSection
 from qalign_core.machines import machines
-from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, System, dump
+from qalign_core.params import BASE_TEXT, PARAMS_FOLDER, Profile, ProfileError, System, dump
 from qalign_core.runs import ReadOnlyError, Run
 from qalign_core.schema import Corpus
 
@@ -30,11 +30,13 @@ HOW_ONLY = frozenset(
         "report_to",
     }
 )
+TO_ENGLISH = "to-english"  # where the prompts that ask for a benchmark's translation are, and what came of them
 RUN_FOLDER = "QALIGN_RUN_DIR"  # environment: the run folder of notebooks that `reproduce` executes
-BASE_TEXT = "base-text"  # the corpus the miniature's base is pre-trained on
 BASE_BLOCK = 128  # tokens of it in a sequence
-LARGE_FILE = 64 * 2**20  # bytes; a larger file of a model is identified by its size and samples of its bytes
-SAMPLE_EVERY, SAMPLE = 8 * 2**20, 64 * 2**10  # bytes; smaller than any weight matrix of such a model
+
+
+class NotTranslatedError(FileNotFoundError):
+    """A system's questions must be translated before they can be asked."""
 
 
 def open_run(profile: Profile, folder: str | Path | None = None, *, read_only: bool = False) -> Run:
@@ -50,68 +52,6 @@ def open_run(profile: Profile, folder: str | Path | None = None, *, read_only: b
     if not (read_only or (run.profile.is_file() and run.profile.read_text(encoding="utf-8") == text)):
         runs.write_atomic(run.profile, text)
     return run
-
-
-# ------------------------------------------------------------------------------------------------- models
-
-
-def base_model(profile: Profile, run: Run, seed: int) -> dict[str, Any]:
-    """The base model as a job names it; the miniature's is put into the run folder first."""
-    if profile.model.base != "miniature":
-        return {"path": profile.model.base, "revision": profile.model.revision}
-    weights = profile.model.miniature.weights
-    if weights == "trained":
-        return {"path": run.relative(run.model(seed, [])), "revision": None}
-    return _miniature_folder(profile, run.model(seed, []), seed, shipped=weights == "shipped", run=run)
-
-
-def _miniature_folder(profile: Profile, folder: Path, seed: int, shipped: bool, run: Run) -> dict[str, Any]:
-    if not (folder / "config.json").is_file():
-        run.may_write(folder)
-        from qalign_core import miniature
-
-        part = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        if shipped:
-            shutil.copytree(miniature.SHIPPED_BASE, part)
-        else:
-            miniature.create_base(part, seed=seed, config=profile.model.miniature.config() or None)
-        part.rename(folder)
-    return {"path": run.relative(folder), "revision": None}
-
-
-def base_tokenizer(profile: Profile, run: Run) -> Any:
-    """The tokenizer of the base model (of the first seed)."""
-    from qalign_core.model_folder import load_tokenizer
-
-    seed = profile.run.seeds[0]
-    if pretrains(profile):
-        model = _miniature_folder(profile, run.stage(seed, []) / "untrained", seed, shipped=False, run=run)
-    else:
-        model = base_model(profile, run, seed)
-    return load_tokenizer(runs.resolve(model["path"], run.folder), model["revision"])
-
-
-def model_identity(model: dict[str, Any], root: Path) -> Any:
-    """What identifies a model that was not trained here: a hub id and revision, or the content of a folder."""
-    folder = Path(runs.resolve(model["path"], root))
-    if not folder.is_dir():
-        return model
-    files = {}
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model")):
-        large = path.stat().st_size > LARGE_FILE
-        files[path.name] = _sampled(path) if large else runs.sha256_file(path)
-    return files
-
-
-def _sampled(path: Path) -> str:
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as stream:
-        for offset in [*range(0, size - SAMPLE, SAMPLE_EVERY), size - SAMPLE]:
-            stream.seek(offset)
-            digest.update(stream.read(SAMPLE))
-    return digest.hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------- stages
@@ -147,10 +87,7 @@ def deepspeed_config(profile: Profile) -> dict[str, Any]:
 
 def corpus_seed(profile: Profile, name: str, seed: int) -> int | None:
     """The seed a corpus was drawn with, or None for one that is the same for every seed."""
-    if name == BASE_TEXT:
-        return seed
-    needed = data_sets_of(name, sft_data=profile.data.sft_data)
-    return seed if any(profile.data.sources.get(data_set) == "miniature" for data_set in needed) else None
+    return seed if name == BASE_TEXT or is_drawn(profile.data, name) else None
 
 
 def corpus_entry(profile: Profile, run: Run, name: str, seed: int) -> dict[str, Any]:
@@ -167,14 +104,9 @@ def corpus_entry(profile: Profile, run: Run, name: str, seed: int) -> dict[str, 
     return {"name": name, "path": run.relative(path), "sha256": made["sha256"], "rows": made["rows"]}
 
 
-def pretrains(profile: Profile) -> bool:
-    """Whether the run trains its own base model first."""
-    return profile.model.base == "miniature" and profile.model.miniature.weights == "trained"
-
-
-def stages(profile: Profile) -> list[list[Corpus]]:
+def stages(profile: Profile, systems: Sequence[str] | None = None) -> list[list[Corpus]]:
     """The lineages to be trained, in an order in which each finds its beginning done; `[]` is the base model itself."""
-    return [*([[]] if pretrains(profile) else []), *profile.lineages()]
+    return [*([[]] if pretrains(profile) else []), *profile.lineages(systems)]
 
 
 def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> Job:
@@ -186,7 +118,7 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
     entry = corpus_entry(profile, run, corpus, seed)
     origin: Any
     if not lineage:
-        model = _miniature_folder(profile, run.stage(seed, []) / "untrained", seed, shipped=False, run=run)
+        model = miniature_folder(profile, run.stage(seed, []) / "untrained", seed, shipped=False, run=run)
         origin = model_identity(model, run.folder)
     elif before or pretrains(profile):
         model = {"path": run.relative(run.model(seed, before)), "revision": None}
@@ -194,7 +126,7 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
     else:
         model = base_model(profile, run, seed)
         origin = model_identity(model, run.folder)
-    training, arguments = profile.training, profile.training.arguments(corpus)
+    training, arguments = profile.training, profile.arguments(corpus)
     text = corpus == BASE_TEXT  # pre-training: blocks of text, every token counts alike
     content: dict[str, Any] = {
         "kind": "train",
@@ -205,11 +137,13 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
         "max_length": BASE_BLOCK if text else training.max_length,
         "loss": "token" if text else training.loss,
         "packing": training.packing and not text,
-        "method": training.method,
+        "method": "full" if text else training.method,
         "pad_token": profile.model.pad_token,
         "training_arguments": arguments,
         "deepspeed": deepspeed_config(profile),
     }
+    if content["method"] == "lora":
+        content["lora"] = (training.lora or LoraSection()).model_dump()
     decides = {k: v for k, v in content.items() if k not in ("training_arguments", "deepspeed", "packing", "model")}
     decides["corpus"] = {"name": corpus, "sha256": content["corpus"]["sha256"]}
     decides["origin"] = origin
@@ -221,7 +155,7 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
 
 def sequences_per_update(profile: Profile, corpus: str) -> int:
     """Machines × devices × micro-batch × accumulation; 128 in the paper."""
-    arguments = profile.training.arguments(corpus)
+    arguments = profile.arguments(corpus)
     devices = machines(profile) * profile.run.devices
     return devices * arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
 
@@ -251,13 +185,70 @@ def _task(run: Run, name: str, language: str, max_new_tokens: int, template: str
     }
 
 
+def prediction_jobs(profile: Profile, run: Run, system: str, seed: int) -> Iterator[Job]:
+    """The jobs that make a system's answers, in order. Ask for one when those before it are done: the prompts of a
+    system with a translator are made from what was translated."""
+    if profile.systems[system].translator is not None:
+        yield translator_job(profile, run, system, seed)
+    yield prediction_job(profile, run, system, seed)
+
+
 def prediction_job(profile: Profile, run: Run, system: str, seed: int) -> Job:
-    """The job that asks a system every question of every benchmark."""
-    return _generation(profile, run, *answering_model(profile, run, system, seed), "benchmarks", None)
+    """The job that asks a system every question of every benchmark.
+
+    Raises:
+        NotTranslatedError: when a translator must translate the questions first.
+    """
+    model, identity, folder, entry = answering_model(profile, run, system, seed)
+    tasks = None
+    if entry is not None and entry.translator is not None:
+        folder = folder / f"translated-by+{'+'.join(entry.translator)}"  # no corpus has a + in its name
+        tasks = _translated_tasks(profile, run, system, seed, folder)
+    return _generation(profile, run, model, identity, folder, entry, "benchmarks", tasks)
 
 
-def translation_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> Job:
-    """The job that has a stage-1 model translate a benchmark's questions into English, for BLEU and chrF.
+def translator_job(profile: Profile, run: Run, system: str, seed: int) -> Job:
+    """The job in which a system's translator puts every benchmark question into English.
+
+    Source: ours; translate-test is a common baseline, which the paper does not run.
+    """
+    model, identity, folder, _ = lineage_model(profile, run, seed, profile.systems[system].translator or [])
+    test = profile.evaluation.translation
+    tasks = [
+        _task(run, name, code, (test or asked).max_new_tokens, TO_ENGLISH)
+        for name, asked in profile.evaluation.benchmarks.items()
+        for code in profile.data.languages
+        if code != "en"
+    ]
+    return _generation(profile, run, model, identity, folder, None, TO_ENGLISH, tasks)
+
+
+def _translated_tasks(profile: Profile, run: Run, system: str, seed: int, folder: Path) -> list[dict[str, Any]]:
+    """The tasks of a system with a translator: its prompts ask the translations; English questions are as they are."""
+    job, template = translator_job(profile, run, system, seed), profile.systems[system].template
+    if not job.done:
+        raise NotTranslatedError(f"{job.folder}: the questions of {system} are not translated yet; run notebook 04")
+    tasks = []
+    for task in tasks_of(profile, run, template):
+        if task["language"] != "en":
+            place = f"{task['name']}/{task['language']}.jsonl"
+            rows = [
+                {**row, "prompt": prompts.build(template, row["response"].strip(), "en")}
+                for row in runs.read_json_lines(job.folder / place)
+            ]
+            asked = [{key: row[key] for key in ("index", "question", "prompt")} for row in rows]
+            path = folder / "prompts" / place
+            if not (path.is_file() and runs.read_json_lines(path) == asked):
+                run.may_write(path)
+                runs.write_json_lines(path, asked)
+            task = {**task, "path": run.relative(path), "sha256": runs.sha256_file(path)}
+        tasks.append(task)
+    return tasks
+
+
+def translation_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str], task: str = "translation") -> Job:
+    """The job that has a stage-1 model translate a benchmark's questions into English, for BLEU and chrF; or another
+    `task` whose prompts were prepared.
 
     Raises:
         ProfileError: when the profile has no `evaluation.translation`.
@@ -266,8 +257,8 @@ def translation_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str
     if test is None:
         raise ProfileError("evaluation.translation is not set: say how many questions stage 1 shall translate")
     languages = [code for code in profile.data.languages if code != "en"]
-    tasks = [_task(run, "translation", code, test.max_new_tokens, "alpaca") for code in languages]
-    return _generation(profile, run, *_lineage_model(profile, run, seed, lineage), "translation", tasks)
+    tasks = [_task(run, task, code, test.max_new_tokens, "alpaca") for code in languages]
+    return _generation(profile, run, *lineage_model(profile, run, seed, lineage), task, tasks)
 
 
 def answering_model(
@@ -280,10 +271,10 @@ def answering_model(
     if entry.checkpoint is not None:
         model = {"path": entry.checkpoint, "revision": entry.revision}
         return model, model_identity(model, run.folder), run.checkpoint_predictions(system), entry
-    return (*_lineage_model(profile, run, seed, entry.lineage or [])[:3], entry)
+    return (*lineage_model(profile, run, seed, entry.lineage or [])[:3], entry)
 
 
-def _lineage_model(
+def lineage_model(
     profile: Profile, run: Run, seed: int, lineage: Sequence[str]
 ) -> tuple[dict[str, Any], Any, Path, System | None]:
     if not lineage and not pretrains(profile):
@@ -329,6 +320,8 @@ def overview(profile: Profile, run: Run) -> Iterator[tuple[str, bool, str]]:
             title = f"stage      seed {seed}: {' → '.join(lineage) or 'base'}"
             yield _state(title, stage_job, profile, run, seed, lineage)
         for system, entry in profile.systems.items():
+            if entry.translator is not None:
+                yield _state(f"translated seed {seed}: {system}", translator_job, profile, run, system, seed)
             if entry.predictions is None:
                 yield _state(f"answers    seed {seed}: {system}", prediction_job, profile, run, system, seed)
 
@@ -336,6 +329,8 @@ def overview(profile: Profile, run: Run) -> Iterator[tuple[str, bool, str]]:
 def _state(name: str, make: Callable[..., Job], *arguments: Any) -> tuple[str, bool, str]:
     try:
         job = make(*arguments)
+    except NotTranslatedError:
+        return name, False, "its questions are not translated yet"
     except FileNotFoundError:
         return name, False, "its data is prepared by notebook 01"
     except ReadOnlyError:  # the base model is made when its first stage begins

@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 from datasets import Dataset
 
-from qalign_core import audit, corpora, plan, prompts, runs, sources
+from qalign_core import audit, corpora, derived, plan, prompts, runs, sources
+from qalign_core.base_models import base_tokenizer, pretrains
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.languages import CODES
-from qalign_core.params import Profile, ProfileError
+from qalign_core.params import BASE_TEXT, Profile, ProfileError
 from qalign_core.results import write_csv
 from qalign_core.rows import BadRow
 from qalign_core.runs import Run
@@ -21,6 +22,7 @@ from qalign_core.schema import Benchmark, Corpus, DataSet
 DATA_DIR = "QALIGN_DATA_DIR"
 CACHE_DIR = "QALIGN_CACHE_DIR"
 TRANSLATED: Benchmark = "mgsm"  # the benchmark whose questions stage 1 is asked to translate
+FOLLOWED = "followed"  # the task of translating only the first of them, which the base is given, too
 
 
 def data_sets(profile: Profile) -> dict[DataSet, list[str]]:
@@ -30,7 +32,7 @@ def data_sets(profile: Profile) -> dict[DataSet, list[str]]:
         ProfileError: when a data set that is needed has no source, or a corpus no language to translate.
     """
     needed: dict[DataSet, set[str]] = {name: set(profile.data.languages) for name in profile.evaluation.benchmarks}
-    for corpus in profile.corpora():
+    for corpus in _roots(profile):
         if corpus.endswith(("-x-en", "-en-x")) and corpus_languages(profile, corpus) == ["en"]:
             raise ProfileError(
                 f"profile {profile.run.profile}: corpus {corpus} needs another language than 'en': add one to "
@@ -49,14 +51,22 @@ def data_sets(profile: Profile) -> dict[DataSet, list[str]]:
     return {name: [code for code in CODES if code in codes] for name, codes in needed.items()}
 
 
+def _roots(profile: Profile) -> list[str]:
+    """The known corpora that the profile's corpora are, or are derived from."""
+    roots = dict.fromkeys(root for name in profile.corpora() for root in profile.data.roots(name))
+    return [root for root in roots if profile.data.choice(root).path is None]
+
+
 def corpus_languages(profile: Profile, corpus: Corpus) -> list[str]:
     """The languages a corpus is made of: its own, or all of the profile's."""
-    chosen = profile.data.corpora.get(corpus)
-    return (chosen.languages if chosen else None) or profile.data.languages
+    return profile.data.choice(corpus).languages or profile.data.languages
 
 
-def gather(profile: Profile, run: Run, seed: int) -> Path:
+def gather(profile: Profile, run: Run, seed: int, style: str | None = None) -> Path:
     """Get every data set the profile needs and lay them out in one folder of the run, for one seed.
+
+    Args:
+        style: of the miniature's solutions, where it is another one than the profile's.
 
     Returns:
         The folder, in the layout `sources` describes; its parts are links to where the data sets are kept.
@@ -65,17 +75,19 @@ def gather(profile: Profile, run: Run, seed: int) -> Path:
         ProfileError: when `folder` is a source and no folder is given.
         FileNotFoundError, ValueError: what is absent or damaged, and how to get it.
     """
+    place = run.source(seed) if style is None else run.source(seed).with_name(f"seed-{seed}-{style}")
+    world = profile.data.miniature.model_dump(exclude={"split"}) | ({"style": style} if style else {})
     for name, languages in data_sets(profile).items():
         source = profile.data.sources[name]
         sources.gather(
             {name: source},
-            run.source(seed),
+            place,
             cache_dir=cache_dir(),
             folder=_folder(profile) if source == "folder" else None,
             languages=languages,
-            world={"seed": seed, **profile.data.miniature.model_dump()},
+            world={"seed": seed, **world},
         )
-    return run.source(seed)
+    return place
 
 
 def cache_dir() -> Path:
@@ -102,24 +114,51 @@ def write_corpora(profile: Profile, run: Run) -> pd.DataFrame:
     Returns:
         What became of every row that was read for the first seed: `corpus, language, outcome, rows`.
     """
-    data = profile.data
-    switches = corpora.Switches(data.language_names, data.gsm8kinstruct_language, data.sft_data)
     reports = []
     for number, seed in enumerate(profile.run.seeds):
-        data_dir = gather(profile, run, seed)
-        if plan.pretrains(profile):
+        gather(profile, run, seed)
+        if pretrains(profile):
             _write_base_text(profile, run, seed)
         for name in profile.corpora():
             drawn = plan.corpus_seed(profile, name, seed)
             if number and drawn is None:
                 continue
-            limit = data.corpora[name].limit if name in data.corpora else None
-            languages = corpus_languages(profile, name)
-            built = corpora.build_corpus(name, data_dir, languages, switches=switches, limit=limit)
+            built = _build(profile, run, seed, name, profile.data.choice(name).style)
             path = runs.write_json_lines(run.corpus(name, drawn), list(built.dataset))
             _write_manifest(path, len(built.dataset), built.report.to_dict("records"))
             reports += [] if number else [built.report]
     return pd.concat(reports, ignore_index=True) if reports else pd.DataFrame()
+
+
+def _build(profile: Profile, run: Run, seed: int, name: str, style: str | None) -> corpora.Corpus:
+    """A corpus of the profile, whatever it is derived from; `style` is asked for by the nearest that names one."""
+    data, choice = profile.data, profile.data.choice(name)
+    if choice.path is None and choice.of is None:
+        switches = corpora.Switches(data.language_names, data.gsm8kinstruct_language, data.sft_data)
+        data_dir = gather(profile, run, seed, style) if style else run.source(seed)
+        languages = corpus_languages(profile, name)
+        return corpora.build_corpus(name, data_dir, languages, switches=switches, limit=choice.limit)
+    if choice.path is not None:
+        parts = [list(derived.read_brought(name, choice.path).dataset)]
+    else:
+        below = [(part, style or data.choice(part).style) for part in choice.of or []]
+        parts = [list(_build(profile, run, seed, part, of_part).dataset) for part, of_part in below]
+    return derived.derive(
+        name, parts, choice, seed=seed, names=data.language_names, target_tokens=_target_tokens(profile, run)
+    )
+
+
+def _target_tokens(profile: Profile, run: Run) -> derived.TargetTokens:
+    """Counts the tokens that are learnt of each example, as the base model's tokenizer and `max_length` make them."""
+
+    def count(instructions: list[str], outputs: list[str]) -> list[int]:
+        from qalign_core.supervision import IGNORED, encode_examples
+
+        tokenizer = base_tokenizer(profile, run)
+        encoded = encode_examples(instructions, outputs, tokenizer, profile.training.max_length)
+        return [sum(label != IGNORED for label in labels) for labels in encoded["labels"]]
+
+    return count
 
 
 def _write_manifest(path: Path, rows: int, report: list[dict]) -> None:
@@ -129,7 +168,7 @@ def _write_manifest(path: Path, rows: int, report: list[dict]) -> None:
 def _write_base_text(profile: Profile, run: Run, seed: int) -> None:
     from qalign_core import miniature
 
-    path = run.corpus(plan.BASE_TEXT, seed)
+    path = run.corpus(BASE_TEXT, seed)
     made = miniature.write_base_corpus(
         path, seed=seed, tokens=profile.model.miniature.base_tokens, style=profile.data.miniature.style
     )
@@ -154,7 +193,7 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
     Raises:
         ValueError: when a benchmark has a different number of questions in two languages.
     """
-    data_dir = run.source(profile.run.seeds[0])
+    data_dir = benchmark_source(profile, run)
     templates = sorted({system.template for system in profile.systems.values()})
     counts = []
     for name, test in profile.evaluation.benchmarks.items():
@@ -164,6 +203,8 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
             for template in templates:
                 asked = [{**_asked(row), "prompt": prompts.build(template, row["question"], code)} for row in rows]
                 runs.write_json_lines(run.prompts(name, code, template), asked)
+            if code != "en" and any(system.translator for system in profile.systems.values()):
+                runs.write_json_lines(run.prompts(name, code, plan.TO_ENGLISH), _to_english(profile, rows, code))
             counts.append({"benchmark": name, "language": code, "questions": len(rows)})
     if profile.evaluation.translation:
         _write_translation_prompts(profile, run, data_dir, profile.evaluation.translation.limit)
@@ -175,6 +216,14 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
             f"{table[table.benchmark.isin(uneven[uneven > 1].index)].to_string(index=False)}"
         )
     return table
+
+
+def benchmark_source(profile: Profile, run: Run) -> Path:
+    """The data folder whose benchmarks are asked: the miniature's development questions where the profile says so."""
+    folder = run.source(profile.run.seeds[0])
+    if profile.data.miniature.split == "test":
+        return folder
+    return (folder / "mgsm").resolve().parent / "dev"
 
 
 def _questions(name: str, code: str, data_dir: Path, limit: int | None) -> list[dict]:
@@ -193,11 +242,18 @@ def _write_translation_prompts(profile: Profile, run: Run, data_dir: Path, limit
         if code == "en":
             runs.write_json_lines(run.benchmark("translation", "en"), rows)
             continue
-        asked = []
-        for row in rows:
-            instruction = prompts.translation_instruction(row["question"], code, names=profile.data.language_names)
-            asked.append({**_asked(row), "prompt": prompts.alpaca(instruction)})
+        asked = _to_english(profile, rows, code)
         runs.write_json_lines(run.prompts("translation", code), asked)
+        runs.write_json_lines(run.prompts(FOLLOWED, code), asked[:1])
+
+
+def _to_english(profile: Profile, rows: list[dict], code: str) -> list[dict]:
+    """The prompts that have a stage-1 model translate questions, as it was trained."""
+    asked = []
+    for row in rows:
+        instruction = prompts.translation_instruction(row["question"], code, names=profile.data.language_names)
+        asked.append({**_asked(row), "prompt": prompts.alpaca(instruction)})
+    return asked
 
 
 # ------------------------------------------------------------------------------------------------- looking at it
@@ -219,23 +275,30 @@ def _data_set(path: Path) -> Dataset:
     return Dataset.from_list(runs.read_json_lines(path))
 
 
+def audited(profile: Profile, examples: dict[str, Dataset]) -> dict[str, Dataset]:
+    """The corpora worth an audit: those that are not derived from others, which would only repeat them, and not those
+    that are wrong on purpose."""
+    return {name: data for name, data in examples.items() if profile.data.choice(name).of is None}
+
+
 def save_lengths(profile: Profile, run: Run, examples: dict[str, Dataset], tokenizer: Any) -> pd.DataFrame:
     """Count every example's tokens.
 
     Returns:
-        `corpus, tokens, examples`: how many examples have so many tokens; also saved as `results/lengths.csv`, and
-        Table 1 as `results/corpora.csv`.
+        `corpus, tokens, examples`: how many examples of corpora that are not derived have so many tokens; also saved
+        as `results/lengths.csv`, and Table 1 as `results/corpora.csv`.
     """
     counted = {name: audit.token_lengths(data, tokenizer) for name, data in examples.items()}
     columns = ["corpus", "tokens", "examples"]
     parts = [
         table.groupby("tokens").size().rename("examples").reset_index().assign(corpus=name)[columns]
         for name, table in counted.items()
+        if name in audited(profile, examples)
     ]
     lengths = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
-    if parts:  # without training there is nothing to draw
+    if parts:  # without corpora of its own there is nothing to draw
         write_csv(run.results, "lengths", lengths)
-    lines = audit.corpora_table(examples) if parts else pd.DataFrame(columns=["corpus", "languages", "rows"])
+    lines = audit.corpora_table(examples) if examples else pd.DataFrame(columns=["corpus", "languages", "rows"])
     table = lines.assign(tokens=[int(counted[name].tokens.sum()) for name in examples])
     for name in profile.evaluation.benchmarks:
         rows = len(runs.read_json_lines(run.benchmark(name, "en")))

@@ -31,6 +31,15 @@ def alpaca(instruction: str) -> str:
     return ALPACA.format_map({"instruction": instruction})
 
 
+def writing_instruction(code: str, *, names: str = "paper") -> str:
+    """What is asked where a text of language `code` is the whole target, with nothing to translate: a control (ours).
+
+    Raises:
+        ValueError: as `translation_instruction`, whose `names` this is.
+    """
+    return f"Write a text in {_called(code, names)}."
+
+
 def translation_instruction(question: str, source: str, target: str = "en", *, names: str = "paper") -> str:
     """The stage-1 instruction: translate `question` from language `source` to language `target`.
 
@@ -46,11 +55,14 @@ def translation_instruction(question: str, source: str, target: str = "en", *, n
 
     Source: NJUNLP/QAlign data/gsmtrans/gsmtrans.py:27, 90-130.
     """
+    head = TRANSLATION.format(source=_called(source, names), target=_called(target, names))
+    return f"{head} {question.strip()}"
+
+
+def _called(code: str, names: str) -> str:
     if names not in ("paper", "plain"):
         raise ValueError(f"names must be 'paper' or 'plain', not {names!r}")
-    attribute = "reference_name" if names == "paper" else "name"
-    head = TRANSLATION.format(source=getattr(language(source), attribute), target=getattr(language(target), attribute))
-    return f"{head} {question.strip()}"
+    return language(code).reference_name if names == "paper" else language(code).name
 
 
 def build(template: str, question: str, code: str) -> str:

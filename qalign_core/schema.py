@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from typing import Annotated, Literal
 
@@ -12,7 +13,7 @@ from qalign_core.languages import CODES
 DataSet = Literal["mgsm", "msvamp", "gsm8k", "gsm8kinstruct", "questions", "metamathqa", "flores"]
 Size = Literal[DataSet, "dev"]  # of the miniature; dev: questions of a benchmark on which choices may be made
 Source = Literal["hub", "repository", "folder", "miniature"]
-Corpus = Literal[
+KnownCorpus = Literal[
     "questions-x-en",
     "questions-en-x",
     "responses-x-en",
@@ -22,10 +23,27 @@ Corpus = Literal[
     "gsm8kinstruct",
     "metamathqa",
 ]
-StageName = Literal[Corpus, "base-text"]  # what the miniature's base is pre-trained on
+Style = Literal["calibrated", "equations", "restating"]  # of the miniature's solutions
 Benchmark = Literal["mgsm", "msvamp"]
 PredictionField = Literal["index", "question", "response", "finish_reason"]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=10**9)]
+Devices = Annotated[int, Field(gt=0, le=1024)]  # of one machine
+Batch = Annotated[int, Field(gt=0, le=2**16)]  # sequences, or micro-batches
+Tokens = Annotated[int, Field(gt=0, le=2**20)]  # of one sequence
+Rate = Annotated[float, Field(gt=0, le=10)]
+
+
+def _updates(number: int) -> int:
+    if number != -1 and not 0 < number <= 10**9:
+        raise ValueError("must be a number of updates from 1 to 1000000000, or -1 for whole epochs")
+    return number
+
+
+Updates = Annotated[int, AfterValidator(_updates)]
+
+
+# A corpus's name becomes that of a folder: a known one, or one that the profile describes in `data.corpora`.
+Corpus = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
 
 
 def _known_languages(languages: list[str]) -> list[str]:
@@ -48,6 +66,14 @@ def _one_line(name: str) -> str:
 
 
 SystemName = Annotated[str, AfterValidator(_one_line)]
+
+
+def _absolute(folder: str) -> str:
+    # The notebooks run in a folder of their own: what is relative to here must be made absolute here.
+    return os.path.abspath(os.path.expanduser(folder))
+
+
+AbsoluteFolder = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
 
 
 class Section(BaseModel):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from qalign_core import params, plan, reproduce, runs
+from qalign_core import base_models, params, plan, prompts, reproduce, runs
 from qalign_core.machines import machines
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
 from qalign_core.runs import Run
@@ -207,8 +207,8 @@ def test_a_hub_models_revision_counts_and_a_copied_run_folder_does_not(base: Pat
 
 
 def test_a_large_weight_file_is_known_by_its_size_and_samples_of_its_bytes(base: Path, run: Run, monkeypatch):
-    monkeypatch.setattr(plan, "LARGE_FILE", 2**20)
-    monkeypatch.setattr(plan, "SAMPLE_EVERY", 2**18)
+    monkeypatch.setattr(base_models, "LARGE_FILE", 2**20)
+    monkeypatch.setattr(base_models, "SAMPLE_EVERY", 2**18)
     size = 3 * 2**20
     prints = []
     for changed_from in (None, 0, size // 2, size - 1):  # a merged adapter changes matrices in the middle alone
@@ -290,6 +290,68 @@ def test_stage_1_translates_every_language_but_english(base: Path, run: Run):
     assert job.folder == run.folder / "predictions/seed-1/base/questions-x-en/translation"
     with pytest.raises(ProfileError, match=r"evaluation\.translation is not set"):
         plan.translation_job(profile_of(base, evaluation__translation=None), run, 1, ["questions-x-en"])
+
+
+TRANSLATED = {"systems__Translate-test": {"lineage": ["metamathqa"], "translator": ["questions-x-en"]}}
+
+
+def translated(profile: Profile, run: Run, response: str) -> plan.Job:
+    """The translator's job, as if it had been run and had said `response` to every question."""
+    job = plan.translator_job(profile, run, "Translate-test", 1)
+    for task in job.content["tasks"]:
+        row = {"index": 0, "question": "?", "prompt": "translate", "response": response, "finish_reason": "stop"}
+        runs.write_json_lines(job.folder / task["name"] / f"{task['language']}.jsonl", [row])
+    finish(job)
+    return job
+
+
+@pytest.fixture
+def asks_to_translate(run: Run) -> Run:
+    for name in ("mgsm", "msvamp"):
+        runs.write_json_lines(
+            run.prompts(name, "sw", plan.TO_ENGLISH), [{"index": 0, "question": "?", "prompt": "to English: ?"}]
+        )
+    return run
+
+
+def test_translate_test_asks_the_translations_and_english_as_it_is(base: Path, asks_to_translate: Run):
+    run, profile = asks_to_translate, profile_of(base, **TRANSLATED)
+    waiting = plan.prediction_jobs(profile, run, "Translate-test", 1)
+    first = next(waiting)
+    assert first.content["model"]["path"] == "models/seed-1/base/questions-x-en/model"
+    assert first.folder == run.folder / "predictions/seed-1/base/questions-x-en/to-english"
+    assert [(t["name"], t["language"]) for t in first.content["tasks"]] == [("mgsm", "sw"), ("msvamp", "sw")]
+    translated(profile, run, " How many? ")
+    second = next(waiting)
+    assert second.content["model"]["path"] == "models/seed-1/base/metamathqa/model"
+    assert second.folder == run.folder / "predictions/seed-1/base/metamathqa/translated-by+questions-x-en/benchmarks"
+    asked = {(t["name"], t["language"]): runs.read_json_lines(run.folder / t["path"]) for t in second.content["tasks"]}
+    assert asked["mgsm", "sw"] == [{"index": 0, "question": "?", "prompt": prompts.alpaca("How many?")}]
+    assert asked["mgsm", "en"] == runs.read_json_lines(run.prompts("mgsm", "en"))
+    mono = plan.prediction_job(profile, run, "MonoReason", 1)
+    assert second.folder != mono.folder
+    assert list(waiting) == []
+
+
+def test_other_translations_make_other_answers(base: Path, asks_to_translate: Run):
+    run, profile = asks_to_translate, profile_of(base, **TRANSLATED)
+    translated(profile, run, "How many?")
+    before = plan.prediction_job(profile, run, "Translate-test", 1).content["fingerprint"]
+    assert plan.prediction_job(profile, run, "Translate-test", 1).content["fingerprint"] == before
+    translated(profile, run, "How much?")
+    assert plan.prediction_job(profile, run, "Translate-test", 1).content["fingerprint"] != before
+
+
+def test_translate_test_waits_for_its_translations(base: Path, asks_to_translate: Run):
+    run, profile = asks_to_translate, profile_of(base, **TRANSLATED)
+    with pytest.raises(plan.NotTranslatedError, match="the questions of Translate-test are not translated yet"):
+        plan.prediction_job(profile, run, "Translate-test", 1)
+    found = {name: why for name, _, why in plan.overview(profile, run) if "Translate-test" in name}
+    assert found == {
+        "translated seed 1: Translate-test": "not begun",
+        "answers    seed 1: Translate-test": "its questions are not translated yet",
+    }
+    assert ["questions-x-en"] in profile.lineages()
 
 
 def test_predictions_are_of_one_model_one_set_of_prompts_and_one_decoding(base: Path, run: Run):
