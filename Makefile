@@ -4,6 +4,8 @@ PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
 RUN     := runs/$(PROFILE)
+PUBLISH   ?= mini-publish
+PUBLISHED ?= figures/mini
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
@@ -11,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
-	@echo; echo "  PROFILE=smoke|mini|llama2-7b|llama2-13b|checkpoints chooses what is run (default: mini)."
+	@echo; echo "  PROFILE=smoke|mini|one-gpu|llama2-7b|llama2-13b|llama3-8b|mistral-7b|checkpoints chooses what is run (default: mini)."
 	@echo "  ONLY=\"04 05\" runs only these notebooks, FROM=03 this one and those after it."
 
 setup: $(VENV)/.ready  ## make .venv with the exact versions of requirements.txt
@@ -45,9 +47,12 @@ else
 	@$(BIN)/python -m qalign_core.report $(RUN)/results $(RUN)/figures
 endif
 
-publish: reproduce  ## make figures/mini anew from a run of the miniature
-	@rm -rf figures/mini && mkdir -p figures/mini && cp -r runs/mini/results figures/mini/results
-	@$(BIN)/python -m qalign_core.report figures/mini/results figures/mini
+publish: $(VENV)/.ready  ## make figures/mini anew: three seeds, all test questions, controls (hours; resumable)
+	@$(BIN)/python -m qalign_core.reproduce $(PUBLISH)
+	@rm -rf $(PUBLISHED).part && mkdir -p $(PUBLISHED).part
+	@cp -r runs/$(notdir $(basename $(PUBLISH)))/results $(PUBLISHED).part/results
+	@$(BIN)/python -m qalign_core.report $(PUBLISHED).part/results $(PUBLISHED).part
+	@rm -rf $(PUBLISHED) && mv $(PUBLISHED).part $(PUBLISHED)
 
 test: $(VENV)/.ready-dev  ## run the tests
 	@$(BIN)/python -m pytest
