@@ -8,14 +8,15 @@ from pathlib import Path
 import pandas as pd
 
 from qalign_core import plan, runs
+from qalign_core.benchmarks import benchmark_files
 from qalign_core.params import Profile
 from qalign_core.predictions import read_predictions
 from qalign_core.runs import Run
 
 
-def generated(profile: Profile) -> list[str]:
-    """The systems whose answers are generated here; the others bring theirs."""
-    return [name for name, entry in profile.systems.items() if entry.predictions is None]
+def generated(profile: Profile, *, ablations: bool = False) -> list[str]:
+    """The systems of chapter 4, or those of chapter 6, whose answers are generated here; the others bring theirs."""
+    return [n for n in profile.in_chapter(ablations=ablations) if profile.systems[n].predictions is None]
 
 
 def answers_folder(profile: Profile, run: Run, system: str, seed: int) -> Path:
@@ -40,14 +41,32 @@ def read_answers(profile: Profile, run: Run, system: str, seed: int) -> pd.DataF
 
 
 def contents(profile: Profile) -> dict[str, dict[str, str]]:
-    """What tells brought answers from others: system → file → sha256, of the files that are there."""
-    return {
-        system: {
-            str(path): runs.sha256_file(path) for path in _files(profile, Path(entry.predictions)) if path.is_file()
+    """What tells text from outside from other text: system or corrected benchmark → file → sha256, of files there."""
+    corrected = {
+        f"evaluation.corrected.{name}": {
+            str(path): runs.sha256_file(path)
+            for code in profile.data.languages
+            for path in (Path(folder, place) for place in benchmark_files(name, code))
+            if path.is_file()
         }
-        for system, entry in profile.systems.items()
-        if entry.predictions is not None
+        for name, folder in profile.evaluation.corrected.items()
     }
+    corpora = {
+        f"data.corpora.{name}": {str(path): runs.sha256_file(path)}
+        for name, choice in profile.data.corpora.items()
+        if choice.path is not None and (path := Path(choice.path)).is_file()
+    }
+    return (
+        corrected
+        | corpora
+        | {
+            system: {
+                str(path): runs.sha256_file(path) for path in _files(profile, Path(entry.predictions)) if path.is_file()
+            }
+            for system, entry in profile.systems.items()
+            if entry.predictions is not None
+        }
+    )
 
 
 def _files(profile: Profile, folder: Path) -> list[Path]:

@@ -101,7 +101,7 @@ def intervals(
     return pd.concat(tables, ignore_index=True).pipe(lambda t: t[[*first, *(c for c in t if c not in first)]])
 
 
-def _declared(matrices: dict, pairs: Sequence[tuple[str, str]]):
+def _declared(matrices: dict, pairs: Sequence[Sequence[str]]):
     """(a, b, seed, benchmark, matrix of a, matrix of b) of each declared pair that was run with the same seed."""
     for a, b in pairs:
         for (system, seed, benchmark), ours in matrices.items():
@@ -115,7 +115,7 @@ def _declared(matrices: dict, pairs: Sequence[tuple[str, str]]):
 
 def compare(
     answers: pd.DataFrame,
-    pairs: Sequence[tuple[str, str]] = DECLARED_PAIRS,
+    pairs: Sequence[Sequence[str]] = DECLARED_PAIRS,
     groups: Mapping[str, pd.Series] | None = None,
     *,
     column: str = "correct_paper",
@@ -149,7 +149,7 @@ def compare(
 
 def compare_languages(
     answers: pd.DataFrame,
-    pairs: Sequence[tuple[str, str]] = DECLARED_PAIRS,
+    pairs: Sequence[Sequence[str]] = DECLARED_PAIRS,
     *,
     benchmarks: Sequence[str] = ("mgsm",),
     column: str = "correct_paper",

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import sacrebleu
 
-from qalign_core import brought, cleaned, plan, response_kinds, runs, scorer
+from qalign_core import (
+    brought,
+    cleaned,
+    comparisons,
+    corrected,
+    openings,
+    plan,
+    primary,
+    response_kinds,
+    runs,
+    scorer,
+    trace,
+)
 from qalign_core.near_duplicates import near_duplicate_groups
 from qalign_core.params import Profile
 from qalign_core.predictions import read_benchmark
@@ -17,8 +30,13 @@ from qalign_core.runs import Run
 from qalign_core.schema import DataSet
 
 
-def score_run(profile: Profile, run: Run) -> pd.DataFrame:
+def score_run(profile: Profile, run: Run, systems: Sequence[str] | None = None) -> pd.DataFrame:
     """Every answer of every system and seed, scored in both ways.
+
+    Args:
+        profile: the checked profile.
+        run: where the answers are.
+        systems: whose answers; those of chapter 4 unless said otherwise.
 
     Returns:
         Rows of `scorer.score`, and the kind of each wrong answer as `response_kinds.with_error_kinds` has it.
@@ -26,17 +44,40 @@ def score_run(profile: Profile, run: Run) -> pd.DataFrame:
     Raises:
         FileNotFoundError, ValueError: for answers that are missing or belong to other questions, naming file and row.
     """
-    codes = profile.data.languages
-    folder = run.folder / "data" / "benchmarks"
-    gold = pd.concat([read_benchmark(folder, name, codes) for name in profile.evaluation.benchmarks])
-    scored = []
+    gold, scored = benchmark_questions(profile, run), []
     for seed in profile.run.seeds:
-        for system, entry in profile.systems.items():
-            if seed in entry.seeds(profile.run):
+        for system in profile.in_chapter(ablations=False) if systems is None else systems:
+            if seed in profile.systems[system].seeds(profile.run):
+                openings.record(profile, run, system, seed, "scored")
                 predictions = brought.read_answers(profile, run, system, seed)
                 answers = scorer.score(predictions, gold, system=system, seed=seed)
                 scored.append(response_kinds.with_error_kinds(answers, predictions, profile))
     return pd.concat(scored, ignore_index=True)
+
+
+def answering_jobs(profile: Profile, run: Run) -> Iterator[plan.Job]:
+    """The jobs of chapter 4, in order: what every system is asked, and again where a question's text was corrected.
+
+    Ask for one when those before it are done (`plan.prediction_jobs`); new answers are logged (`openings`).
+    """
+    for seed in profile.run.seeds:
+        for system in brought.generated(profile):
+            yield from openings.jobs(profile, run, system, seed)
+            again = corrected.job(profile, run, system, seed)
+            if again is not None:
+                yield again
+
+
+def benchmark_questions(profile: Profile, run: Run) -> pd.DataFrame:
+    """Every question of the run with its gold answer: rows of `predictions.read_benchmark`."""
+    folder, codes = run.folder / "data" / "benchmarks", profile.data.languages
+    return pd.concat([read_benchmark(folder, name, codes) for name in profile.evaluation.benchmarks])
+
+
+def declared_pairs(profile: Profile) -> Sequence[Sequence[str]]:
+    """The differences that are tested: the profile's, or the paper's."""
+    pairs = profile.evaluation.pairs
+    return comparisons.DECLARED_PAIRS if pairs is None else pairs
 
 
 def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
@@ -50,18 +91,31 @@ def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
         base_size=published_size(profile.model.base),
         mode=profile.evaluation.scorer,
         groups=near_duplicates(profile, run),
+        pairs=declared_pairs(profile),
         floor=language_blind_floor(profile, run),
     )
 
 
 def _save_responses(profile: Profile, run: Run, answers: pd.DataFrame) -> None:
+    groups, column = near_duplicates(profile, run), f"correct_{profile.evaluation.scorer}"
+    outcomes = primary.outcomes(answers, groups, column=column)
+    _write_if(run, "primary", outcomes if len(outcomes) else None)
     write_csv(run.results, "responses", response_kinds.rates(answers))
     write_csv(run.results, "errors", response_kinds.errors(answers))
+    write_csv(run.results, "identified", response_kinds.identified(benchmark_questions(profile, run)))
+    write_csv(run.results, "trace", trace.trace(profile, run, answers))
     broken = cleaned.broken_questions(profile, run)
-    if len(broken):
-        write_csv(run.results, "cleaned", cleaned.cleaned_accuracy(answers, broken))
+    _write_if(run, "cleaned", cleaned.cleaned_accuracy(answers, broken) if len(broken) else None)
+    mended = profile.evaluation.corrected
+    _write_if(run, "corrected", corrected.corrected_accuracy(profile, run, answers) if mended else None)
+
+
+def _write_if(run: Run, name: str, rows: pd.DataFrame | None) -> None:
+    """Write a table of the results, or remove the one of earlier answers where there is none now."""
+    if rows is None:
+        (run.results / f"{name}.csv").unlink(missing_ok=True)
     else:
-        (run.results / "cleaned.csv").unlink(missing_ok=True)
+        write_csv(run.results, name, rows)
 
 
 def save_consistency(profile: Profile, run: Run) -> Results:

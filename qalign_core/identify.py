@@ -17,6 +17,7 @@ _SCRIPT_LETTERS = {
     "Kana": re.compile("[\u3041-\u30fa\u30fd-\u30ff\uff66-\uff9f]+"),
     "Han": re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+"),
 }
+_OTHER_SCRIPT = re.compile("[\u0400-\uffff]")  # the first letter of another script than Latin (or Greek)
 _LATIN_WORD = re.compile("[a-z\u00df-\u00f6\u00f8-\u024f]+")
 _BY_SCRIPT = {"Bengali": "bn", "Thai": "th", "Cyrillic": "ru"}
 _LATIN = tuple(code for code, entry in LANGUAGES.items() if entry.script == "Latin")
@@ -83,7 +84,7 @@ def response_language(text: str, expected: str | None = None) -> str:
         language(expected)
     text = text[:_READ_CHARACTERS].lower()
     words = _LATIN_WORD.findall(text)
-    if not text.isascii():
+    if _OTHER_SCRIPT.search(text):
         by_script = _script_language(text, len("".join(words)), expected)
         if by_script:
             return by_script

@@ -11,6 +11,22 @@ from qalign_core.params import PARAMS_FOLDER
 
 PUBLISHED = PARAMS_FOLDER / "published.csv"
 PAPER = "qalign_readme"  # the authors' own numbers of this paper
+SIZES = ("7B", "13B")  # of LLaMA-2, of which the paper has numbers
+SECONDARY = "†"  # marks a number that was not read from its authors' own page
+# The `source` of a row, in words.
+SOURCES = {
+    "qalign_readme": "README of NJUNLP/QAlign",
+    "qalign_abstract": "abstract of arXiv 2401.07817",
+    "notes_2405_01345": "a transcription of tables II and IV of arXiv 2405.01345",
+    "notes_literature": "a literature table that quotes QAlign and MindMerger",
+    "abstract_2405_01345": "abstract of arXiv 2405.01345",
+    "mathoctopus_readme": "README of microsoft/MathOctopus",
+    "mapo_readme": "README of NJUNLP/MAPO (arXiv 2401.06838)",
+    "mcot_readme": "README of laihuiyuan/mCoT (arXiv 2406.02301)",
+    "mindmerger_readme": "README of CONE-MT/MindMerger (arXiv 2405.17386)",
+    "layalign_2502_11405": "table 2 of arXiv 2502.11405",
+    "souper_2511_13254": "table 2a of arXiv 2511.13254",
+}
 
 
 def published(benchmark: str, base_size: str = "7B", path: str | Path = PUBLISHED) -> pd.DataFrame:

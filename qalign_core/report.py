@@ -6,28 +6,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.console import Console
 
-from qalign_core import drawing, figures, framework, statistics
+from qalign_core import ablation_report, drawing, figures, framework
+from qalign_core.ablation_tables import ablation_table
+from qalign_core.accuracy_tables import accuracy_table, mixed_table
+from qalign_core.captions import caption, few_groups, method_of, remarks
+from qalign_core.comparison_tables import comparison_table, languages_table, seeds_table
 from qalign_core.consistency_tables import consistency_table, split_table
-from qalign_core.paper_tables import (
-    BENCHMARKS,
-    SECONDARY,
-    ablation_table,
-    accuracy_table,
-    comparison_table,
-    data_table,
-    gap_table,
-)
+from qalign_core.languages import CODES
+from qalign_core.paper_tables import BENCHMARKS, data_table, gap_table
 from qalign_core.published import published
-from qalign_core.response_tables import cleaned_table, errors_table, responses_table
-from qalign_core.results import OURS, Results, read_results, write_results
-from qalign_core.tables import Table, print_table, save_table, side_by_side, styled
+from qalign_core.response_tables import cleaned_table, corrected_table, errors_table, responses_table
+from qalign_core.results import Results, read_results, write_results
+from qalign_core.tables import Table, print_table, save_table, styled
+from qalign_core.trace_tables import trace_table
 
 __all__ = [
     "ablation_table",
@@ -43,99 +41,13 @@ __all__ = [
     "remarks",
     "run_tables",
     "save_table",
-    "side_by_side",
     "split_table",
     "styled",
     "write_results",
 ]
 
-NEAR_ZERO = 5.0  # percent
+MIXED = ("MultiReason", "QAlign", "QAlign + mixed")  # Figure 2
 CONSISTENCY = ("figure-3", "figure-agreement", "figure-solved", "table-consistency")  # what chapter 5 draws
-
-
-def caption(
-    profile: str,
-    seeds: Sequence[int],
-    questions: int | Mapping[str, int],
-    *,
-    scorer: str = "paper",
-    method: str | None = None,
-    published_size: str | None = None,
-    floor: bool = False,
-    gap: bool = False,
-    extra: str = "",
-) -> str:
-    """The text below a table or figure.
-
-    Args:
-        profile: name of the profile.
-        seeds: of the runs behind it.
-        questions: a language, or benchmark → questions a language.
-        scorer: which scorer's numbers these are.
-        method: how the intervals were made.
-        published_size: size of LLaMA-2 behind the published numbers, if there are any.
-        floor: whether a language-blind floor is shown.
-        gap: whether the gap is.
-        extra: one more sentence.
-    """
-    many = f"mean over {len(seeds)} seeds ({', '.join(map(str, seeds))})" if len(seeds) > 1 else f"seed {seeds[0]}"
-    counts = questions if isinstance(questions, Mapping) else {"": questions}
-    number = " and ".join(
-        f"{n:,}" + (f" ({BENCHMARKS[name][1]})" if len(counts) > 1 else "") for name, n in counts.items()
-    )
-    fewest = min(counts.values())
-    low, high = statistics.wilson(round(fewest / 2), fewest)
-    parts = [
-        f"Profile {profile}, {many}, {number} questions a language, {scorer} scorer.",
-        f"95% intervals: {method}."
-        if method
-        else f"Near 50% the 95% interval of one language is {high - low:.0f} points wide.",
-    ]
-    if gap:
-        parts.append("Gap: English minus the mean of the other languages, in points.")
-    if published_size:
-        parts.append(f"Grey rows: published numbers, LLaMA-2 {published_size}; {SECONDARY} marks secondary sources.")
-    if floor:
-        parts.append("Floor: what a rule reaches that sees a question's digits and none of its words.")
-    return " ".join([*parts, extra]).strip()
-
-
-def remarks(accuracy: pd.DataFrame, floor: pd.DataFrame | None = None, scorer: str = "paper") -> list[str]:
-    """What a reader must be told in plain words before reading the numbers; empty when there is nothing to warn of.
-
-    Args:
-        accuracy: rows of `scorer.accuracy`.
-        floor: `benchmark, language, accuracy` of the language-blind floor.
-        scorer: whose numbers are read.
-    """
-    said = []
-    for benchmark, rows in accuracy[accuracy["scorer"] == scorer].groupby("benchmark", sort=False):
-        name = BENCHMARKS.get(benchmark, ("", benchmark))[1]
-        means = rows.groupby(["system", "seed"], sort=False)["accuracy"].mean()
-        if rows["accuracy"].max() < NEAR_ZERO:
-            said.append(
-                f"{name}: every accuracy is under {NEAR_ZERO:g}%. This run checks that every part works on this input; "
-                "its numbers mean nothing, and no system can be said to be better than another."
-            )
-        elif means.max() < NEAR_ZERO:
-            said.append(f"{name}: every average is under {NEAR_ZERO:g}%; differences between systems mean little.")
-        if floor is not None and (floor["benchmark"] == benchmark).any():
-            level = floor.loc[floor["benchmark"] == benchmark, "accuracy"].mean()
-            below = [system for system, seed in means.index if means[system, seed] <= level]
-            if len(below) == len(means):
-                said.append(
-                    f"{name}: no system is above the language-blind floor of {level:.1f}%: a rule that "
-                    "never reads a word does as well."
-                )
-            elif below:
-                said.append(
-                    f"{name}: {', '.join(dict.fromkeys(below))}: on average not above the language-blind floor "
-                    f"of {level:.1f}%."
-                )
-        few = int(rows["total"].min())
-        if few < 100:
-            said.append(f"{name}: only {few} questions a language; single languages are mostly noise.")
-    return said
 
 
 # -------------------------------------------------------------------------------- redrawing
@@ -146,73 +58,101 @@ def _caption(results: Results, benchmarks: Sequence[str], **words: Any) -> str:
     return caption(results.run["profile"], results.run["seeds"], questions, scorer=results.run["scorer"], **words)
 
 
-def _method(intervals: pd.DataFrame) -> str:
-    """Such as `Wilson for one language, cluster bootstrap for means`."""
-    single = intervals[~intervals["measure"].isin(["average", "non_english", "gap"])]
-    wilson = single.loc[single["method"] == "Wilson", "benchmark"].unique()
-    if not len(wilson):
-        return "bootstrap over groups of near-duplicate questions"
-    names = " and ".join(BENCHMARKS[name][1] for name in wilson)
-    return f"Wilson for one language of {names}, otherwise bootstrap over clusters of questions"
-
-
 def run_tables(results: Results) -> list[Table]:
-    """The tables of a run: Table 1 if its data is there, Tables 2 and 3, the gap, comparisons, Table 4."""
-    data, size, mode = results.tables, results.run["base_size"], results.run["scorer"]
-    names = {name: entry["published"] for name, entry in results.systems.items() if entry.get("published")}
-    floor = data.get("floor")
+    """The tables of a run: Table 1 if its data is there, Tables 2 and 3, what is chance, responses, Table 4."""
+    data = results.tables
     made = [data_table(data["corpora"], caption=f"Profile {results.run['profile']}.")] if "corpora" in data else []
     benchmarks = list(dict.fromkeys(data["accuracy"]["benchmark"]))
-    for benchmark in benchmarks:
-        level = None if floor is None else floor[floor["benchmark"] == benchmark].set_index("language")["accuracy"]
-        level = None if level is None or level.empty else level.to_dict()
-        words = _caption(results, [benchmark], published_size=size, floor=level is not None, gap=True)
-        made.append(
-            accuracy_table(
-                data["accuracy"],
-                benchmark,
-                caption=words,
-                scorer=mode,
-                systems=results.main(),
-                published_as=names,
-                published_size=size,
-                floor=level,
-            )
-        )
+    made += [_accuracy_table(results, benchmark) for benchmark in benchmarks]
     intervals = data["intervals"]
-    words = _caption(results, benchmarks, method=_method(intervals), gap=True)
+    words = _caption(results, benchmarks, method=method_of(intervals), gap=True, extra=few_groups(intervals))
     made.append(gap_table(intervals, caption=words, systems=results.main()))
-    if len(data["comparisons"]):
-        words = _caption(
-            results,
-            benchmarks,
-            method="paired bootstrap over clusters of questions; p by flipping the signs of clusters, two-sided",
-            extra="Question intervals leave out what training with another seed would change.",
-        )
-        made.append(comparison_table(data["comparisons"], caption=words))
+    made += _chance_tables(results, benchmarks)
+    mixed = [name for name in MIXED if name in results.main()]
+    if len(mixed) == len(MIXED):
+        words = _caption(results, benchmarks, method=method_of(intervals))
+        made.append(mixed_table(intervals, mixed, caption=words))
     made += _response_tables(results)
     if _has_consistency(results):
         made += _consistency_tables(results, benchmarks)
-    if "ablations" in data:
-        rows = {"MonoReason": "none", OURS: "X→En questions (ours)"}
-        rows |= {name: name for name, entry in results.systems.items() if entry.get("table") == "ablation"}
-        rows = {name: label for name, label in rows.items() if name in results.systems}
-        words = _caption(results, benchmarks, method=_method(intervals), extra="To ours: paired difference in points.")
-        made.append(ablation_table(intervals, data["ablations"], rows, caption=words))
+    made += ablation_report.tables(results)
+    return made
+
+
+def _accuracy_table(results: Results, benchmark: str) -> Table:
+    """Table 2 or 3."""
+    data, size, floor = results.tables, results.run["base_size"], results.tables.get("floor")
+    level = None if floor is None else floor[floor["benchmark"] == benchmark].set_index("language")["accuracy"]
+    level = None if level is None or level.empty else level.to_dict()
+    own = data["intervals"][data["intervals"]["benchmark"] == benchmark]
+    return accuracy_table(
+        data["accuracy"],
+        benchmark,
+        caption=_caption(results, [benchmark], published_size=size, floor=level is not None, gap=True),
+        scorer=results.run["scorer"],
+        systems=results.main(),
+        published_as={n: entry["published"] for n, entry in results.systems.items() if entry.get("published")},
+        published_size=size,
+        floor=level,
+        intervals=own,
+        unfolded=_caption(results, [benchmark], method=method_of(own), gap=True, extra=few_groups(own)),
+    )
+
+
+def _chance_tables(results: Results, benchmarks: Sequence[str]) -> list[Table]:
+    """What may be chance: declared differences, the same language by language, and what another seed changes."""
+    data, made = results.tables, []
+    extra = "Question intervals leave out what training with another seed would change."
+    if len(data["comparisons"]):
+        method = "paired bootstrap over clusters of questions; p by flipping the signs of clusters, two-sided"
+        warned = f"{extra} {few_groups(data['intervals'])}".strip()
+        words = _caption(results, benchmarks, method=method, extra=warned)
+        made.append(comparison_table(data["comparisons"], caption=words))
+    if len(data["languages"]):
+        tested = list(dict.fromkeys(data["languages"]["benchmark"]))
+        single = data["intervals"]["measure"].isin(CODES) & data["intervals"]["benchmark"].isin(tested)
+        clustered = (data["intervals"].loc[single, "method"] != "Wilson").any()
+        words = f"Profile {results.run['profile']}, {results.run['scorer']} scorer. {extra}"
+        made.append(languages_table(data["languages"], clustered=bool(clustered), caption=words))
+    if len(results.run["seeds"]) > 1:
+        words = (
+            f"Profile {results.run['profile']}, {results.run['scorer']} scorer. Every seed draws corpora and order "
+            "again; the range is no interval. Gap: English minus the mean of the other languages, in points."
+        )
+        made.append(seeds_table(data["intervals"], results.main(), caption=words))
     return made
 
 
 def _response_tables(results: Results) -> list[Table]:
-    """How responses end and in which language, wrong answers by kind, and scores without broken questions."""
+    """How responses end and in which language, wrong answers by kind, scores on mended benchmarks, and the trace."""
     data, seeds = results.tables, results.run["seeds"]
     words = f"Profile {results.run['profile']}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}."
-    made = [responses_table(data["responses"], caption=words)] if "responses" in data else []
+    made = []
+    if "responses" in data:
+        made.append(responses_table(data["responses"], data.get("identified"), caption=words))
     if "errors" in data:
         made.append(errors_table(data["errors"], caption=words))
-    if "cleaned" in data:
-        scorer = results.run["scorer"]
-        made.append(cleaned_table(data["cleaned"], scorer=scorer, caption=f"{words[:-1]}, {scorer} scorer."))
-    return made
+    scored = f"{words[:-1]}, {results.run['scorer']} scorer."
+    for name, averages, title in (
+        ("cleaned", cleaned_table, "{} without broken questions. Accuracy on {} (%)"),
+        ("corrected", corrected_table, "{} on corrected questions and golds. Accuracy on {} (%)"),
+    ):
+        if name in data:
+            again = [
+                accuracy_table(
+                    data[name].assign(accuracy=data[name][name]),
+                    benchmark,
+                    caption=scored,
+                    scorer=results.run["scorer"],
+                    systems=results.main(),
+                    published_size=None,
+                    named=(f"table-{name}-{benchmark}", title.format(*BENCHMARKS[benchmark])),
+                )
+                for benchmark in dict.fromkeys(data[name]["benchmark"])
+            ]
+            table = averages(data[name], scorer=results.run["scorer"], caption=scored)
+            made.append(replace(table, details=tuple(again)))
+    return made + ([trace_table(data["trace"], caption=words)] if "trace" in data else [])
 
 
 def _consistency_tables(results: Results, benchmarks: Sequence[str]) -> list[Table]:
@@ -242,7 +182,7 @@ def _figures(results: Results) -> dict[str, tuple]:
     """name → (figure, its data, caption) of every figure the results allow."""
     data, main = results.tables, results.main()
     benchmarks = list(dict.fromkeys(data["accuracy"]["benchmark"]))
-    words = _caption(results, benchmarks, method=_method(data["intervals"]))
+    words = _caption(results, benchmarks, method=method_of(data["intervals"]))
     if len(results.run["seeds"]) > 1:
         words += " Bars: mean over seeds, with the lowest and highest end of any seed's interval."
     floor = data.get("floor")
@@ -251,11 +191,12 @@ def _figures(results: Results) -> dict[str, tuple]:
     if len(pair) == 2:
         sentence = " Dashed: the language-blind floor." if floor is not None else ""
         made["figure-headline"] = (*figures.headline(data["intervals"], pair, floor), words + sentence)
-    mixed = [name for name in ("MultiReason", "QAlign", "QAlign + mixed") if name in main]
-    if len(mixed) == 3:
+    mixed = [name for name in MIXED if name in main]
+    if len(mixed) == len(MIXED):
         made["figure-2-mixed-supervision"] = (*figures.mixed_supervision(data["intervals"], mixed), words)
     if _has_consistency(results):
         made |= _consistency_figures(results, benchmarks, pair)
+    made |= ablation_report.pictures(results)
     profile = f"Profile {results.run['profile']}."
     if "training" in data:
         made["figure-training"] = (*figures.training_curves(data["training"]), f"{profile} Loss of each update.")
@@ -276,7 +217,7 @@ def _consistency_figures(results: Results, benchmarks: Sequence[str], pair: Sequ
     made = {
         "figure-3-consistency": (
             *figures.consistency(data["agreement"], data["consistency"], main),
-            _caption(results, benchmarks, method=_method(data["agreement"])) + sentence,
+            _caption(results, benchmarks, method=method_of(data["agreement"])) + sentence,
         ),
         "figure-solved-languages": (
             *figures.solved_languages(data["solved"], main),

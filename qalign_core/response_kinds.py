@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from qalign_core.equations import false_equations
-from qalign_core.identify import UNDETERMINED
+from qalign_core.identify import UNDETERMINED, response_language
 from qalign_core.params import Profile
 
 NUMBER_MISSING, CUT_OFF, WRONG_LANGUAGE, SLIP, OTHER = KINDS = (
@@ -48,6 +48,20 @@ def rates(answers: pd.DataFrame) -> pd.DataFrame:
     grouped = answers[_KEY].assign(**flags).groupby(_KEY, sort=False)
     shares = 100.0 * grouped[list(RATES)].mean().astype(float)
     return grouped.size().rename("responses").to_frame().join(shares).reset_index()
+
+
+def identified(gold: pd.DataFrame) -> pd.DataFrame:
+    """How often the language identifier is right on text whose language is known: the benchmarks' own questions.
+
+    Args:
+        gold: rows of `predictions.read_benchmark`.
+
+    Returns:
+        `benchmark, language, questions, right`.
+    """
+    right = [response_language(text) == code for text, code in zip(gold["question"], gold["language"], strict=True)]
+    grouped = gold.assign(right=right).groupby(["benchmark", "language"], sort=False)["right"]
+    return grouped.agg(questions="size", right="sum").reset_index()
 
 
 def error_kind(row: Any, response: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from qalign_core.paper_tables import BENCHMARKS
@@ -24,11 +26,12 @@ def _named(benchmark: str) -> str:
     return BENCHMARKS.get(benchmark, ("", benchmark))[1]
 
 
-def responses_table(rates: pd.DataFrame, *, caption: str = "") -> Table:
+def responses_table(rates: pd.DataFrame, identified: pd.DataFrame | None = None, *, caption: str = "") -> Table:
     """How responses end and which language they are in: a row a system and benchmark, in percent.
 
     Args:
         rates: rows of `response_kinds.rates`; languages and seeds are averaged.
+        identified: rows of `response_kinds.identified`, to say how far the language columns can be trusted.
         caption: from `report.caption`.
     """
     rows = []
@@ -40,6 +43,14 @@ def responses_table(rates: pd.DataFrame, *, caption: str = "") -> Table:
         "Cut off: at the token limit; blank where it is not known how responses ended. The language columns are of the "
         "questions that are not in English; cannot tell: numbers and names only."
     )
+    if identified is not None and len(identified):
+        share = 100.0 * identified["right"].sum() / identified["questions"].sum()
+        worst = (identified["right"] / identified["questions"]).groupby(identified["language"]).mean()
+        words += (
+            f" The language is found by script and function words, which are right for {share:.1f}% of this run's own "
+            f"{identified['questions'].sum():,} questions"
+        )
+        words += f" (lowest: {worst.idxmin()}, {100 * worst.min():.1f}%)." if worst.min() < 1 else "."
     frame = pd.DataFrame(rows).rename(columns=_HEADINGS)
     return from_frame(frame, name="table-responses", title="Responses (%)", caption=f"{caption} {words}".strip())
 
@@ -73,18 +84,51 @@ def cleaned_table(cleaned: pd.DataFrame, *, scorer: str = "paper", caption: str 
         scorer: whose numbers are shown.
         caption: from `report.caption`.
     """
-    chosen, rows = cleaned[cleaned["scorer"] == scorer], []
-    for (system, benchmark), part in chosen.groupby(["system", "benchmark"], sort=False):
-        by_language = part.groupby("language", sort=False)[["accuracy", "cleaned"]].mean()  # over seeds
-        average, others = by_language.mean(), by_language.drop(index="en", errors="ignore").mean()
-        row = {"System": system, "benchmark": _named(benchmark)}
-        row |= {"Avg.": average["accuracy"], "Avg., cleaned": average["cleaned"]}
-        rows.append(row | {"non-en": others["accuracy"], "non-en, cleaned": others["cleaned"]})
     removed = cleaned.drop_duplicates(["benchmark", "language"]).query("removed > 0")
     listed = ", ".join(f"{code} {count}" for code, count in zip(removed["language"], removed["removed"], strict=True))
     words = (
         "Cleaned: without the questions whose translation is the English text itself, has lost every number or repeats "
         f"itself ({listed}); each language leaves out its own."
     )
+    frame = pd.DataFrame(_beside(cleaned[cleaned["scorer"] == scorer], "cleaned"))
     title = "Averages without broken questions (%)"
-    return from_frame(pd.DataFrame(rows), name="table-cleaned", title=title, caption=f"{caption} {words}".strip())
+    return from_frame(frame, name="table-cleaned", title=title, caption=f"{caption} {words}".strip())
+
+
+def corrected_table(corrected: pd.DataFrame, *, scorer: str = "paper", caption: str = "") -> Table:
+    """Averages as in the paper beside the same on corrected questions and golds.
+
+    Args:
+        corrected: rows of `corrected.corrected_accuracy`.
+        scorer: whose numbers are shown.
+        caption: from `report.caption`.
+    """
+    once = corrected.drop_duplicates(["benchmark", "language"])
+    listed = []
+    for column, what in (("new_golds", "gold answers"), ("new_texts", "questions")):
+        found = once[once[column] > 0]
+        by_language = ", ".join(f"{code} {n}" for code, n in zip(found["language"], found[column], strict=True))
+        listed.append(f"{int(once[column].sum())} {what}" + (f" ({by_language})" if by_language else ""))
+    chosen = corrected[corrected["scorer"] == scorer]
+    rows = _beside(chosen, "corrected")
+    left_out = chosen.groupby(["system", "benchmark"], sort=False)["removed"].sum()
+    for row, count in zip(rows, left_out, strict=True):
+        row["left out"] = int(count)
+    words = (
+        f"Corrected: {' and '.join(listed)} differ from the benchmark. Questions with a new text were asked again; "
+        "those of systems that cannot be asked here are left out of their row."
+    )
+    title = "Averages on the corrected benchmark (%)"
+    return from_frame(pd.DataFrame(rows), name="table-corrected", title=title, caption=f"{caption} {words}".strip())
+
+
+def _beside(chosen: pd.DataFrame, column: str) -> list[dict[str, Any]]:
+    """Averages over languages of the paper's accuracy and of `column`, a row a system and benchmark."""
+    rows = []
+    for (system, benchmark), part in chosen.groupby(["system", "benchmark"], sort=False):
+        by_language = part.groupby("language", sort=False)[["accuracy", column]].mean()  # over seeds
+        average, others = by_language.mean(), by_language.drop(index="en", errors="ignore").mean()
+        row = {"System": system, "benchmark": _named(benchmark)}
+        row |= {"Avg.": average["accuracy"], f"Avg., {column}": average[column]}
+        rows.append(row | {"non-en": others["accuracy"], f"non-en, {column}": others[column]})
+    return rows

@@ -7,10 +7,16 @@
 | `answers.parquet` | one answer a row: `scorer.score` |
 | `accuracy.csv` | `scorer.accuracy` |
 | `intervals.csv`, `comparisons.csv`, `languages.csv` | `comparisons.intervals`, `.compare`, `.compare_languages` |
-| `ablations.csv` | `comparisons.compare` of Table 4's rows with ours (if there are systems of `table: ablation`) |
+| `ablations.csv`, `ablation_*.csv` | Table 4, controls and studies (written by chapter 6; see `ablations`) |
+| `representations.csv`, `representations_points.csv` | `representations.measure` (written by chapter 6) |
 | `differences.csv` | answers on which the two scorers differ |
 | `responses.csv`, `errors.csv` | `response_kinds.rates`, `response_kinds.errors` |
+| `identified.csv` | `response_kinds.identified` |
 | `cleaned.csv` | `cleaned.cleaned_accuracy` (if the audit finds broken questions) |
+| `corrected.csv` | `corrected.corrected_accuracy` (if the profile names corrected benchmarks) |
+| `trace.csv` | `trace.trace` |
+| `primary.csv` | `primary.outcomes` (if QAlign and MonoReason were run) |
+| `openings.csv` | `openings.record`: the log of every look at a test or development set |
 | `floor.csv` | `benchmark, language, accuracy` of the language-blind rule (if there is one) |
 | `consistency.csv` | `consistency.consistency` (this and the next three are written by chapter 5) |
 | `agreement.csv` | `comparisons.intervals` of `consistency.agreement` |
@@ -34,6 +40,7 @@ from typing import Any
 import pandas as pd
 
 from qalign_core import comparisons, consistency, scorer
+from qalign_core.comparisons import MEASURES
 from qalign_core.languages import NON_ENGLISH
 from qalign_core.runs import read_json, write_atomic, write_json
 
@@ -41,7 +48,18 @@ OURS = "QAlign"  # what Table 4 compares its rows with
 WITHOUT = "MonoReason"  # the system without question alignment, which chapter 5 compares every other with
 EVALUATION = ("accuracy", "intervals", "comparisons", "languages", "differences")
 CONSISTENCY = ("consistency", "agreement", "agreement_differences", "agreement_map", "solved")
-RESPONSES = ("responses", "errors", "cleaned")  # how answers look, written beside the evaluation's files
+ABLATIONS = ("ablations", "ablation_intervals", "ablation_rows", "ablation_responses")
+REPRESENTATIONS = ("representations", "representations_points")
+RESPONSES = (
+    "responses",
+    "errors",
+    "identified",
+    "cleaned",
+    "corrected",
+    "trace",
+    "primary",
+    "openings",
+)  # how answers look, written beside the evaluation's files
 NEEDED = {  # the columns without which nothing can be drawn
     "accuracy": ("system", "seed", "benchmark", "language", "scorer", "correct", "total", "accuracy"),
     "intervals": ("system", "seed", "benchmark", "measure", "method"),
@@ -49,7 +67,7 @@ NEEDED = {  # the columns without which nothing can be drawn
 NUMBERS = ("seed", "correct", "total", "accuracy")
 RUN_KEYS = ("profile", "base_size", "scorer", "seeds", "questions")
 AGAIN = "run notebook 04 (evaluation) again"
-OPTIONAL = ("floor", "ablations", *RESPONSES, *CONSISTENCY, "corpora", "lengths", "training")
+OPTIONAL = ("floor", *ABLATIONS, *REPRESENTATIONS, *RESPONSES, *CONSISTENCY, "corpora", "lengths", "training")
 
 
 @dataclass(frozen=True)
@@ -81,12 +99,12 @@ def write_results(
     base_size: str | None = "7B",
     mode: str = "paper",
     groups: Mapping[str, pd.Series] | None = None,
-    pairs: Sequence[tuple[str, str]] = comparisons.DECLARED_PAIRS,
+    pairs: Sequence[Sequence[str]] = comparisons.DECLARED_PAIRS,
     floor: pd.DataFrame | None = None,
 ) -> Results:
     """Compute and save everything the evaluation's tables and figures are drawn from.
 
-    What chapter 5 made of earlier answers is removed.
+    What chapters 5 and 6 made of earlier answers is removed.
 
     Args:
         folder: `runs/<profile>/results`.
@@ -103,7 +121,8 @@ def write_results(
         ValueError: for a system without answers, or answers of an unknown system.
     """
     folder = Path(folder)
-    unknown, without = set(answers["system"]) - set(systems), set(systems) - set(answers["system"])
+    answered, main = set(answers["system"]), {n for n, e in systems.items() if e.get("table", "main") == "main"}
+    unknown, without = answered - set(systems), main - answered
     if unknown or without:
         raise ValueError(f"systems without answers: {sorted(without)}; answers of unknown systems: {sorted(unknown)}")
     order = {name: position for position, name in enumerate(systems)}
@@ -116,13 +135,9 @@ def write_results(
         "languages": comparisons.compare_languages(answers, pairs, column=column),
         "differences": scorer.differences(answers),
     }
-    variants = [name for name, entry in systems.items() if entry.get("table") == "ablation"]
-    if variants and OURS in systems:
-        against = [(name, OURS) for name in ("MonoReason", *variants) if name in systems]
-        computed["ablations"] = comparisons.compare(answers, against, groups, column=column)
     if floor is not None:
         computed["floor"] = floor
-    for name in CONSISTENCY:
+    for name in (*CONSISTENCY, *ABLATIONS):
         (folder / f"{name}.csv").unlink(missing_ok=True)
     for name, rows in computed.items():
         write_csv(folder, name, rows)
@@ -184,12 +199,30 @@ def read_results(folder: str | Path) -> Results:
     there = [name for name in (*EVALUATION, *OPTIONAL) if (folder / f"{name}.csv").is_file()]
     # "none" and "null" are words in these files; only an empty field is a missing value.
     tables = {name: _read_csv(folder / f"{name}.csv", NEEDED.get(name, ())) for name in there}
+    _check_english(folder, tables)
     absent = tuple(f"{name}.csv" for name in OPTIONAL if name not in there)
     run, systems = read_json(folder / "run.json"), read_json(folder / "systems.json")
     for name, value, keys in (("run.json", run, RUN_KEYS), ("systems.json", systems, ())):
         if not isinstance(value, dict) or not set(keys) <= value.keys():
             raise ValueError(f"{folder / name}: not what the evaluation wrote; {AGAIN}")
     return Results(run, systems, tables, absent)
+
+
+def _check_english(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Every mean and gap is relative to English: refuse results in which some system lacks it.
+
+    Raises:
+        ValueError: naming the file and the first system.
+    """
+    for name, column, wanted in (("accuracy", "language", {"en"}), ("intervals", "measure", set(MEASURES))):
+        rows = tables[name]
+        for (system, benchmark), part in rows.groupby(["system", "benchmark"], sort=False):
+            lacking = sorted(wanted - set(part[column]))
+            if lacking:
+                raise ValueError(
+                    f"{folder / name}.csv: no rows of {system} on {benchmark} with {column} {', '.join(lacking)}, but "
+                    f"every mean and gap of the tables needs them; {AGAIN}"
+                )
 
 
 def _read_csv(path: Path, needed: Sequence[str]) -> pd.DataFrame:

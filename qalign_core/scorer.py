@@ -60,8 +60,26 @@ def _some(index: pd.Index) -> str:
     return f"{len(index)} (index {listed})" if len(index) else "none"
 
 
+def _pairs_up(predictions: pd.DataFrame, gold: pd.DataFrame) -> bool:
+    """Whether `_check_pairing` would find nothing: the same conditions, asked of all rows at once."""
+    asked = gold[[*_KEY, "question"]].rename(columns={"question": "expected"})
+    rows = predictions.merge(asked, on=_KEY, how="left", sort=False)
+    if "question" in rows and (rows["question"].notna() & (rows["question"] != rows["expected"])).any():
+        return False
+    if rows["expected"].isna().any() or rows.duplicated([*_RUN, *_KEY]).any():
+        return False
+    answered = rows.groupby([*_RUN, "benchmark", "language"], dropna=False).size().rename("answers").reset_index()
+    questions = gold.groupby(["benchmark", "language"]).size().rename("questions").reset_index()
+    both = answered.merge(questions, on=["benchmark", "language"])
+    languages = both["benchmark"].map(questions["benchmark"].value_counts())
+    found = both.groupby([*_RUN, "benchmark"], dropna=False)["language"].transform("size")
+    return bool((both["answers"] == both["questions"]).all() and (found == languages).all())
+
+
 def _check_pairing(predictions: pd.DataFrame, gold: pd.DataFrame) -> None:
     """Every gold question has exactly one prediction and the other way round, and the question texts are equal."""
+    if _pairs_up(predictions, gold):
+        return
     golds = {key: rows for key, rows in gold.groupby(["benchmark", "language"], sort=False)}
     found = predictions.groupby([*_RUN, "benchmark", "language"], sort=False, dropna=False)
     seen: dict[tuple, set[str]] = {}

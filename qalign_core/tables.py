@@ -20,7 +20,6 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.runs import write_atomic
 
 MUTED = "color: #767676"  # readable on white and on a dark theme
@@ -30,9 +29,14 @@ _TABLE_CSS = [
     {"selector": "tbody tr:last-child td", "props": "border-bottom: 1.5px solid"},
     {"selector": "tbody tr", "props": "background: transparent"},
     {"selector": "th, td", "props": "padding: 0.25em 0.7em; text-align: right; white-space: nowrap"},
-    {"selector": "th:first-child, td:first-child", "props": "text-align: left"},
+    {
+        "selector": "th:first-child, td:first-child",  # stays where it is while the rest scrolls
+        "props": "text-align: left; position: sticky; left: 0; background: var(--jp-layout-color0, var(--paper, #fff))",
+    },
     {"selector": "caption", "props": "caption-side: bottom; text-align: left; padding-top: 0.6em; max-width: 60em"},
 ]
+RUNNING_TEXT = 30  # characters of a cell
+_CAPTION = "font-size: .85em; opacity: .8; max-width: 60em; margin: .4em 0 .8em; white-space: normal"
 _LATEX = {
     "†": r"\textdagger{}",
     "→": r"$\rightarrow$",
@@ -56,6 +60,8 @@ class Table:
         text: the cells as they are printed; the first column names the row. Same number of rows as `data`.
         bold: cells of `text` in bold, as (row, column name).
         muted: rows set apart in grey: published numbers and floors.
+        hints: what stands behind single cells, shown where a pointer rests on them; the columns of `text`.
+        details: tables to unfold below this one; they have files of their own.
     """
 
     name: str
@@ -65,12 +71,21 @@ class Table:
     text: pd.DataFrame
     bold: frozenset[tuple[int, str]] = field(default_factory=frozenset)
     muted: frozenset[int] = field(default_factory=frozenset)
+    hints: pd.DataFrame | None = None
+    details: tuple[Table, ...] = ()
 
     def __repr__(self) -> str:
         return f"{self.title} ({len(self.text)} rows)"
 
     def _repr_html_(self) -> str:
-        return f'<div style="overflow-x: auto">{styled(self).to_html()}</div>'
+        body = _styled(self).to_html()
+        unfolded = "".join(
+            f"<details><summary>{html.escape(table.title)}</summary>{table._repr_html_()}</details>"
+            for table in self.details
+        )
+        # The caption stands below the part that scrolls, so that it can be read on a narrow screen.
+        caption = f'<figcaption style="{_CAPTION}">{_caption(self)}</figcaption>'
+        return f'<figure style="margin: .6em 0"><div style="overflow-x: auto">{body}</div>{caption}{unfolded}</figure>'
 
 
 def from_frame(
@@ -113,12 +128,29 @@ def _cell_styles(table: Table, muted: str) -> pd.DataFrame:
     return styles
 
 
-def styled(table: Table) -> Styler:
-    """The table for a notebook; every cell, heading and caption is escaped."""
+def _running_text(table: Table) -> list[int]:
+    """The columns, by position, of more than names and numbers, which read better from the left."""
+    columns = list(table.text.columns)
+    return [n for n, c in enumerate(columns) if n and table.text[c].str.len().max() > RUNNING_TEXT]
+
+
+def _caption(table: Table) -> str:
+    return f"<strong>{html.escape(table.title)}</strong><br>{html.escape(table.caption)}"
+
+
+def _styled(table: Table) -> Styler:
     styler = table.text.style.format(escape="html").format_index(escape="html", axis=1).hide(axis="index")
     styler = styler.apply(lambda _: _cell_styles(table, MUTED), axis=None).set_table_styles(_TABLE_CSS)
-    caption = f"<strong>{html.escape(table.title)}</strong><br>{html.escape(table.caption)}"
-    return styler.set_caption(caption).set_uuid(table.name)
+    left = [{"selector": f"th.col{n}, td.col{n}", "props": "text-align: left"} for n in _running_text(table)]
+    styler = styler.set_table_styles(left, overwrite=False)
+    if table.hints is not None:  # pandas writes them as they are
+        styler = styler.set_tooltips(table.hints.map(html.escape), as_title_attribute=True)
+    return styler.set_uuid(table.name)
+
+
+def styled(table: Table) -> Styler:
+    """The table for a notebook, with its caption; every cell, heading, hint and caption is escaped."""
+    return _styled(table).set_caption(_caption(table))
 
 
 def _latex(table: Table) -> str:
@@ -157,7 +189,7 @@ def save_table(table: Table, folder: str | Path) -> list[Path]:
     """Write `<name>.csv`, `<name>.md` and `<name>.tex`; the same table gives the same bytes.
 
     Returns:
-        The three paths.
+        The three paths, and those of the tables that unfold below it.
     """
     folder = Path(folder)
     contents = {
@@ -165,7 +197,8 @@ def save_table(table: Table, folder: str | Path) -> list[Path]:
         "md": _markdown(table),
         "tex": _latex(table),
     }
-    return [write_atomic(folder / f"{table.name}.{suffix}", text) for suffix, text in contents.items()]
+    written = [write_atomic(folder / f"{table.name}.{suffix}", text) for suffix, text in contents.items()]
+    return written + [path for more in table.details for path in save_table(more, folder)]
 
 
 def print_table(table: Table, console: Console | None = None) -> None:
@@ -185,44 +218,6 @@ def print_table(table: Table, console: Console | None = None) -> None:
     console.print(printed)
     console.width = width
     console.print(Text(table.caption, style="dim"))
-
-
-def side_by_side(
-    questions: Mapping[str, str], responses: Mapping[str, Mapping[str, str]], marks: Mapping | None = None
-) -> str:
-    """One question in all its languages beside what each system answered, as an HTML table.
-
-    Args:
-        questions: language code → question.
-        responses: system → language code → response.
-        marks: (system, language code) → whether the answer is right; shown as ✓ or ✗.
-
-    Returns:
-        HTML in which all text is escaped; each cell tells its language, and the browser chooses the direction of text.
-    """
-    systems = list(responses)
-    head = "".join(
-        f'<th style="text-align: start">{html.escape(name)}</th>' for name in ("language", "question", *systems)
-    )
-    rows = []
-    for code in (code for code in CODES if code in questions):
-        cells = [
-            f'<th scope="row" title="{html.escape(LANGUAGES[code].name)}">{code}</th>',
-            _text_cell(questions[code], code),
-        ]
-        for system in systems:
-            mark = {True: "✓ ", False: "✗ ", None: ""}[(marks or {}).get((system, code))]
-            cells.append(_text_cell(mark + responses[system].get(code, ""), None))
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    style = "border-collapse: collapse; text-align: left; vertical-align: top"
-    return f'<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-
-
-def _text_cell(text: str, code: str | None) -> str:
-    """A cell of running text. A response's language is not known beforehand, so it carries none."""
-    language = f' lang="{code}"' if code else ""
-    style = "text-align: start; vertical-align: top; white-space: pre-wrap; max-width: 28em"
-    return f'<td dir="auto"{language} style="{style}">{html.escape(text)}</td>'
 
 
 def best_cells(values: pd.DataFrame, rows: Sequence[int]) -> frozenset[tuple[int, str]]:

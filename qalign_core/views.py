@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,7 +15,7 @@ from qalign_core.drawing import save_figure
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.params import Profile
 from qalign_core.runs import Run
-from qalign_core.tables import Table, from_frame, side_by_side
+from qalign_core.tables import Table, from_frame
 
 CELL = "text-align: start; vertical-align: top; white-space: pre-wrap; max-width: 32em; padding: .3em .7em"
 # The paper's recipe, to stand beside a profile's. Source: NJUNLP/QAlign training scripts.
@@ -33,6 +32,11 @@ PAPER_RECIPE = {
     "max_grad_norm": 1.0,
     "sequences an update": 128,
 }
+
+
+def shown(tables: Mapping[str, Table], name: str, otherwise: str) -> Table | Markdown:
+    """A table of the run, or a word on why there is none."""
+    return tables[name] if name in tables else Markdown(f"*{escape(otherwise, quote=False)}*")
 
 
 def text_table(rows: pd.DataFrame, language: str | None = None) -> str:
@@ -80,15 +84,19 @@ def _plain(value: Any) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def lineage_table(profile: Profile) -> Table:
-    """What each system is trained on, in order."""
+def lineage_table(profile: Profile, *, ablations: bool = False) -> Table:
+    """What each system of chapter 3 is trained on, in order; or what those of chapter 6 are."""
     rows = []
-    for name, system in profile.systems.items():
+    for name in profile.in_chapter(ablations=ablations):
+        system = profile.systems[name]
         stages = system.lineage or []
         steps = {f"stage {i + 1}": stages[i] if i < len(stages) else "" for i in range(3)}
         origin = "predictions made elsewhere" if system.predictions else system.checkpoint or profile.model.base
+        if system.translator:
+            origin += f", asked what {' → '.join(system.translator)} translated"
         rows.append({"system": name, "from": origin, **steps})
-    return from_frame(pd.DataFrame(rows), name="lineages", title="Systems and their lineages", caption="")
+    table = pd.DataFrame(rows, columns=["system", "from", "stage 1", "stage 2", "stage 3"])
+    return from_frame(table, name="lineages", title="Systems and their lineages", caption="")
 
 
 def stages_table(done: Mapping[tuple[int, tuple[str, ...]], Mapping[str, Any]]) -> Table:
@@ -131,19 +139,6 @@ def translation_table(quality: pd.DataFrame) -> Table:
     return from_frame(shown, name="translation", title="Stage 1 translates into English", caption=caption)
 
 
-def translations_view(folder: Path, references: Path, index: int = 0) -> str:
-    """One question in every language beside its translation by stage 1, as HTML; the English original last."""
-    rows = []
-    for code in CODES:
-        path = folder / f"{code}.jsonl"
-        if path.is_file():
-            answer = runs.read_json_lines(path)[index]
-            rows.append({"language": code, "question": answer["question"], "stage 1 says": answer["response"]})
-    original = runs.read_json_lines(references)[index]["question"]
-    rows.append({"language": "en", "question": original, "stage 1 says": "(the original)"})
-    return text_table(pd.DataFrame(rows), language="language")
-
-
 def samples_view(run: Run, benchmark: str, languages: Sequence[str], index: int = 0) -> str:
     """One question of a benchmark in every language, with its gold answer, as HTML."""
     rows = []
@@ -152,76 +147,6 @@ def samples_view(run: Run, benchmark: str, languages: Sequence[str], index: int 
         name = f"{LANGUAGES[code].native_name} ({code})"
         rows.append({"code": code, "language": name, "question": row["question"], "answer": row["answer"]})
     return text_table(pd.DataFrame(rows), language="code")
-
-
-def answers_view(
-    run: Run,
-    given: Mapping[str, Path | pd.DataFrame],
-    answers: pd.DataFrame,
-    benchmark: str,
-    languages: Sequence[str],
-    index: int = 0,
-) -> str:
-    """One question in its languages beside what every system answered, right ones marked, as HTML.
-
-    Args:
-        run: for the questions.
-        given: system → folder of its predictions, or the predictions (`predictions.read_predictions`).
-        answers: rows of `scorer.score`, of one seed.
-        benchmark: `mgsm` or `msvamp`.
-        languages: codes to show.
-        index: of the question.
-    """
-    questions = {code: runs.read_json_lines(run.benchmark(benchmark, code))[index]["question"] for code in languages}
-    responses = {
-        system: {code: _response(made, benchmark, code, index) for code in languages} for system, made in given.items()
-    }
-    here = answers[(answers.benchmark == benchmark) & (answers["index"] == index)]
-    marks = {(row.system, row.language): bool(row.correct_paper) for row in here.itertuples()}
-    return side_by_side(questions, responses, marks)
-
-
-def _response(made: Path | pd.DataFrame, benchmark: str, code: str, index: int) -> str:
-    if isinstance(made, Path):
-        rows = runs.read_json_lines(made / benchmark / f"{code}.jsonl")
-        return next(row["response"] for row in rows if row["index"] == index)
-    here = (made["benchmark"] == benchmark) & (made["language"] == code) & (made["index"] == index)
-    return made.loc[here, "response"].item()
-
-
-def errors_view(run: Run, given: Mapping[str, Path | pd.DataFrame], answers: pd.DataFrame) -> str:
-    """The first wrong answer of each kind, beside its question and the right number, as HTML.
-
-    Args:
-        run: for the questions.
-        given: as `answers_view` takes it.
-        answers: rows of `evaluate.score_run`, of one seed.
-    """
-    rows = []
-    for answer in answers[answers["error"].notna()].drop_duplicates("error").to_dict("records"):
-        benchmark, code, index = answer["benchmark"], answer["language"], answer["index"]
-        asked = runs.read_json_lines(run.benchmark(benchmark, code))
-        rows.append(
-            {
-                "kind": answer["error"],
-                "system": answer["system"],
-                "language": code,
-                "question": next(row["question"] for row in asked if row["index"] == index),
-                "right": f"{answer['gold']:g}",
-                "response": _response(given[answer["system"]], benchmark, code, index),
-            }
-        )
-    return text_table(pd.DataFrame(rows))
-
-
-def disagreements(differences: pd.DataFrame, limit: int = 20) -> Table | Markdown:
-    """Answers from which the two scorers read different numbers."""
-    if differences.empty:
-        return Markdown("The two scorers read the same number from every answer.")
-    columns = ["system", "seed", "benchmark", "language", "index", "gold", "answer_paper", "answer_fixed"]
-    shown = differences[columns].head(limit)
-    caption = f"{len(differences)} answers; the first {len(shown)} are shown."
-    return from_frame(shown, name="differences", title="Where the two scorers differ", caption=caption)
 
 
 def outcomes_table(made: pd.DataFrame) -> Table:
@@ -244,28 +169,6 @@ def remarks(said: Sequence[str]) -> Markdown:
     if not said:
         return Markdown("")
     return Markdown("\n".join(["**Mind:**", "", *(f"- {escape(text, quote=False)}" for text in said)]))
-
-
-def base_text_table(profile: Profile) -> Table | Markdown:
-    """What the miniature's base model read before any fine-tuning: tokens by kind of text and language."""
-    mini = profile.model.miniature
-    if profile.model.base != "miniature" or mini.weights != "shipped":
-        return Markdown(f"*{escape(profile.model.base)}: this table is about the base that comes with the package.*")
-    from qalign_core.miniature.pretrain import MANIFEST, SHIPPED_BASE, text_report
-
-    report = text_report(runs.read_json(SHIPPED_BASE / MANIFEST))
-    report = report.assign(language=report.language.where(~report.language.str.contains("-"), "x-en"))
-    wide = report.pivot_table(index="kind", columns="language", values="tokens", aggfunc="sum", sort=False)
-    wide = wide[[code for code in (*CODES, "x-en") if code in wide]].astype("Int64")
-    wide["all"] = wide.sum(axis=1)
-    wide.loc["all"] = wide.sum()
-    solved = int(report[report.kind == "solved"].documents.sum())
-    caption = (
-        f"Tokens. Of solved problems it read {solved:,}, all English; stage 2 has "
-        f"{profile.data.miniature.sizes.get('metamathqa', 0):,}. It never read a question of another language with its "
-        "answer, or a problem in two languages (x-en: generic sentences beside their translation)."
-    )
-    return from_frame(wide.reset_index(), name="base-text", title="What the base model read", caption=caption)
 
 
 def audit_table(findings: pd.DataFrame) -> Table:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qalign_core import brought, evaluate, params, plan, prepare, report, reproduce, runs, views
+from qalign_core import answer_sheet, answer_views, brought, evaluate, params, plan, prepare, report, reproduce, runs
 from qalign_core.params import Profile, ProfileError
 from qalign_core.rows import BadRow
 from qalign_core.runs import Run
@@ -145,10 +145,27 @@ def test_it_is_scored_tabled_and_shown_like_ours(folder: Path, run: Run):
     assert responses["in English"] == "25.0"  # one of the four that were not asked in English
     assert "table-cleaned" not in tables
     predictions = brought.read_answers(profile, run, "Theirs", 0)
-    page = views.answers_view(run, {"Theirs": predictions}, answers, "mgsm", list(QUESTIONS), index=1)
-    assert "✗ Sie hat 2 + 2 = 5" in page
+    sheet = answer_sheet.answer_sheet(run, {"Theirs": predictions}, answers, list(QUESTIONS))
+    page = answer_views.question_block(sheet, "mgsm", 1)
+    assert "✗ Theirs · arithmetic slip" in page
+    assert "Sie hat 2 + 2 = 5" in page
+    assert "made elsewhere" in tables["table-trace"].text.loc[0, "files"]
     files = report.redraw(run.results, run.figures)
     assert {"table-responses.md", "table-errors.csv"} <= {path.name for path in files}
+
+
+def test_the_profile_declares_which_systems_are_compared(folder: Path, run: Run):
+    sections = profile_of(theirs(folder)).model_dump(mode="json")
+    sections["systems"]["Others"] = theirs(folder)
+    for pairs, compared in (([["Theirs", "Others"]], {("Theirs", "Others")}), (None, set())):
+        sections["evaluation"]["pairs"] = pairs
+        profile = params.validate(sections)
+        results = evaluate.save_results(profile, run, evaluate.score_run(profile, run))
+        for name in ("comparisons", "languages"):
+            rows = results.tables[name]
+            assert set(zip(rows["a"], rows["b"], strict=True)) == compared
+        named = {table.name for table in report.run_tables(results)}
+        assert ({"table-comparisons", "table-languages"} <= named) == bool(compared)
 
 
 def test_it_stands_beside_every_seed_or_beside_its_own(folder: Path, run: Run):

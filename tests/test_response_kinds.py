@@ -98,6 +98,17 @@ def test_rates_are_in_percent_and_the_language_columns_leave_out_english(answers
     assert table.data.loc[0, "cut off"] == pytest.approx(rates["cut"].mean())
 
 
+def test_the_identifier_is_measured_on_the_questions_whose_language_is_known(answers: pd.DataFrame):
+    asked = [("de", "Anna hat drei Äpfel und kauft noch zwei."), ("de", "Anna has three apples and she buys two."),
+             ("th", "แอนนามีแอปเปิลสามผล")]  # fmt: skip
+    gold = pd.DataFrame(asked, columns=["language", "question"]).assign(benchmark="mgsm")
+    found = response_kinds.identified(gold)
+    assert found.to_numpy().tolist() == [["mgsm", "de", 2, 1], ["mgsm", "th", 1, 1]]
+    words = response_tables.responses_table(response_kinds.rates(answers), found).caption
+    assert "right for 66.7% of this run's own 3 questions (lowest: de, 50.0%)" in words
+    assert "own 1 questions." in response_tables.responses_table(response_kinds.rates(answers), found.tail(1)).caption
+
+
 # ------------------------------------------------------------------------------------------------- cleaned scores
 
 ENGLISH = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from qalign_core import pages, response_tables, runs, views
+from qalign_core import answer_views, pages, response_tables, runs, views
+from qalign_core.answer_sheet import AnswerSheet, answer_sheet
 from qalign_core.predictions import read_predictions
 from qalign_core.response_kinds import KINDS, RATES
 from qalign_core.runs import Run
@@ -49,24 +51,30 @@ def run(tmp_path: Path) -> Run:
     return found
 
 
-@pytest.fixture(params=["folder", "rows"])
-def shown(run: Run, request: pytest.FixtureRequest) -> str:
-    """`answers_view` of a folder of predictions and of predictions already read."""
-    made = run.folder / "made"
+@pytest.fixture
+def sheet(run: Run) -> AnswerSheet:
+    """The answers of a system whose name is markup, right in English."""
     answers = pd.DataFrame(
-        [(SCRIPT, "mgsm", code, 0, code == "en") for code in ("bn", "en")],
-        columns=["system", "benchmark", "language", "index", "correct_paper"],
-    )
-    given = made if request.param == "folder" else read_predictions(made)
-    return views.answers_view(run, {SCRIPT: given}, answers, "mgsm", ["bn", "en"])
+        [(SCRIPT, "mgsm", code, 0, 7.0, 7.0, 7.0, code == "en", None if code == "en" else "other", "und")
+         for code in ("bn", "en")],
+        columns=["system", "benchmark", "language", "index", "gold", "answer_paper", "answer_fixed", "correct_paper",
+                 "error", "response_language"],
+    )  # fmt: skip
+    return answer_sheet(run, {SCRIPT: read_predictions(run.folder / "made")}, answers, ["bn", "en"])
+
+
+@pytest.fixture
+def shown(sheet: AnswerSheet) -> str:
+    return answer_views.questions_view(sheet, [(SCRIPT, SCRIPT)])
 
 
 def test_a_script_in_a_question_or_response_is_shown_as_text(shown: str):
     found = markup(shown)
-    assert found.tags == HARMLESS
+    assert {"script", "img"}.isdisjoint(found.tags)
     assert "onerror" not in found.attributes
-    assert shown.count("&lt;script&gt;") == 5  # a question and a response in two languages, and the system's name
-    assert shown.count("✓") == shown.count("✗") == 1
+    # A question and a response in two languages, the system's name in the grid and on two cards, and the summary.
+    assert shown.count("&lt;script&gt;") == 8
+    assert shown.count("✓") == 2  # in the grid and on its card
 
 
 def test_a_script_in_a_plain_table_or_sample_is_shown_as_text(run: Run):
@@ -78,19 +86,13 @@ def test_a_script_in_a_plain_table_or_sample_is_shown_as_text(run: Run):
         assert "&lt;script&gt;" in text
 
 
-def test_a_wrong_answer_of_each_kind_is_shown_as_text(run: Run):
-    answers = pd.DataFrame(
-        [
-            (SCRIPT, "mgsm", code, 0, 7.0, kind)
-            for code, kind in (("bn", "other"), ("en", "cut off"), ("en", "cut off"))
-        ],
-        columns=["system", "benchmark", "language", "index", "gold", "error"],
-    )
-    text = views.errors_view(run, {SCRIPT: run.folder / "made"}, answers)
-    assert markup(text).tags == HARMLESS
-    assert text.count("<tr>") == 3  # the heading and two kinds
-    assert text.count("&lt;script&gt;") == 6
-    assert "<td" not in views.errors_view(run, {}, answers.assign(error=None))
+def test_a_wrong_answer_of_each_kind_is_shown_as_text(sheet: AnswerSheet):
+    text = answer_views.errors_view(sheet)
+    assert markup(text).tags == HARMLESS | {"div"}
+    assert text.count("<tr>") == 2  # the heading and one kind
+    assert text.count("&lt;script&gt;") == 3
+    none = dataclasses.replace(sheet, systems=())
+    assert "<td" not in answer_views.errors_view(none)
 
 
 def test_a_script_in_the_name_of_a_system_or_a_remark_is_shown_as_text():
@@ -111,7 +113,7 @@ def test_a_page_holds_no_script_and_keeps_the_text(shown: str):
     page = pages.page(new_notebook(cells=[new_code_cell("answers", outputs=outputs)]))
     assert "<script" not in page
     assert "<p>raw</p>" in page
-    assert page.count("&lt;script&gt;alert") == 6
+    assert page.count("&lt;script&gt;alert") == 9
     found = markup(page)
     assert "onerror" not in found.attributes
     assert "default-src 'none'" in page
