@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from qalign_core import runs
+from qalign_core.lora import is_adapter, merged_state, plain_name
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -93,7 +96,8 @@ def restore_master_weights(model: PreTrainedModel, path: str, revision: str | No
     from the weights the stage before ended with. Every rank calls this, once the engine exists.
 
     Args:
-        model: the model inside the engine, loaded from `path` and perhaps given rows by `add_pad_token`.
+        model: the model inside the engine, loaded from `path` and perhaps given rows by `add_pad_token`. Frozen
+            weights and LoRA's matrices have nothing to restore.
         path: model folder or hub id.
         revision: of the hub id.
 
@@ -101,20 +105,47 @@ def restore_master_weights(model: PreTrainedModel, path: str, revision: str | No
         RuntimeError: when a parameter has no weights in the files.
     """
     from deepspeed.utils import safe_set_full_fp32_param
+
+    trained = {plain_name(n): p for n, p in model.named_parameters() if p.requires_grad and not is_adapter(n)}
+    for name, value in file_weights(path, revision, {name: whole_shape(p) for name, p in trained.items()}):
+        safe_set_full_fp32_param(trained[name], value)
+
+
+def whole_shape(parameter: torch.nn.Parameter) -> torch.Size:
+    """A parameter's shape, also where ZeRO-3 has left only a part of it."""
+    return getattr(parameter, "ds_shape", parameter.shape)
+
+
+def file_weights(
+    path: str, revision: str | None, shapes: Mapping[str, torch.Size]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights in a model's files, in fp32, one after the other; rows that the files lack are the others' mean.
+
+    Args:
+        path: model folder or hub id.
+        revision: of the hub id.
+        shapes: the parameters that are wanted, and the shapes they have in the model.
+
+    Raises:
+        RuntimeError: when a parameter has no weights in the files.
+    """
     from safetensors import safe_open
 
-    parameters = dict(model.named_parameters())
+    missing = set(shapes)
     for file in weight_files(path, revision):
         with safe_open(file, framework="pt") as weights:
-            for name in parameters.keys() & set(weights.keys()):
-                parameter, value = parameters.pop(name), weights.get_tensor(name).float()
-                shape = getattr(parameter, "ds_shape", parameter.shape)
-                if value.shape != shape:  # rows added by add_pad_token
+            for name in sorted(missing & set(weights.keys())):
+                value = weights.get_tensor(name).float()
+                if value.shape != shapes[name]:  # rows added by add_pad_token
                     mean = value.mean(dim=0, keepdim=True)
-                    value = torch.cat([value, mean.expand(shape[0] - value.shape[0], -1)])
-                safe_set_full_fp32_param(parameter, value)
-    if parameters:
-        raise RuntimeError(f"{path}: no weights in fp32 for {', '.join(sorted(parameters)[:3])}; train without bf16")
+                    value = torch.cat([value, mean.expand(shapes[name][0] - value.shape[0], -1)])
+                missing.remove(name)
+                yield name, value
+    if missing:
+        raise RuntimeError(
+            f"{path}: its files have no weights named {', '.join(sorted(missing)[:3])}, which the model has: load it "
+            "with AutoModelForCausalLM, save it with save_pretrained into a folder, and name that folder"
+        )
 
 
 def weight_files(path: str, revision: str | None = None) -> list[Path]:
@@ -127,7 +158,7 @@ def weight_files(path: str, revision: str | None = None) -> list[Path]:
 
 
 def full_state_dict(model: PreTrainedModel, keep: bool) -> dict[str, torch.Tensor]:
-    """Every parameter whole, in fp32, on the CPU: DeepSpeed's master copy where the model itself is in bf16.
+    """Every parameter that was trained, whole, in fp32, on the CPU: DeepSpeed's master copy where the model is in bf16.
 
     Args:
         model: a model inside (or outside) a DeepSpeed engine. Every rank must call this at the same time.
@@ -137,11 +168,30 @@ def full_state_dict(model: PreTrainedModel, keep: bool) -> dict[str, torch.Tenso
 
     state = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:  # LoRA's base: it is as it was in the files
+            continue
         whole = safe_get_full_fp32_param(parameter)
         whole = parameter.detach() if whole is None else whole.detach()
         if keep:
             state[name] = whole.to(device="cpu", dtype=torch.float32, copy=True)
     return state
+
+
+def merged(
+    adapted: PeftModel, trained: dict[str, torch.Tensor], path: str, revision: str | None = None
+) -> tuple[PreTrainedModel, dict[str, torch.Tensor]]:
+    """The model that LoRA's matrices were put into, and its weights with them added, in fp32.
+
+    Args:
+        adapted: of `lora.add_adapters`, trained.
+        trained: of `full_state_dict`.
+        path: model folder or hub id the base was loaded from.
+        revision: of the hub id.
+    """
+    base = adapted.get_base_model()
+    shapes = {plain_name(n): whole_shape(p) for n, p in base.named_parameters() if not is_adapter(n)}
+    config = adapted.peft_config[adapted.active_adapter]
+    return base, merged_state(file_weights(path, revision, shapes), trained, config.lora_alpha / config.r)
 
 
 def save_model(
