@@ -1,28 +1,36 @@
-"""Run a job as a subprocess from a notebook: start, progress, log, interrupt, success or a clear error."""
+"""Run a job as a subprocess from a notebook: start, supervise, interrupt, success or a clear error."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from qalign_core import runs
+from qalign_core import checkpoints, runs
+from qalign_core.failures import failure
 from qalign_core.machines import hostfile
 from qalign_core.params import Profile
 from qalign_core.plan import Job
+from qalign_core.progress import ProgressLine, latest
+from qalign_core.ranks import BEATS
 from qalign_core.runs import Run
 
-MODULES = {"train": "qalign_core.train", "generate": "qalign_core.generate"}
+MODULES = {
+    "train": "qalign_core.train",
+    "generate": "qalign_core.generate",
+    "represent": "qalign_core.represent",
+}
 CURRENT = "current.json"
 LOCK = ".launch.lock"  # held by the notebook; a rank holds `.lock` of the same folder
 POLL_SECONDS = 0.25
@@ -46,16 +54,30 @@ def command(job_path: Path, module: str, profile: Profile) -> list[str]:
             hosts += ["--num_gpus", str(profile.run.devices)]
         if profile.run.launcher:
             hosts += ["--launcher", profile.run.launcher]
-        if profile.run.launcher_args:
-            hosts += ["--launcher_args", profile.run.launcher_args]
+        if extra := launcher_arguments(profile, host_file):
+            hosts += [f"--launcher_args={extra}"]
         if profile.run.launcher == "slurm":  # whose runner forgets `--module`: the program is python's own `-m`
             program = ["--force_multi", "--", "-m", module, str(job_path)]
-    else:
-        with socket.socket() as probe:  # the launcher's default port is fixed: two jobs at once would collide
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        hosts = [*local_devices(profile.run.devices), "--master_addr", "127.0.0.1", "--master_port", str(port)]
+    else:  # the launcher's default port is fixed: two jobs at once would collide
+        hosts = [*local_devices(profile.run.devices), "--master_addr", "127.0.0.1", "--master_port", str(free_port())]
     return [sys.executable, "-m", "deepspeed.launcher.runner", *hosts, "--log_level", "warning", *program]
+
+
+def launcher_arguments(profile: Profile, host_file: Path) -> str:
+    """`run.launcher_args`, and for OpenMPI where rank 0 is: it starts ranks in the host file's order and tells none."""
+    given = profile.run.launcher_args or ""
+    if profile.run.launcher != "openmpi":
+        return given
+    lines = [line.split() for line in host_file.read_text(encoding="utf-8").splitlines()]
+    first = next((words[0] for words in lines if words and not words[0].startswith("#")), "localhost")
+    return f"-x MASTER_ADDR={first} -x MASTER_PORT={free_port()} {given}".rstrip()
+
+
+def free_port() -> int:
+    """A port that nothing uses on this machine now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def local_devices(count: int) -> list[str]:
@@ -102,7 +124,7 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
         The job's folder, with a `done.json` that bears the job's fingerprint.
 
     Raises:
-        JobError: when the job fails, is already being run, hangs, or was finished with other settings.
+        JobError: when the job fails, is already being run, hangs, or was finished, or well begun, with other settings.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -112,6 +134,8 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
             if not job.done:
                 runs.write_json(job_path, job.content)
                 _supervise(job_path, MODULES[job.content["kind"]], profile, run, show)
+            for left in (job.folder / "checkpoints", *job.folder.glob("encoded-*")):  # killed before its clean-up
+                shutil.rmtree(left, ignore_errors=True)
     except Timeout:
         raise JobError(
             f"{job.folder}: another process is running this job. Wait for it, or stop it, and run the cell again."
@@ -120,19 +144,22 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
 
 
 def refuse_other_settings(job: dict[str, Any], folder: Path, run: Run) -> None:
-    """Refuse to replace a finished job by one with other settings: nothing finished is ever lost.
+    """Refuse to replace a finished job, or checkpoints of one, by one with other settings: nothing done is ever lost.
 
     Raises:
-        JobError: naming the settings that differ and the two ways out.
+        JobError: naming the settings that differ and the ways out.
     """
-    if not runs.is_done(folder / "job.json"):
+    job_path = folder / "job.json"
+    done, step = runs.is_done(job_path), checkpoints.newest_step(folder / "checkpoints")
+    if not job_path.is_file() or not (done or step):
         return
-    before = runs.read_json(folder / "job.json")
+    before = runs.read_json(job_path)
     if before["fingerprint"] == job["fingerprint"]:
         return
     changes = "\n".join(f"  {line}" for line in differences(before, job)) or "  (an earlier stage or its data differs)"
+    state = "was finished" if done else f"has been trained for {step:,} updates"
     raise JobError(
-        f"{run.relative(folder)} was finished with other settings than the profile has now:\n{changes}\n"
+        f"{run.relative(folder)} {state} with other settings than the profile has now:\n{changes}\n"
         f"Nothing was changed. Either undo the change, or choose another run folder (--run-dir), "
         f"or delete {folder} (and what was trained from it) to have it made anew."
     )
@@ -151,13 +178,40 @@ def differences(before: dict, after: dict, prefix: str = "") -> Iterator[str]:
 
 
 def _supervise(job_path: Path, module: str, profile: Profile, run: Run, show: bool) -> None:
-    folder = job_path.parent
-    log = folder / "log.txt"
-    progress = folder / "progress.jsonl"
-    begun = time.time()
+    folder, log, progress = job_path.parent, job_path.with_name("log.txt"), job_path.with_name("progress.jsonl")
+    begun, limit = time.time(), profile.run.silence_seconds
     line = ProgressLine(run.relative(folder)) if show else None
-    silence = Silence(progress, log)
+    silence, hung, beats = Silence(progress, log), False, None
+    if profile.run.hostfile:  # ranks on other machines cannot see whether this process lives
+        beats = runs.write_atomic(folder / BEATS, runs.lifeline())
     runs.write_json(run.folder / CURRENT, {"job": run.relative(job_path), "since": begun, "pid": os.getpid()})
+    process, start = _start(job_path, module, profile, log)
+    try:
+        while process.poll() is None and not hung:
+            if line:
+                line.update(latest(progress, since=begun))
+            hung = silence.seconds() > limit
+            beat(beats)
+            time.sleep(POLL_SECONDS)
+    finally:
+        stop_group(process)
+        if beats:
+            beats.unlink(missing_ok=True)
+        (run.folder / CURRENT).unlink(missing_ok=True)
+        if line:
+            line.finish(runs.is_done(job_path))
+    code, how = process.returncode, ""
+    if hung:
+        how = f"gave no sign of life for {limit} s (run.silence_seconds) and was stopped: run the cell again to go on "
+        how += "from its last checkpoint, or raise that number if it is only slow"
+    elif code != 0 or not runs.is_done(job_path):
+        how = f"ended with exit code {code}" if code else "ended without its done.json"
+    if how:
+        raise JobError(failure(folder, log, how, start))
+
+
+def _start(job_path: Path, module: str, profile: Profile, log: Path) -> tuple[subprocess.Popen, int]:
+    """Start a job in a process group of its own; the process, and the byte of the log where it begins."""
     with log.open("ab") as stream:
         stream.write(f"==== {time.strftime('%Y-%m-%d %H:%M:%S')} {module} {job_path}\n".encode())
         stream.flush()
@@ -171,26 +225,14 @@ def _supervise(job_path: Path, module: str, profile: Profile, run: Run, show: bo
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    hung = False
-    try:
-        while process.poll() is None and not hung:
-            if line:
-                line.update(latest(progress, since=begun))
-            hung = silence.seconds() > profile.run.silence_seconds
-            time.sleep(POLL_SECONDS)
-    finally:
-        stop_group(process)
-        (run.folder / CURRENT).unlink(missing_ok=True)
-        if line:
-            line.finish(runs.is_done(job_path))
-    if hung:
-        limit = profile.run.silence_seconds
-        how = f"gave no sign of life for {limit} s (run.silence_seconds) and was stopped: run the cell again to resume"
-        raise JobError(failure(folder, log, how, start))
-    if process.returncode != 0 or not runs.is_done(job_path):
-        code = process.returncode
-        how = f"ended with exit code {code}" if code else "ended without its done.json"
-        raise JobError(failure(folder, log, how, start))
+    return process, start
+
+
+def beat(path: Path | None) -> None:
+    """Touch the file that ranks on other machines watch."""
+    if path:
+        with suppress(OSError):  # a file server that stumbles must not end the job
+            path.touch()
 
 
 class Silence:
@@ -239,109 +281,3 @@ def group_is_alive(process: subprocess.Popen) -> bool:
         except (ProcessLookupError, PermissionError, psutil.Error):
             continue
     return False
-
-
-# Symptoms in a log (regular expressions), and what a person can do about each.
-ADVICE: tuple[tuple[str, str], ...] = (
-    (r"no space left on device|disk quota exceeded|PytorchStreamWriter failed",
-     "The disk is full: free some space and run again; finished work is kept."),
-    (r"out of memory|can't allocate memory|not enough memory|MemoryError|return code = -9\b",
-     "Out of memory (a process that the system kills says nothing else): lower per_device_train_batch_size and raise "
-     "gradient_accumulation_steps, set gradient_checkpointing: true, choose a DeepSpeed configuration with a higher "
-     "ZeRO stage or offload; for generation, lower evaluation.batch_tokens."),
-    (r"FloatingPointError", "The loss became NaN or infinite: lower learning_rate, or train in float32."),
-    (r"is gone: stopping", "The notebook kernel ended; run the cell again to resume."),
-)  # fmt: skip
-
-
-def failure(folder: Path, log: Path, how: str, start: int = 0, lines: int = 30) -> str:
-    """What to tell a person about a failed job: how it ended, advice, and the last lines of its log from `start`."""
-    with log.open("rb") as stream:
-        stream.seek(start)
-        text = stream.read().decode("utf-8", errors="replace")
-    advice = next((f"{what}\n" for symptom, what in ADVICE if re.search(symptom, text, re.IGNORECASE)), "")
-    tail = "\n".join(text.splitlines()[-lines:])
-    return f"{folder.name} {how} ({folder}).\n{advice}The last {lines} lines of {log}:\n{tail}"
-
-
-# ------------------------------------------------------------------------------------------------- progress
-
-
-def latest(progress: Path, since: float = 0.0) -> dict[str, Any] | None:
-    """The last whole line of a progress file that is not older than `since`, or None."""
-    try:
-        with progress.open("rb") as stream:
-            stream.seek(max(0, progress.stat().st_size - 8192))
-            lines = stream.read().split(b"\n")
-    except FileNotFoundError:
-        return None
-    for line in reversed(lines[:-1]):
-        try:
-            state = json.loads(line)
-        except ValueError:
-            continue
-        return state if state.get("time", 0) >= since else None
-    return None
-
-
-def share_done(state: dict[str, Any]) -> float | None:
-    """How far a job is, from 0 to 1, if it says so."""
-    done, total = state.get("step", state.get("done")), state.get("total_steps", state.get("total"))
-    return min(1.0, done / total) if total and done is not None else None
-
-
-def describe(state: dict[str, Any] | None) -> str:
-    """One line of progress for people: phase, place, loss, speed and time left."""
-    if not state:
-        return "starting"
-    parts = [state["phase"]]
-    for done, total in (("step", "total_steps"), ("done", "total")):
-        if state.get(done) is not None and state.get(total):
-            parts.append(f"{state[done]:,}/{state[total]:,}")
-    if state.get("loss") is not None:
-        parts.append(f"loss {state['loss']:.3f}")
-    if state.get("tokens_per_second"):
-        parts.append(f"{state['tokens_per_second']:,.0f} tokens/s")
-    if state.get("seconds_left") is not None:
-        parts.append(f"{clock(state['seconds_left'])} left")
-    return " · ".join(parts)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as `42 s`, `3:05` or `2:03:05`."""
-    seconds = round(seconds)
-    hours, rest = divmod(seconds, 3600)
-    if hours:
-        return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
-    return f"{rest // 60}:{rest % 60:02d}" if rest >= 60 else f"{rest} s"
-
-
-class ProgressLine:
-    """A line in the notebook that is rewritten in place, at most every two seconds."""
-
-    def __init__(self, title: str, every: float = 2.0) -> None:
-        self.title, self.every = title, every
-        self.begun = time.monotonic()
-        self.last = -every
-        self.handle: Any = None
-
-    def _draw(self, text: str) -> None:
-        from IPython.display import TextDisplayObject, display
-
-        class Line(TextDisplayObject):
-            def __repr__(self) -> str:
-                return self.data
-
-        shown = Line(f"{self.title}: {text}")
-        if self.handle is None:
-            self.handle = display(shown, display_id=True)
-        else:
-            self.handle.update(shown)
-
-    def update(self, state: dict[str, Any] | None) -> None:
-        if time.monotonic() - self.last > self.every:
-            self.last = time.monotonic()
-            self._draw(describe(state))
-
-    def finish(self, success: bool) -> None:
-        self._draw(f"{'done' if success else 'stopped'} after {clock(time.monotonic() - self.begun)}")

@@ -83,6 +83,27 @@ def read_json_lines(path: str | Path) -> list[dict]:
     return rows
 
 
+def mend_lines(path: str | Path) -> None:
+    """Cut off a last line without its end, which a full disk leaves behind: what is appended next stays readable."""
+    path = Path(path)
+    if not path.is_file():
+        return
+    with path.open("r+b") as stream:
+        data = stream.read()
+        stream.truncate(data.rfind(b"\n") + 1)
+
+
+def sync_tree(folder: str | Path) -> None:
+    """Flush every file and folder below `folder` to disk: what is declared finished next survives a power cut."""
+    folder = Path(folder)
+    for path in [*sorted(folder.rglob("*"), reverse=True), folder]:  # a folder after what is in it
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def sha256_file(path: str | Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as stream:
@@ -181,6 +202,11 @@ class Run:
     def notebooks(self) -> Path:
         return self.folder / "notebooks"
 
+    @property
+    def report(self) -> Path:
+        """The executed notebooks as linked HTML pages."""
+        return self.folder / "report"
+
     def relative(self, path: str | Path) -> str:
         """`path` relative to the run folder if it lies inside, so that the folder can be moved; else absolute."""
         path = Path(path).absolute()
@@ -214,7 +240,10 @@ def is_done(job_path: str | Path) -> bool:
 
 # ------------------------------------------------------------------------------------------------- provenance
 
-PACKAGES = ("torch", "transformers", "deepspeed", "accelerate", "datasets", "tokenizers", "numpy", "qalign-core")
+PACKAGES = (
+    *("torch", "transformers", "deepspeed", "accelerate", "peft"),
+    *("datasets", "tokenizers", "numpy", "qalign-core"),
+)
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -177,6 +179,14 @@ time.sleep(60)
         assert not psutil.pid_exists(int((run.folder / "job" / f"rank-{rank}.pid").read_text()))
 
 
+def test_a_process_that_hangs_is_killed_with_all_it_started(run: Run, direct, monkeypatch):
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 1.0)
+    code = "spawn(); (folder / 'group').write_text(str(os.getpgid(0))); os.kill(os.getpid(), signal.SIGSTOP)"
+    message = error_of(run, code, silence_seconds=5)  # a stopped process does not hear that it shall end
+    assert "gave no sign of life for 5 s" in message
+    assert process_group(int((run.folder / "job" / "group").read_text())) == []
+
+
 @pytest.fixture
 def supervise(run: Run, tmp_path: Path) -> Iterator[Any]:
     """Start a supervising process and wait until every rank of its job is at work."""
@@ -228,6 +238,28 @@ def test_a_killed_kernel_takes_its_ranks_along(run: Run, supervise):
 
 
 # ------------------------------------------------------------------------------------------------- interrupts
+
+
+def test_interrupting_a_real_kernel_stops_the_whole_group_within_ten_seconds(run: Run):
+    from jupyter_client.manager import start_new_kernel
+
+    job = stub_job(run, "time.sleep(100)", before="signal.signal(signal.SIGTERM, signal.SIG_IGN); spawn()")
+    arguments = ["-", str(run.folder), "direct", "1", json.dumps(job.content)]
+    manager, client = start_new_kernel(startup_timeout=200)
+    try:
+        client.execute(f"import sys\nsys.argv = {arguments!r}\n{SUPERVISOR}")
+        pid = job.folder / "rank-0.pid"
+        wait_for(pid.exists, 200)
+        group = os.getpgid(int(pid.read_text()))
+        begun = time.monotonic()
+        manager.interrupt_kernel()  # as the stop button of JupyterLab does
+        reply = client.get_shell_msg(timeout=60)
+        assert time.monotonic() - begun < 10
+        assert reply["content"]["ename"] == "KeyboardInterrupt"
+        assert process_group(group) == []
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 def test_a_second_interrupt_stops_a_stubborn_job_at_once(run: Run, supervise):
@@ -291,12 +323,14 @@ class TestFailure:
     @pytest.mark.parametrize(
         ("code", "advice"),
         [
-            ("open('/dev/full', 'w').write('x' * 10**6)", "The disk is full: free some space"),
+            ("open('/dev/full', 'w').write('x' * 10**6)", "The disk is full, or a quota is: free"),
             (
                 "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30)); bytearray(2**40)",
                 "Out of memory",
             ),
             ("raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')", "Out of memory"),
+            ("raise OSError(122, 'Disk quota exceeded')", "The disk is full, or a quota is"),
+            ("os.write(2, b'the launcher of this rank (pid 1) is gone: stopping'); sys.exit(3)", "was killed"),
             ("raise FloatingPointError('the loss became nan at update 3')", "NaN or infinite: lower learning_rate"),
         ],
     )
@@ -307,11 +341,26 @@ class TestFailure:
         lines = error_of(run, "sys.exit('something else')").splitlines()
         assert lines[1].startswith("The last 30 lines of ")
 
+    def test_what_went_wrong_comes_first_and_not_what_other_ranks_say_of_it(self, run: Run):
+        code = """
+print("[rank1]: RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1")
+print("Traceback (most recent call last):\\n  File 'x', line 1")
+print("[rank0]: torch.distributed.SomeError: the corpus is not there")
+sys.exit(1)
+"""
+        lines = error_of(run, code).splitlines()
+        assert lines[1] == "torch.distributed.SomeError: the corpus is not there"
+
+    def test_a_full_disk_is_named_even_where_the_log_could_not_be_written(self, run: Run, monkeypatch):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        assert error_of(run, "sys.exit(1)").splitlines()[1].startswith("The disk is full, or a quota is: free some")
+
     def test_a_silent_job_is_stopped(self, run: Run):
         begun = time.monotonic()
         message = error_of(run, "print('last words', flush=True); time.sleep(60)", silence_seconds=2)
         assert time.monotonic() - begun < 15
         assert "gave no sign of life for 2 s (run.silence_seconds)" in message
+        assert "run the cell again to go on from its last checkpoint, or raise that number" in message
         assert message.endswith("last words")
 
     def test_a_job_with_a_heartbeat_is_not_stopped(self, run: Run):
@@ -373,6 +422,16 @@ def test_other_settings_over_a_finished_job_are_named_and_nothing_is_changed(run
     assert "  training_arguments.learning_rate: 1e-05 then, 2e-05 now\n" in message
     assert "seed" not in message
     assert "--run-dir" in message
+    assert runs.sha256_tree(job.folder) == before
+
+
+def test_other_settings_over_checkpoints_are_named_and_nothing_is_changed(run: Run, direct, monkeypatch):
+    error_of(run, "sys.exit(1)")
+    monkeypatch.setattr(launch.checkpoints, "newest_step", lambda folder: 40)
+    job = stub_job(run, "done()")
+    before = runs.sha256_tree(job.folder)
+    with pytest.raises(JobError, match="job has been trained for 40 updates with other settings than the profile has"):
+        run_job(job, stub_profile(), run, show=False)
     assert runs.sha256_tree(job.folder) == before
 
 
@@ -445,6 +504,28 @@ def test_openmpi_starts_a_rank_a_slot(started: dict[str, list[str]]):
     assert words[-5:] == [sys.executable, "-u", "-m", "qalign_core.train", "/shared/run/job.json"]
 
 
+def test_openmpis_ranks_are_told_where_rank_0_is(started: dict[str, list[str]]):
+    words = started["mpirun"]
+    assert "MASTER_ADDR=worker-1" in words
+    assert any(re.fullmatch(r"MASTER_PORT=\d+", word) for word in words)
+
+
+def test_ranks_on_several_machines_are_given_beats_until_the_end(run: Run, tmp_path: Path, direct):
+    hosts = tmp_path / "hosts.txt"
+    hosts.write_text("worker-1 slots=1\n")
+    code = """
+beats = folder / ".beats"
+before = beats.stat().st_mtime_ns
+assert beats.read_text() == os.environ["QALIGN_LIFELINE"]
+time.sleep(1)
+assert beats.stat().st_mtime_ns > before
+done()
+"""
+    job = stub_job(run, code)
+    run_job(job, stub_profile(hostfile=str(hosts)), run, show=False)
+    assert not (job.folder / ".beats").exists()
+
+
 def test_slurm_starts_a_rank_a_device_with_the_profiles_arguments(started: dict[str, list[str]]):
     words = started["srun"]
     assert words[words.index("-n") + 1] == "4"
@@ -494,52 +575,3 @@ def test_threads_chosen_by_hand_are_kept(monkeypatch):
     assert launch.environment(devices=1000)["OMP_NUM_THREADS"] == "1"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert launch.environment(devices=1000)["OMP_NUM_THREADS"] == "7"
-
-
-# ------------------------------------------------------------------------------------------------- progress
-
-
-def test_the_latest_state_is_the_last_whole_line(tmp_path: Path):
-    path = tmp_path / "progress.jsonl"
-    assert launch.latest(path) is None
-    path.write_text('{"time": 1, "step": 1}\n{"time": 2, "step": 2}\n{"time": 3, "st')
-    assert launch.latest(path) == {"time": 2, "step": 2}
-    assert launch.latest(path, since=5) is None  # of an earlier start
-    path.write_text("".join(json.dumps({"time": i, "phase": "x" * 100}) + "\n" for i in range(1000)))
-    assert launch.latest(path)["time"] == 999
-    path.write_text("not json\n")
-    assert launch.latest(path) is None
-
-
-def test_progress_reads_as_a_line():
-    state = {"phase": "training", "step": 1200, "total_steps": 9258, "loss": 0.51234, "tokens_per_second": 12345.6}
-    assert launch.describe({**state, "seconds_left": 3725}) == (
-        "training · 1,200/9,258 · loss 0.512 · 12,346 tokens/s · 1:02:05 left"
-    )
-    assert launch.describe({"phase": "generating", "done": 3, "total": 10}) == "generating · 3/10"
-    assert launch.describe({"phase": "loading"}) == "loading"
-    assert launch.describe(None) == "starting"
-
-
-def test_progress_has_a_share():
-    assert launch.share_done({"step": 1, "total_steps": 4}) == 0.25
-    assert launch.share_done({"done": 5, "total": 4}) == 1.0
-    assert launch.share_done({"phase": "loading"}) is None
-    assert launch.share_done({"step": 0, "total_steps": 4}) == 0.0
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (185, "3:05"), (7385.2, "2:03:05")])
-def test_a_clock_reads_as_people_write(seconds: float, text: str):
-    assert launch.clock(seconds) == text
-
-
-def test_a_progress_line_does_not_flood_its_cell(capsys):
-    line = launch.ProgressLine("stage 1", every=0.2)
-    begun = time.monotonic()
-    while time.monotonic() - begun < 0.5:
-        line.update({"phase": "training"})
-    line.finish(success=True)
-    shown = capsys.readouterr().out.splitlines()  # outside a notebook a display is a printed line
-    assert 3 <= len(shown) <= 4
-    assert shown[0] == "stage 1: training"
-    assert re.fullmatch(r"stage 1: done after \d s", shown[-1])

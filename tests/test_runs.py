@@ -65,6 +65,36 @@ def test_an_unwritable_value_leaves_the_old_file_and_nothing_else(tmp_path: Path
     assert [p.name for p in path.parent.iterdir()] == ["done.json"]
 
 
+def test_a_last_line_that_a_full_disk_cut_short_is_taken_off(tmp_path: Path):
+    path = tmp_path / "progress.jsonl"
+    runs.mend_lines(path)
+    assert not path.exists()
+    for torn, whole in (('{"step": 1}\n{"step": 2}\n{"st', 2), ('{"step": 1}\n', 1), ('{"st', 0), ("", 0)):
+        path.write_text(torn)
+        runs.mend_lines(path)
+        assert [row["step"] for row in runs.read_json_lines(path)] == list(range(1, whole + 1))
+
+
+def test_a_tree_is_flushed_before_it_is_declared_finished(tmp_path: Path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "weights").write_text("x")
+    (tmp_path / "a" / "c").write_text("x")
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(os.readlink(f"/proc/self/fd/{number}")))
+    runs.sync_tree(tmp_path / "a")
+    assert {Path(path).name for path in flushed} == {"weights", "b", "c", "a"}
+    assert flushed.index(str(tmp_path / "a" / "b" / "weights")) < flushed.index(str(tmp_path / "a" / "b"))
+    assert flushed[-1] == str(tmp_path / "a")
+
+
+def test_a_file_is_flushed_then_renamed_then_its_folder_is_flushed(tmp_path: Path, monkeypatch):
+    happened, replace = [], Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: happened.append("flush"))
+    monkeypatch.setattr(Path, "replace", lambda path, to: (happened.append("rename"), replace(path, to)))
+    runs.write_json(tmp_path / "done.json", {})
+    assert happened == ["flush", "rename", "flush"]
+
+
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch):
     path = runs.write_atomic(tmp_path / "done.json", "old")
 

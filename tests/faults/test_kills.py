@@ -1,23 +1,26 @@
-"""A run killed with SIGKILL at its worst moments and started again ends with the very weights of one never killed."""
+"""A run that dies at its worst moments and is started again ends with the very weights of one that never died."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
+from forked_training import MOMENTS, Forks, forks, read_log, wait_for
 from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, progress
 
-from qalign_core.checkpoints import MANIFEST
-from qalign_core.runs import is_done, read_json, sha256_file
+from qalign_core import failures, launch, params
+from qalign_core.checkpoints import MANIFEST, latest
+from qalign_core.plan import Job
+from qalign_core.runs import Run, is_done, read_json, sha256_file
 
+__all__ = ["forks"]  # a fixture
 UPDATES = 200
 
 
@@ -29,116 +32,207 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job(folder: Path, name: str, zero: int, **changes) -> Path:
-    """200 updates of 4 sequences with a checkpoint every 20; all of them share one fingerprint-independent recipe."""
+def job(folder: Path, name: str, zero: int = 1, **changes) -> Path:
+    """200 updates of 4 sequences with a checkpoint every 20."""
     recipe = {"max_steps": UPDATES, "save_steps": 20, "gradient_accumulation_steps": 2} | changes
     return make_job(folder / name, folder / "base", folder / "corpus.jsonl", zero, **recipe)
 
 
-def start(job_path: Path, ranks: int = 1) -> subprocess.Popen:
-    """Start the job as the launcher of a notebook does, in a process group of its own."""
-    command = [sys.executable, "-m"]
-    if ranks > 1:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        command += ["deepspeed.launcher.runner", "--num_gpus", str(ranks), "--master_port", port, "--module"]
-    log = job_path.with_name("log.txt").open("ab")
-    command += ["qalign_core.train", str(job_path)]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
-
-
-def log(job_path: Path) -> str:
-    return job_path.with_name("log.txt").read_text(encoding="utf-8", errors="replace")
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, job_path: Path, seconds: float = 90) -> None:
-    """Wait for a moment in the life of a run; it may not end before."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, f"the run ended before the moment came:\n{log(job_path)[-2000:]}"
-        assert time.monotonic() < deadline, f"the moment never came:\n{log(job_path)[-2000:]}"
-        time.sleep(0.001)
-
-
-def finish(job_path: Path, ranks: int = 1) -> None:
-    process = start(job_path, ranks)
-    assert process.wait(timeout=150) == 0, log(job_path)[-3000:]
-    assert is_done(job_path)
-
-
-def kill_group(process: subprocess.Popen) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    return sha256_file(one.parent / "model" / "model.safetensors") == sha256_file(
-        other.parent / "model" / "model.safetensors"
-    )
+def weights(path: Path) -> str:
+    return sha256_file(path.parent / "model" / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(folder: Path) -> Path:
-    path = job(folder, "undisturbed", zero=1)
-    finish(path)
+def undisturbed(folder: Path, forks: Forks) -> Path:
+    path = job(folder, "undisturbed")
+    forks.finish(path)
     return path
 
 
-def test_killed_at_every_bad_moment_the_weights_are_bitwise_equal(folder: Path, undisturbed: Path) -> None:
-    path = job(folder, "killed", zero=1)
-    home, saved = path.parent, path.parent / "checkpoints"
-    moments = {
-        "mid-step": lambda: len(progress_lines(path)) > 50,
-        "during a checkpoint write": lambda: (
-            any(saved.glob("checkpoint-[0-9]*"))
-            and not all((checkpoint / MANIFEST).is_file() for checkpoint in saved.glob("checkpoint-[0-9]*"))
-        ),
-        "during the final save": lambda: (home / ".model.part").exists(),
-    }
-    for moment in moments.values():
-        process = start(path)
-        wait_for(moment, process, path)
-        kill_group(process)
-        assert not is_done(path)
-        assert not (home / "model").exists()
-    finish(path)
-    assert same_weights(path, undisturbed)
-    said = log(path)
-    assert said.count("resuming from") == 3
-    assert "is not used: it was never finished" in said
+def test_the_moments_of_grief_lose_nothing_and_the_weights_are_bitwise_equal(
+    folder: Path, undisturbed: Path, forks: Forks
+) -> None:
+    path = job(folder, "killed")
+    home = path.parent
+    for moment in MOMENTS:
+        before, said = whole_checkpoints(home), len(read_log(path))
+        code = forks.until_it_ends(path, moment)
+        assert code == (1 if moment in ADVICE else -signal.SIGKILL), f"{moment}:\n{read_log(path)[-2000:]}"
+        assert is_done(path) == (moment == "before_the_clean_up")
+        assert (home / "model").exists() == (moment in ("before_done", "before_the_clean_up")), moment
+        assert max(whole_checkpoints(home), default=0) >= max(before, default=0), moment
+        if moment in ADVICE:
+            message = failures.failure(home, home / "log.txt", "ended with exit code 1", start=said)
+            assert ADVICE[moment] in message.splitlines()[2], message
+    assert weights(path) == weights(undisturbed)
+    said = read_log(path)
+    assert "checkpoint-60 is not used: it was never finished" in said
+    assert said.count("starting from the initial model") == 1
     assert [row["step"] for row in progress(path)] == list(range(1, UPDATES + 1))
     assert losses(path) == losses(undisturbed)
-    counters = [read_json(p.with_name("done.json"))["metrics"] for p in (path, undisturbed)]
-    assert counters[0] == counters[1]
+    done, other = (read_json(p.with_name("done.json")) for p in (path, undisturbed))
+    assert done["metrics"] == other["metrics"]
+    assert done["files"]["model/model.safetensors"] == weights(path)
+
+    assert list(home.glob("checkpoints/*"))  # it died before its clean-up, which the next start does
+    launch.run_job(Job(read_json(path), home), params.load("smoke"), Run(folder), show=False)
+    assert sorted(entry.name for entry in home.iterdir() if not entry.name.startswith(".")) == [
+        *("done.json", "job.json", "log.txt", "model", "progress.jsonl")
+    ]
 
 
-def progress_lines(path: Path) -> list[str]:
-    file = path.with_name("progress.jsonl")
-    return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+ADVICE = {"full_disk": "The disk is full", "no_memory": "Out of memory"}
 
 
-def launcher_of(process: subprocess.Popen) -> psutil.Process:
-    """DeepSpeed's process that starts the ranks (below the `deepspeed` command itself)."""
-    return next(p for p in psutil.Process(process.pid).children() if "deepspeed.launcher.launch" in p.cmdline())
+def whole_checkpoints(home: Path) -> list[int]:
+    """The updates of the checkpoints that bear a manifest, in order."""
+    return sorted(int(file.parent.name.rpartition("-")[2]) for file in home.glob(f"checkpoints/*/{MANIFEST}"))
 
 
-def test_killing_one_process_of_two_ranks_ends_them_all_and_loses_nothing(folder: Path) -> None:
-    recipe = {"max_steps": 60, "gradient_accumulation_steps": 1}
-    path = job(folder, "two-killed", zero=2, **recipe)
-    for victim, checkpoint in (("a rank", "checkpoint-20"), ("the launcher", "checkpoint-40")):
-        process = start(path, ranks=2)
-        wait_for(lambda name=checkpoint: (path.parent / "checkpoints" / name / MANIFEST).is_file(), process, path)
-        launcher = launcher_of(process)
-        ranks = launcher.children()
-        assert len(ranks) == 2
-        (ranks[1] if victim == "a rank" else launcher).kill()
-        process.wait(timeout=60)
-        _, alive = psutil.wait_procs(ranks, timeout=15)
-        assert alive == [], "a rank went on alone"
+@pytest.mark.slow
+def test_killed_at_twenty_random_instants_the_weights_are_bitwise_equal(
+    folder: Path, undisturbed: Path, forks: Forks
+) -> None:
+    dice, kills, runs = random.Random(20), 0, 0
+    seconds = read_json(undisturbed.with_name("done.json"))["wall_seconds"]
+    while kills < 20:
+        runs += 1
+        path = job(folder, f"random-{runs}")
+        while not is_done(path):
+            process = forks.start(path)
+            process.join(timeout=dice.uniform(0, seconds) if kills < 20 else 280)
+            if process.exitcode is None:
+                assert kills < 20, "the last start did not end"
+                os.killpg(process.pid, signal.SIGKILL)
+                kills += 1
+            process.join(timeout=30)
+            assert process.exitcode in (0, -signal.SIGKILL), read_log(path)[-3000:]
+        assert weights(path) == weights(undisturbed)
+        assert losses(path) == losses(undisturbed)
+
+
+@pytest.fixture(scope="module")
+def two_undisturbed(folder: Path, forks: Forks) -> Path:
+    path = job(folder, "two-undisturbed", zero=2, max_steps=60, gradient_accumulation_steps=1)
+    forks.finish(path, ranks=2)
+    return path
+
+
+def test_two_ranks_leave_a_checkpoint_that_one_rank_refuses(folder: Path, two_undisturbed: Path, forks: Forks) -> None:
+    path = job(folder, "another-world", zero=2, max_steps=60, gradient_accumulation_steps=1)
+    port = str(30000 + os.getpid() % 2000)
+    world = {"WORLD_SIZE": "2", "LOCAL_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [forks.start(path, **world, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+    wait_for((path.parent / "checkpoints" / "checkpoint-40" / MANIFEST).is_file, why=lambda: read_log(path))
+    for rank in ranks:
+        rank.kill()
+        rank.join(timeout=30)
+    kept, said = whole_checkpoints(path.parent), len(read_log(path))
+    assert forks.until_it_ends(path) == 1
+    message = failures.failure(path.parent, path.with_name("log.txt"), "ended with exit code 1", start=said)
+    assert (
+        "was written by 2 ranks and this run has 1: run on 2 again (run.devices, run.hostfile)"
+        in (message.splitlines()[1])
+    )
+    assert whole_checkpoints(path.parent) == kept
+
+    newest = path.parent / "checkpoints" / f"checkpoint-{kept[-1]}"
+    for part in ("rng_state_1.pth", f"global_step{kept[-1]}/zero_pp_rank_1_mp_rank_00_optim_states.pt"):
+        assert part in read_json(newest / MANIFEST)["files"], "a checkpoint has every rank's part"
+    (newest / "rng_state_1.pth").unlink()
+    found = latest(newest.parent, path.parent.name, 2)
+    assert found is not None
+    assert found[0].name == f"checkpoint-{kept[0]}"
+    forks.finish(path, ranks=2)
+    assert weights(path) == weights(two_undisturbed)
+
+
+def test_killing_one_process_of_two_ranks_ends_them_all_and_loses_nothing(folder: Path, two_undisturbed: Path) -> None:
+    path = job(folder, "two-killed", zero=2, max_steps=60, gradient_accumulation_steps=1)
+    for victim, checkpoint in (("a rank", "checkpoint-20"), ("the launcher", "checkpoint-40"), (None, None)):
+        process = launched(path)
+        if victim and checkpoint:
+            reached = path.parent / "checkpoints" / checkpoint / MANIFEST
+            wait_for(lambda process=process, reached=reached: reached.is_file() or process.poll() is not None)
+            launcher = next(p for p in psutil.Process(process.pid).children() if "launcher.launch" in str(p.cmdline()))
+            ranks = launcher.children()
+            assert len(ranks) == 2
+            (ranks[1] if victim == "a rank" else launcher).kill()
+            process.wait(timeout=100)
+            _, alive = psutil.wait_procs(ranks, timeout=60)
+            assert alive == [], "a rank went on alone"
+            assert not is_done(path)
+    assert process.wait(timeout=280) == 0, read_log(path)[-3000:]
+    assert read_log(path).count("resuming from") == 2
+    assert weights(path) == weights(two_undisturbed)
+
+
+# ------------------------------------------------------------------------------------------------- notebooks
+
+NOTEBOOK = """
+from qalign_core import launch, params, plan, runs
+
+launch.command = lambda job, module, profile: ["{python}", "-m", module, str(job)]  # DeepSpeed's own has its test above
+this_run = plan.open_run(params.load("smoke"))
+job = plan.Job(runs.read_json("{job}"), this_run.folder / "killed-in-notebooks")
+launch.run_job(job, params.load("smoke"), this_run, show=False)
+"""
+REPRODUCE = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from qalign_core import params, reproduce, runs
+
+run = runs.Run(sys.argv[1])
+problem = reproduce.execute(Path(sys.argv[2]), run.notebooks / "01.ipynb", params.load("smoke"), run, Console())
+sys.exit(problem)
+"""
+
+
+def test_killed_in_a_notebook_or_with_papermill_itself_nothing_is_lost(folder: Path, undisturbed: Path) -> None:
+    path = job(folder, "killed-in-notebooks")
+    notebook = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python"}})
+    source = NOTEBOOK.format(python=sys.executable, job=path)
+    sections = "\n".join(f"{section} = None" for section in params.SECTIONS)
+    notebook.cells = [nbformat.v4.new_code_cell(sections, metadata={"tags": ["parameters"]})]
+    notebook.cells.append(nbformat.v4.new_code_cell(source))
+    nbformat.write(notebook, folder / "notebook.ipynb")
+    line = [sys.executable, "-c", REPRODUCE, str(folder), str(folder / "notebook.ipynb")]
+    said = folder / "said.txt"
+
+    def started(checkpoint: str) -> tuple[psutil.Popen, psutil.Process, list[psutil.Process]]:
+        """The process that runs papermill, the kernel and every process below, once a checkpoint is whole."""
+        papermill = psutil.Popen(line, stdout=said.open("w"), stderr=subprocess.STDOUT, env=ENVIRONMENT)
+        reached = path.parent / "checkpoints" / checkpoint / MANIFEST
+        wait_for(lambda: reached.is_file() or papermill.poll() is not None, why=said.read_text)
+        assert papermill.poll() is None, said.read_text()
+        kernel = psutil.Process(read_json(folder / launch.CURRENT)["pid"])
+        assert kernel.ppid() == papermill.pid
+        return papermill, kernel, papermill.children(recursive=True)
+
+    for victim, update in (("kernel", 20), ("papermill", 60), ("Ctrl-C", 80)):
+        papermill, kernel, family = started(f"checkpoint-{update}")
+        assert len(family) >= 2  # the kernel, and the rank
+        if victim == "Ctrl-C":
+            papermill.send_signal(signal.SIGINT)
+        else:
+            (kernel if victim == "kernel" else papermill).kill()
+        _, alive = psutil.wait_procs(family, timeout=60)
+        assert alive == [], f"left alive by a killed {victim}"
+        papermill.wait(timeout=100)
+        if victim == "kernel":
+            assert "The notebook's kernel died" in said.read_text()
         assert not is_done(path)
-    finish(path, ranks=2)
-    assert log(path).count("resuming from") == 2
-    undisturbed = job(folder, "two-undisturbed", zero=2, **recipe)
-    finish(undisturbed, ranks=2)
-    assert same_weights(path, undisturbed)
+    subprocess.run(line, check=True, timeout=280, env=ENVIRONMENT)
+    assert read_log(path).count("resuming from") == 3
+    assert weights(path) == weights(undisturbed)
+
+
+def launched(path: Path) -> psutil.Popen:
+    """Two ranks below DeepSpeed's launcher, as a notebook starts them."""
+    profile = params.load("smoke")
+    log = path.with_name("log.txt").open("ab")
+    line = launch.command(path, "qalign_core.train", profile)
+    environment = launch.environment(2) | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    environment.pop("QALIGN_LIFELINE")
+    return psutil.Popen(line, env=environment, stdout=log, stderr=log, start_new_session=True)
