@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from qalign_core.cross_entropy import weighted_nll
+from qalign_core.packed_attention import BY_DOCUMENT
 from qalign_core.prompts import alpaca
 
 if TYPE_CHECKING:
@@ -52,19 +54,21 @@ def encode_examples(
     """Many examples at once, as `encode` does each.
 
     Returns:
-        Columns `input_ids`, `labels` and `tokens`, the last being each example's length before the cut.
+        Columns `input_ids`, `labels`, `tokens` (each example's length before the cut) and `joined`: whether a token
+        holds the prompt's end and the output's beginning, which then is not learnt (as with the authors' code).
     """
     check_tokenizer(tokenizer)
     prompts = [alpaca(instruction) for instruction in instructions]
     wholes = [f"{prompt}{output}{tokenizer.eos_token}" for prompt, output in zip(prompts, outputs, strict=True)]
     full = tokenizer(wholes, verbose=False)["input_ids"]
-    input_ids, labels = [], []
+    input_ids, labels, joined = [], [], []
     for ids, prompt_ids in zip(full, tokenizer(prompts, verbose=False)["input_ids"], strict=True):
         ids = ids[:max_length]
         masked = min(sum(token != tokenizer.pad_token_id for token in prompt_ids[:max_length]), len(ids))
         input_ids.append(ids)
         labels.append([IGNORED] * masked + ids[masked:])
-    return {"input_ids": input_ids, "labels": labels, "tokens": [len(ids) for ids in full]}
+        joined.append(ids[:masked] != prompt_ids[:masked])
+    return {"input_ids": input_ids, "labels": labels, "tokens": [len(ids) for ids in full], "joined": joined}
 
 
 def encode_texts(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int = 512) -> dict[str, list]:
@@ -74,14 +78,15 @@ def encode_texts(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_lengt
     what is left behind the last whole block is dropped (or is the only block).
 
     Returns:
-        Columns `input_ids`, `labels` and `tokens` (each block's length).
+        Columns `input_ids`, `labels`, `tokens` (each block's length) and `joined` (never).
     """
     check_tokenizer(tokenizer)
     full = tokenizer([f"{text}{tokenizer.eos_token}" for text in texts], verbose=False)["input_ids"]
     stream = [token for ids in full for token in ids]
     whole = len(stream) // max_length * max_length or len(stream)
     blocks = [stream[start : start + max_length] for start in range(0, whole, max_length)]
-    return {"input_ids": blocks, "labels": [list(ids) for ids in blocks], "tokens": [len(ids) for ids in blocks]}
+    labels, tokens = [list(ids) for ids in blocks], [len(ids) for ids in blocks]
+    return {"input_ids": blocks, "labels": labels, "tokens": tokens, "joined": [False] * len(blocks)}
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -111,7 +116,7 @@ def encode_corpus(
         chunk: rows tokenised at a time.
 
     Returns:
-        Columns `input_ids`, `labels` and `tokens` (length before the cut): one row an example, or one a block of text.
+        Columns as of `encode_examples` or `encode_texts`: one row an example, or one a block of text.
 
     Raises:
         ValueError: for no rows, or a row that has neither form (its number is named).
@@ -119,6 +124,7 @@ def encode_corpus(
     from datasets import Dataset, Features, List, Value, concatenate_datasets
 
     features = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32")), "tokens": Value("int32")})
+    features["joined"] = Value("bool")
     parts, first = [], 1
     for part in _chunks(rows, chunk):
         if all("text" in row for row in part):
@@ -154,7 +160,7 @@ class Collator:
     """Lay the examples of one device batch out as tensors, with the weight of every target token in the loss.
 
     Padding-free (`packing`): all examples one behind the other in one row, `position_ids` restarting at each, and no
-    attention mask: `transformers` then keeps the examples apart. Otherwise one row an example, padded on the right.
+    attention mask: `document_lengths` keeps them apart. Otherwise one row an example, padded on the right.
 
     The loss of an update is Σ weight · nll / items, over all its device batches on all ranks:
 
@@ -175,12 +181,13 @@ class Collator:
     loss: Literal["paper", "token"] = "paper"
     micro_batch: int = 2
 
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate `examples` (each `input_ids`, `labels`).
 
         Returns:
-            `input_ids`, `labels`, `weights` (B, T); `position_ids` or `attention_mask` (B, T); `logits_to_keep` (C,),
-            the columns whose next token is a target in some row; `items` and `target_tokens`, `tokens` (1,).
+            `input_ids`, `labels`, `weights` (B, T); packed `position_ids` (1, T) and `document_lengths` (integers), or
+            padded `attention_mask` (B, T); `logits_to_keep` (C,), the columns whose next token is a target in some
+            row; `items` and `target_tokens`, `tokens` (1,).
         """
         sequences = [self._sequence(example) for example in examples]
         items = self._weigh(sequences)
@@ -211,12 +218,13 @@ class Collator:
         return math.ceil(len(sequences) / self.micro_batch) if self.loss == "paper" else total
 
     @staticmethod
-    def _flatten(sequences: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def _flatten(sequences: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
+        lengths = [len(sequence["input_ids"]) for sequence in sequences]
         batch = {name: torch.cat([s[name] for s in sequences])[None] for name in ("input_ids", "labels", "weights")}
-        positions = [torch.arange(len(sequence["input_ids"])) for sequence in sequences]
-        return batch | {"position_ids": torch.cat(positions)[None]}  # (1, T)
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        return {**batch, "position_ids": positions[None], "document_lengths": lengths}  # (1, T), (documents)
 
-    def _pad(self, sequences: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def _pad(self, sequences: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
         batch = {}
         for name, filler in (("input_ids", self.pad_token_id), ("labels", IGNORED), ("weights", 0.0)):
             columns = [sequence[name] for sequence in sequences]
@@ -225,7 +233,7 @@ class Collator:
         return batch | {"attention_mask": torch.nn.utils.rnn.pad_sequence(masks, batch_first=True)}  # (B, T)
 
 
-def weighted_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def weighted_loss(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
     """Σ weight · negative log-likelihood over the targets of a collated batch; logits are computed only where needed.
 
     Args:
@@ -234,21 +242,27 @@ def weighted_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tor
 
     Returns:
         A scalar in fp32 or better, still to be divided by the `items` of the whole update.
+
+    Raises:
+        ValueError: for a packed batch with an attention mask: examples would see each other.
     """
-    layout = {name: batch[name] for name in ("position_ids", "attention_mask") if name in batch}
+    layout = {name: batch[name] for name in ("position_ids", "document_lengths", "attention_mask") if name in batch}
+    if "attention_mask" in layout and len(layout) > 1:
+        raise ValueError("a packed batch has no attention_mask: with one, examples would see each other; leave it out")
     columns = batch["logits_to_keep"]  # (C,)
-    # The cache must be off: with it, transformers would not look for sequence boundaries in position_ids.
+    # The cache must be off: with it, sdpa would not look for sequence boundaries in position_ids.
     logits = model(input_ids=batch["input_ids"], use_cache=False, logits_to_keep=columns, **layout).logits  # (B, C, V)
-    targets = batch["labels"][:, columns + 1]  # (B, C)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    nll = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
-    )  # (B·C,)
-    return (nll * batch["weights"][:, columns + 1].flatten()).sum()
+    targets = batch["labels"][:, columns + 1].flatten().clamp(min=0)  # (B·C,), weight 0 where there was none
+    return weighted_nll(logits.flatten(0, 1), targets, batch["weights"][:, columns + 1].flatten())
 
 
-# Attention implementations of transformers under which packed examples were tested to be separate.
-SEPARATING_ATTENTION = ("sdpa",)
+# Attention implementations under which packed examples were tested to be separate; the first is the faster one.
+SEPARATING_ATTENTION = (BY_DOCUMENT, "sdpa")
+
+
+def attention_for(packing: bool) -> str:
+    """The attention implementation to load a model with for training."""
+    return BY_DOCUMENT if packing else "sdpa"
 
 
 def check_attention(implementation: str, packing: bool) -> None:
@@ -274,13 +288,13 @@ def check_separation(model: torch.nn.Module, device: torch.device | str = "cpu")
         RuntimeError: when they do.
     """
     length = 8
-    positions = torch.arange(length, device=device).repeat(2)[None]  # (1, 2·length)
+    layout = {"position_ids": torch.arange(length, device=device).repeat(2)[None], "document_lengths": [length] * 2}
     before = torch.arange(2 * length, device=device)[None]
     after = before.clone()
     after[:, :length] += length
     was_training = model.training
     model.eval()
-    logits = [model(input_ids=ids, position_ids=positions, use_cache=False).logits for ids in (before, after)]
+    logits = [model(input_ids=ids, use_cache=False, **layout).logits for ids in (before, after)]
     model.train(was_training)
     if not torch.equal(logits[0][:, length:], logits[1][:, length:]):
         raise RuntimeError(

@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qalign_core import runs
-from qalign_core.ranks import end_with_launcher, leave_together, prepare_deepspeed
+from qalign_core.ranks import begin, leave_together, prepare_deepspeed
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+ENCODING = 2  # raised when a tokenised corpus has other columns: an interrupted run then tokenises it again
 LOCK_SECONDS = 10  # how long a killed run's last process may take to die
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the job; see the module's description."""
     # --------------------------------------------------------------------------------------------- job
-    runs.start_lifeline()
-    end_with_launcher()
     job_path = job_from(argv)
+    begin(job_path.parent)
     job, folder, root = read_job(job_path), job_path.parent, runs.run_root(job_path)
     is_main = int(os.environ.get("RANK", "0")) == 0
     if runs.is_done(job_path):
@@ -37,21 +37,28 @@ def main(argv: list[str] | None = None) -> None:
         return
     lock = lock_folder(folder) if is_main else None
     started = time.time()
+    # Every length of a batch is another shape to oneDNN, which would keep compiled code for the last 1,024 of them.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     prepare_deepspeed()
 
     from transformers import set_seed
+    from transformers.integrations import is_deepspeed_zero3_enabled
 
     from qalign_core import checkpoints
-    from qalign_core.model_folder import add_pad_token, full_state_dict, load_model, load_tokenizer, save_model
-    from qalign_core.supervision import Collator, check_attention
+    from qalign_core.lora import add_adapters
+    from qalign_core.model_folder import add_pad_token, full_state_dict, load_model, load_tokenizer, merged, save_model
+    from qalign_core.supervision import Collator, attention_for, check_attention
+    from qalign_core.trained_linear import speed_up_linear_layers
     from qalign_core.trainer import Heartbeat, MasterWeights, StageTrainer
 
     # --------------------------------------------------------------------------------------------- seed, arguments
     arguments = training_arguments(job, folder)
     set_seed(job["seed"])
-    with arguments.main_process_first(desc="looking for a checkpoint"):
+    with arguments.main_process_first(local=False, desc="looking for a checkpoint"):  # machines share the folder
         found = checkpoints.latest(folder / "checkpoints", job["fingerprint"], arguments.world_size)
     checkpoint, totals = (str(found[0]), found[1]["totals"]) if found else (None, {})
+    if is_main:
+        runs.mend_lines(folder / "progress.jsonl")
     heartbeat = Heartbeat(folder / "progress.jsonl", writes=is_main)
     heartbeat.rewind(int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
     heartbeat.beat("loading")
@@ -59,13 +66,18 @@ def main(argv: list[str] | None = None) -> None:
         print(f"resuming from {checkpoint}" if checkpoint else "starting from the initial model", flush=True)
 
     # --------------------------------------------------------------------------------------------- corpus, model
-    attention = job.get("attention", "sdpa")
+    attention = job.get("attention") or attention_for(job["packing"])
     check_attention(attention, job["packing"])
     path, revision = runs.resolve(job["model"]["path"], root), job["model"].get("revision")
     tokenizer = load_tokenizer(path, revision)
     model = load_model(path, revision, attention)
     add_pad_token(model, tokenizer, job.get("pad_token") or "<pad>")
-    with arguments.main_process_first(desc="tokenising the corpus"):
+    lora = job["lora"] if job.get("method") == "lora" else None
+    if lora:
+        model = add_adapters(model, lora)
+    if not (arguments.bf16 or is_deepspeed_zero3_enabled()):
+        speed_up_linear_layers(model)
+    with arguments.main_process_first(local=False, desc="tokenising the corpus"):
         corpus = encoded_corpus(job, folder, root, tokenizer)
 
     # --------------------------------------------------------------------------------------------- train
@@ -87,10 +99,12 @@ def main(argv: list[str] | None = None) -> None:
 
     # --------------------------------------------------------------------------------------------- save
     heartbeat.beat("saving", step=trainer.state.global_step, total_steps=trainer.state.max_steps)
-    state = full_state_dict(trainer.model, keep=is_main)
+    model, state = trainer.model, full_state_dict(trainer.model, keep=is_main)
     peak = peak_memory(trainer)
     if lock is not None:  # the main rank
-        save_model(trainer.model, tokenizer, folder / "model", state)
+        if lora:
+            model, state = merged(model, state, path, revision)
+        save_model(model, tokenizer, folder / "model", state)
         write_done(job, folder, metrics(trainer, corpus, job), trainer.seconds(), peak)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         shutil.rmtree(encoded_folder(job, folder), ignore_errors=True)
@@ -119,11 +133,14 @@ def read_job(path: Path) -> dict[str, Any]:
     needed |= {"training_arguments", "deepspeed"}
     if missing := sorted(needed - job.keys()):
         raise ValueError(f"{path}: keys are missing: {', '.join(missing)}")
-    if job["kind"] != "train" or job["loss"] not in ("paper", "token") or job.get("method", "full") != "full":
+    method = job.get("method", "full")
+    if job["kind"] != "train" or job["loss"] not in ("paper", "token") or method not in ("full", "lora"):
         raise ValueError(
-            f"{path}: kind must be train, loss paper or token, method full; got kind={job['kind']!r}, "
-            f"loss={job['loss']!r}, method={job.get('method')!r}"
+            f"{path}: kind must be train, loss paper or token, method full or lora; got kind={job['kind']!r}, "
+            f"loss={job['loss']!r}, method={method!r}"
         )
+    if method == "lora" and not job.get("lora"):
+        raise ValueError(f"{path}: method lora needs the key lora: rank, alpha, dropout, target_modules, embeddings")
     return job
 
 
@@ -178,7 +195,7 @@ def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
 
 def encoded_folder(job: dict[str, Any], folder: Path) -> Path:
     """Where the tokenised corpus lies while the job runs."""
-    return folder / f"encoded-{job['fingerprint'][:16]}"
+    return folder / f"encoded-{ENCODING}-{job['fingerprint'][:16]}"
 
 
 def encoded_corpus(job: dict[str, Any], folder: Path, root: Path, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -204,6 +221,7 @@ def encoded_corpus(job: dict[str, Any], folder: Path, root: Path, tokenizer: Pre
         part = target.with_name(f".{target.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         encode_corpus(rows, tokenizer, job["max_length"]).save_to_disk(str(part))
+        runs.sync_tree(part)
         part.rename(target)
     return Dataset.load_from_disk(str(target))
 
@@ -229,6 +247,8 @@ def metrics(trainer: Any, corpus: Dataset, job: dict[str, Any]) -> dict[str, Any
     """What is worth knowing about the stage; the whole loss curve is in `progress.jsonl`."""
     import numpy as np
 
+    from qalign_core.model_folder import whole_shape
+
     lengths = np.asarray(corpus["tokens"])
     curve = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     steps = np.diff([0] + [step for step, _ in curve])
@@ -241,13 +261,16 @@ def metrics(trainer: Any, corpus: Dataset, job: dict[str, Any]) -> dict[str, Any
         "target_tokens": trainer.totals["target_tokens"],
         "rows": len(corpus),
         "rows_cut": int((lengths > job["max_length"]).sum()),
+        "rows_joined": sum(corpus["joined"]),
         "rows_without_target": sum(max(labels) < 0 for labels in corpus["labels"]),
+        "trained_parameters": sum(whole_shape(p).numel() for p in trainer.model.parameters() if p.requires_grad),
         "world_size": trainer.args.world_size,
     }
 
 
 def write_done(job: dict[str, Any], folder: Path, metrics: dict[str, Any], wall: float, peak: int) -> None:
-    """Write `done.json`, the last thing a stage does."""
+    """Write `done.json`, the last thing a stage does: what it speaks of is on disk then, not in memory."""
+    runs.sync_tree(folder / "model")
     files = {f"model/{name}": digest for name, digest in runs.sha256_tree(folder / "model").items()}
     done = {
         "fingerprint": job["fingerprint"],

@@ -181,13 +181,13 @@ def test_the_two_losses_differ() -> None:
 def test_packed_logits_equal_those_of_separate_sequences(attention: str) -> None:
     # In double precision: in single, the order of sums alone moves logits by 1e-6.
     model, rows = tiny_model(attn_implementation=attention).double().eval(), examples(7)
+    separate = tiny_model().double().eval()
     batch = Collator(0)(rows)
+    layout = {name: batch[name] for name in ("position_ids", "document_lengths")}
     with torch.no_grad():
-        packed = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits[
-            0
-        ]  # (T, V)
-        alone = torch.cat([model(input_ids=torch.tensor([row["input_ids"]])).logits[0] for row in rows])
-        leaking = model(input_ids=batch["input_ids"], use_cache=False).logits[0]
+        packed = model(input_ids=batch["input_ids"], use_cache=False, **layout).logits[0]  # (T, V)
+        alone = torch.cat([separate(input_ids=torch.tensor([row["input_ids"]])).logits[0] for row in rows])
+        leaking = separate(input_ids=batch["input_ids"], use_cache=False).logits[0]
     torch.testing.assert_close(packed, alone, rtol=1e-9, atol=1e-9)
     assert (leaking - alone).abs().max() > 0.01, "the test must be able to see a leak"
     check_separation(model)
@@ -195,18 +195,18 @@ def test_packed_logits_equal_those_of_separate_sequences(attention: str) -> None
 
 def test_a_leak_is_refused() -> None:
     class Leaking(torch.nn.Module):
-        """Forgets the positions, as a model does that knows nothing of packing."""
+        """Forgets the layout, as a model does that knows nothing of packing."""
 
         def __init__(self) -> None:
             super().__init__()
             self.model = tiny_model()
 
-        def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, use_cache: bool):
+        def forward(self, input_ids: torch.Tensor, use_cache: bool, **layout):
             return self.model(input_ids=input_ids, use_cache=use_cache)
 
     with pytest.raises(RuntimeError, match="packing to false"):
         check_separation(Leaking())
-    with pytest.raises(ValueError, match=r"attention sdpa, not with 'flash_attention_2'"):
+    with pytest.raises(ValueError, match=r"attention sdpa_by_document and sdpa, not with 'flash_attention_2'"):
         check_attention("flash_attention_2", packing=True)
     check_attention("flash_attention_2", packing=False)
 

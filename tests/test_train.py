@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, progress
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from qalign_core import checkpoints, train
+from qalign_core import train
 from qalign_core.model_folder import add_pad_token, load_model, load_tokenizer
-from qalign_core.runs import is_done, read_json, read_json_lines
+from qalign_core.runs import is_done, read_json, read_json_lines, sha256_file
 from qalign_core.supervision import IGNORED, encode
 
 # The curve as it was when this was written: 20 updates, loss `paper`, fp32, CPU, 1 rank.
@@ -246,6 +246,18 @@ def test_another_corpus_than_the_jobs_is_refused(jobs: dict[str, Path]) -> None:
     assert "corpus.jsonl: not the corpus this job was made for" in message
 
 
+def test_done_is_written_last_over_what_is_on_disk(jobs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    job = jobs["zero0"]
+    done, home = read_json(job.with_name("done.json")), job.parent
+    assert done["files"] == {name: sha256_file(home / name) for name in done["files"]}
+    assert (home / "done.json").stat().st_mtime_ns > max(file.stat().st_mtime_ns for file in home.glob("model/*"))
+    happened = []
+    monkeypatch.setattr(train.runs, "sync_tree", lambda folder: happened.append(("flushed", folder.name)))
+    monkeypatch.setattr(train.runs, "write_json", lambda path, value: happened.append(("written", path.name)))
+    train.write_done(read_json(job), home, {}, 1.0, 1)
+    assert happened == [("flushed", "model"), ("written", "done.json")]
+
+
 def test_a_job_that_is_done_is_not_run_again(jobs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     before = jobs["zero0"].with_name("done.json").stat().st_mtime_ns
     train.main([str(jobs["zero0"])])
@@ -291,44 +303,3 @@ def test_advice_for_memory_and_disk() -> None:
     assert "per_device_train_batch_size" in train.advice(RuntimeError("CUDA out of memory. Tried to allocate"))
     assert "disk is full" in train.advice(OSError(28, "No space left on device"))
     assert train.advice(RuntimeError("something else")) is None
-
-
-# ------------------------------------------------------------------------------------------------- checkpoints
-
-
-def checkpoint(folder: Path, step: int, fingerprint: str = "job", world_size: int = 1) -> Path:
-    path = folder / f"checkpoint-{step}"
-    (path / "global_step").mkdir(parents=True)
-    (path / "global_step" / "states.pt").write_bytes(b"x" * 100)
-    checkpoints.seal(path, fingerprint, world_size, {"tokens": step})
-    return path
-
-
-def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for step in (20, 100, 80, 60, 40):
-        checkpoint(tmp_path, step)
-    (tmp_path / "checkpoint-100" / "complete.json").unlink()
-    (tmp_path / "checkpoint-80" / "global_step" / "states.pt").write_bytes(b"x" * 50)
-    (tmp_path / "checkpoint-60" / "global_step" / "states.pt").unlink()
-    found, manifest = checkpoints.latest(tmp_path, "job", 1)
-    assert found.name == "checkpoint-40"
-    assert manifest["totals"] == {"tokens": 40}
-    said = capsys.readouterr().out
-    assert "checkpoint-100 is not used: it was never finished" in said
-    assert "checkpoint-80 is not used: global_step/states.pt has 50 bytes instead of 100" in said
-    assert "checkpoint-60 is not used: global_step/states.pt is missing" in said
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-20", "checkpoint-40"]
-
-
-def test_checkpoints_of_another_job_are_dropped_and_another_world_size_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    checkpoint(tmp_path, 20, world_size=2)
-    with pytest.raises(ValueError, match="written by 2 ranks and this run has 1"):
-        checkpoints.latest(tmp_path, "job", 1)
-    assert (tmp_path / "checkpoint-20").is_dir()
-    assert checkpoints.latest(tmp_path, "another", 2) is None
-    assert "belongs to a job with other parameters" in capsys.readouterr().out
-    assert list(tmp_path.iterdir()) == []
