@@ -1,11 +1,13 @@
 """Greedy decoding of many prompts in one running batch: finished sequences leave it, waiting ones join it.
 
 Rows are aligned on the right; what lies left of a row is padding and masked, and a row's positions count from its own
-first token. The text of a sequence therefore does not depend on its neighbours.
+first token. The text of a sequence therefore does not depend on its neighbours. What all prompts begin with (a template
+does) is read once; its keys and values are copied into every row.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +21,8 @@ from qalign_core.row_cache import RowCache
 ADMISSION_SHARE = 0.75
 # They join in groups of at least this share of the running batch: reading one prompt costs a whole forward pass.
 GROUP_SHARE = 1 / 8
+# At most this share of the token budget is read at once: reading needs several times the memory of a step.
+READING_SHARE = 1 / 8
 
 
 @dataclass
@@ -81,6 +85,8 @@ class GreedyDecoder:
         self.note = note
         self.new_tokens = 0
         self.waiting: deque[Sequence] = deque()
+        self.prefix: list[int] = []  # what all sequences begin with
+        self.prefix_cache = DynamicCache()  # its keys and values (1, H, P, D)
         self._clear()
 
     def _clear(self) -> None:
@@ -103,6 +109,7 @@ class GreedyDecoder:
             torch.OutOfMemoryError: when a single sequence does not fit.
         """
         self.waiting = deque(sorted(sequences, key=lambda sequence: sequence.length, reverse=True))
+        self._read_prefix()
         while self.waiting or self.running:
             finished: list[Sequence] = []
             out_of_memory = False
@@ -127,13 +134,16 @@ class GreedyDecoder:
         """Let waiting sequences join when enough of them fit."""
         group: list[Sequence] = []
         width, rows = self.width, len(self.running)
-        while self.waiting:
-            width = max(width, self.waiting[0].length + 1)
+        longest, complete = 0, False  # of the group: its longest row, whether it is as large as it may be
+        while self.waiting and not complete:
+            longest = max(longest, self.waiting[0].length)
+            width = max(width, longest + 1)
             if rows and (rows + 1) * width > self.batch_tokens * ADMISSION_SHARE:
                 break
             group.append(self.waiting.popleft())
             rows += 1
-        if self.running and self.waiting and len(group) < GROUP_SHARE * len(self.running):
+            complete = (len(group) + 1) * longest > self.batch_tokens * READING_SHARE
+        if self.running and self.waiting and not complete and len(group) < GROUP_SHARE * len(self.running):
             self.waiting.extendleft(reversed(group))
         elif group:
             self._read(group)
@@ -178,28 +188,41 @@ class GreedyDecoder:
 
     # ---- the two forward passes
 
+    def _read_prefix(self) -> None:
+        """Read what all prompts begin with, once; at least one token of each is left to be read."""
+        prompts = [sequence.input_ids for sequence in self.waiting]
+        self.prefix = list(os.path.commonprefix(prompts))[: min(map(len, prompts), default=1) - 1]
+        self.prefix_cache = DynamicCache()
+        if self.prefix:
+            prefix_ids = torch.tensor([self.prefix], device=self.model.device)  # (1, P)
+            self.model(prefix_ids, past_key_values=self.prefix_cache, logits_to_keep=1)
+
     def _read(self, group: list[Sequence]) -> None:
         """Read the prompts of a group (and what it generated before an eviction), take a token each, join the batch."""
         self.joining = group
-        device = self.model.device
-        tokens = [sequence.input_ids + sequence.output_ids for sequence in group]
+        device, shared = self.model.device, len(self.prefix)
+        tokens = [(sequence.input_ids + sequence.output_ids)[shared:] for sequence in group]
         width = max(map(len, tokens))
         padded = [[self.filler_token_id] * (width - len(row)) + row for row in tokens]
         padding = torch.tensor([width - len(row) for row in tokens], device=device)  # (K,)
-        columns = torch.arange(width, device=device)  # (P,)
+        columns = torch.arange(width, device=device)  # (S,)
+        attention_mask = torch.ones((len(group), shared + width), dtype=torch.long, device=device)  # (K, P + S)
+        attention_mask[:, shared:] = columns >= padding[:, None]
         cache = DynamicCache()
+        for number, layer in enumerate(self.prefix_cache.layers):
+            cache.update(*(states.expand(len(group), -1, -1, -1) for states in (layer.keys, layer.values)), number)
         logits = self.model(
-            torch.tensor(padded, device=device),  # (K, P)
-            attention_mask=(columns >= padding[:, None]).long(),  # (K, P)
-            position_ids=(columns - padding[:, None]).clamp(min=0),  # (K, P)
+            torch.tensor(padded, device=device),  # (K, S)
+            attention_mask=attention_mask,
+            position_ids=shared + (columns - padding[:, None]).clamp(min=0),  # (K, S)
             past_key_values=cache,
             logits_to_keep=1,
         ).logits[:, -1]  # (K, V)
         self.cache = self.cache or RowCache(cache)
-        self.cache.append(cache)
+        self.cache.append(cache, shared, padding)
         next_ids = self._take(logits, group)
         self.running, self.joining = self.running + group, []
-        self.lengths = torch.cat([self.lengths, width - padding])
+        self.lengths = torch.cat([self.lengths, shared + width - padding])
         self.next_ids = torch.cat([self.next_ids, next_ids])
 
     def _step(self) -> None:

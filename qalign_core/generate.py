@@ -23,11 +23,14 @@ import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from qalign_core import runs
+from qalign_core import ranks, runs
 from qalign_core.answers import Answers, Heartbeat
+from qalign_core.batch_size import choose_batch_tokens
 from qalign_core.decoding import GreedyDecoder, Sequence
 from qalign_core.model_folder import load_model
+from qalign_core.packed_linear import pack_linear_layers
 from qalign_core.questions import Question, Rank, load_tokenizer, model_source, read_job, read_questions, share
+from qalign_core.row_attention import use_row_attention
 
 # How long rank 0 waits for answers when no other rank is alive, and for ranks to end when all answers are there.
 GRACE_SECONDS = 60.0
@@ -64,7 +67,7 @@ def generate(job_path: Path) -> None:
         mine = [q for q in share(questions, rank.rank, rank.world_size) if q.key not in answers.rows]
         if mine:
             heartbeat.beat("loading")
-            decoder = load_decoder(job, source, revision, tokenizer, rank.device(), notes)
+            decoder = load_decoder(job, source, revision, tokenizer, rank, notes)
             heartbeat.start()
             for rows in decode(decoder, tokenizer, mine):
                 if rows:
@@ -87,7 +90,7 @@ def load_decoder(
     source: str,
     revision: str | None,
     tokenizer: PreTrainedTokenizerBase,
-    device: torch.device,
+    rank: Rank,
     notes: list[str],
 ) -> GreedyDecoder:
     """The job's model on this rank's device, ready to decode.
@@ -107,11 +110,17 @@ def load_decoder(
         notes.append(sentence)
         print(sentence, flush=True)
 
+    model = model.to(rank.device()).eval()
+    use_row_attention(model)  # this and the next: the same answers sooner on a CPU, nothing elsewhere
+    pack_linear_layers(model)
+    batch_tokens, remark = choose_batch_tokens(job["batch_tokens"], model, rank.local_size)
+    if remark:
+        note(remark)
     return GreedyDecoder(
-        model.to(device).eval(),
+        model,
         eos_token_id=eos,
         filler_token_id=pad if pad is not None and pad < rows else eos,
-        batch_tokens=job["batch_tokens"],
+        batch_tokens=batch_tokens,
         note=note,
     )
 
@@ -238,7 +247,7 @@ def main() -> None:
     parser.add_argument("job", type=Path, help="path of job.json")
     parser.add_argument("--local_rank", type=int, help="given by the launcher, which also sets LOCAL_RANK")
     arguments = parser.parse_args()
-    runs.start_lifeline()
+    ranks.begin(arguments.job.absolute().parent)
     logging.disable_progress_bar()
     try:
         generate(arguments.job.absolute())

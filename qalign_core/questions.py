@@ -69,8 +69,9 @@ def read_job(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: missing {', '.join(missing)}; a generation job has {', '.join(JOB_KEYS)}")
     if job["dtype"] not in DTYPES:
         raise ValueError(f"{path}: dtype {job['dtype']!r} is not one of {', '.join(DTYPES)}")
-    if not isinstance(job["batch_tokens"], int) or job["batch_tokens"] < 1:
-        raise ValueError(f"{path}: batch_tokens must be a positive number of tokens, not {job['batch_tokens']!r}")
+    tokens = job["batch_tokens"]
+    if tokens != "auto" and (not isinstance(tokens, int) or tokens < 1):
+        raise ValueError(f"{path}: batch_tokens must be a positive number of tokens or 'auto', not {tokens!r}")
     if not job["tasks"]:
         raise ValueError(f"{path}: no tasks; name at least one")
     for number, task in enumerate(job["tasks"]):
@@ -97,7 +98,7 @@ def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase
     """Load a model's tokenizer, which must name an EOS token.
 
     Raises:
-        FileNotFoundError: if the folder holds none.
+        FileNotFoundError: if the folder holds none, or there is no such folder or repository.
         ValueError: if it has no EOS token.
     """
     folder = Path(source)
@@ -105,7 +106,14 @@ def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase
         raise FileNotFoundError(
             f"{folder}: no tokenizer beside the model (none of {', '.join(TOKENIZER_FILES)}); save it into that folder"
         )
-    tokenizer = model_folder.load_tokenizer(source, revision)
+    try:
+        tokenizer = model_folder.load_tokenizer(source, revision)
+    except OSError as error:  # which does not always name the model
+        at = f" (revision {revision})" if revision else ""
+        raise FileNotFoundError(
+            f"checkpoint {source}{at} cannot be read: {' '.join(str(error).split())[:400]} Is its name right, is it a "
+            "folder here or a repository of the hub, and may you read it (hf auth login)?"
+        ) from None
     if tokenizer.eos_token_id is None:
         raise ValueError(f"{source}: the tokenizer has no EOS token, so no answer could end; set eos_token and save it")
     return tokenizer

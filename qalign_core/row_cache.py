@@ -18,16 +18,16 @@ class RowLayer(CacheLayerMixin):
 
     Args:
         cache: the cache it belongs to, which knows the window.
-        like: keys (K, H, P, D) whose heads, head size, type and device the buffers take.
+        keys, values: (K, H, P, D) each, whose heads, head sizes, type and device the buffers take.
     """
 
     is_sliding = False
 
-    def __init__(self, cache: RowCache, like: torch.Tensor):
+    def __init__(self, cache: RowCache, keys: torch.Tensor, values: torch.Tensor):
         super().__init__()
         self.cache = cache
-        self.keys = like.new_zeros((0, like.shape[1], 0, like.shape[3]))  # (rows, H, columns, D)
-        self.values = self.keys
+        self.keys = keys.new_zeros((0, keys.shape[1], 0, keys.shape[3]))  # (rows, H, columns, D)
+        self.values = values.new_zeros((0, values.shape[1], 0, values.shape[3]))
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -63,24 +63,34 @@ class RowCache(Cache):
     def __init__(self, like: DynamicCache):
         self.rows = self.start = self.end = 0
         self.capacity = (0, 0)  # rows, columns
-        super().__init__(layers=[RowLayer(self, layer.keys) for layer in like.layers])
+        super().__init__(layers=[RowLayer(self, layer.keys, layer.values) for layer in like.layers])
 
     @property
     def width(self) -> int:
         """Columns of the longest row."""
         return self.end - self.start
 
-    def append(self, new: DynamicCache) -> None:
-        """Add the rows of another cache at the bottom, aligned on the right."""
+    def append(self, new: DynamicCache, prefix: int, padding: torch.Tensor) -> None:
+        """Add the rows of another cache at the bottom, aligned on the right.
+
+        Args:
+            new: keys and values (K, H, P + S, D): columns that all rows begin with, then padding, then a row's own.
+            prefix: P of these columns; they move behind the padding.
+            padding: columns of padding of every row (K,); the longest row has none.
+        """
         count, _, width, _ = new.layers[0].keys.shape
         if self.rows + count > self.capacity[0] or width > self.end:
             self._reallocate(max(self.rows + count, self.capacity[0]), max(width, self.width))
-        rows = slice(self.rows, self.rows + count)
+        first = self.end - width
+        rows = torch.arange(self.rows, self.rows + count, device=padding.device)[:, None]  # (K, 1)
+        places = first + padding[:, None] + torch.arange(prefix, device=padding.device)  # (K, P)
         for layer, added in zip(self.layers, new.layers, strict=True):
-            layer.keys[rows, :, self.end - width : self.end] = added.keys
-            layer.values[rows, :, self.end - width : self.end] = added.values
+            for buffer, states in ((layer.keys, added.keys), (layer.values, added.values)):
+                buffer[self.rows : self.rows + count, :, first + prefix : self.end] = states[:, :, prefix:]
+                if prefix:
+                    buffer[rows, :, places] = states[:, :, :prefix].transpose(1, 2)  # (K, P, H, D)
         self.rows += count
-        self.start = min(self.start, self.end - width)
+        self.start = min(self.start, first)
 
     def keep(self, order: list[int], width: int) -> None:
         """Drop all rows but those in `order`, of which the longest has `width` columns.
@@ -111,7 +121,7 @@ class RowCache(Cache):
 
         The new buffers are zeros: a masked column has weight 0, and 0 x NaN would be NaN.
         """
-        self.capacity = (rows, end + max(SPARE_COLUMNS, end // 4))
+        self.capacity = (rows, end + SPARE_COLUMNS)
         for layer in self.layers:
             for name in ("keys", "values"):
                 old = getattr(layer, name)

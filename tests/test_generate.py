@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from qalign_core import answers as answers_module
-from qalign_core import generate, questions, runs
+from qalign_core import batch_size, generate, questions, runs
 from qalign_core.answers import Answers
 from qalign_core.decoding import GreedyDecoder, Sequence
 
@@ -265,6 +265,14 @@ def test_a_finished_job_is_not_run_again(job, monkeypatch, capsys):
     assert predictions.read_bytes() == before
 
 
+def test_a_batch_that_does_not_fit_is_made_smaller_with_a_note(job, responses, monkeypatch):
+    monkeypatch.setattr(batch_size, "free_memory", lambda device, processes: 256 * 2 * 150)  # half of it: 150 tokens
+    generate.generate(job)
+    assert read_responses(job) == responses
+    (note,) = runs.read_json(job.with_name("done.json"))["notes"]
+    assert note.startswith("batches of 150 tokens instead of 700")
+
+
 def test_a_tokenizer_without_pad_token_gives_the_same_answers(tmp_path, model_dir, texts, reference, responses):
     folder = tmp_path / "model"
     shutil.copytree(model_dir, folder)
@@ -345,6 +353,10 @@ def test_a_stale_answer_is_never_used(tmp_path, model_dir, texts, job):
     generate.generate(job)  # another limit: nothing is kept
     assert runs.read_json(job.with_name("done.json"))["metrics"]["generated"] == 40
 
+    job = write_job(tmp_path, model_dir, texts, tasks=tasks, dtype="bfloat16")
+    generate.generate(job)  # another precision: nothing is kept
+    assert runs.read_json(job.with_name("done.json"))["metrics"]["generated"] == 40
+
 
 def test_a_damaged_answer_is_an_error(job):
     generate.generate(job)
@@ -388,6 +400,17 @@ def test_a_run_of_three_ranks_is_resumed_by_one(job, responses, monkeypatch):
     generate.generate(job)
     assert read_responses(job) == responses
     assert len(generated_keys(job)) == 40
+
+
+def test_a_line_that_another_rank_left_unfinished_is_asked_again(job, responses, monkeypatch):
+    as_rank(monkeypatch, 1, 2)
+    generate.generate(job)
+    theirs = job.parent / "generated" / "rank-1.jsonl"
+    theirs.write_bytes(theirs.read_bytes()[:-9])
+    as_rank(monkeypatch, 0, 1)
+    generate.generate(job)
+    assert read_responses(job) == responses
+    assert runs.read_json(job.with_name("done.json"))["metrics"]["generated"] == 21
 
 
 def test_rank_0_does_not_wait_for_the_dead(job, monkeypatch):
@@ -489,7 +512,8 @@ def test_a_model_without_safetensors(tmp_path, model, model_dir, texts):
     ("changes", "message"),
     [
         ({"dtype": "int8"}, "dtype 'int8' is not one of float32, bfloat16, float16"),
-        ({"batch_tokens": 0}, "batch_tokens must be a positive number of tokens, not 0"),
+        ({"batch_tokens": 0}, "batch_tokens must be a positive number of tokens or 'auto', not 0"),
+        ({"batch_tokens": "all"}, "batch_tokens must be a positive number of tokens or 'auto', not 'all'"),
         ({"tasks": []}, "no tasks"),
         ({"tasks": [{"name": "mgsm"}]}, r"tasks\[0\]: missing language, path, sha256, max_new_tokens"),
         ({"model": {"path": "models/seed-1/base/model", "revision": None}}, "does not exist; train that stage first"),

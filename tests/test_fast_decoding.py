@@ -1,0 +1,230 @@
+"""What makes decoding fast on a CPU leaves the answers as they are, whatever the architecture."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from qalign_core import batch_size, packed_linear, row_attention
+from qalign_core.batch_size import PROCESSOR_TOKENS, cache_bytes_per_token, choose_batch_tokens
+from qalign_core.decoding import GreedyDecoder, Sequence
+from qalign_core.packed_linear import PackedLinear, pack_linear_layers
+from qalign_core.row_attention import attend, use_row_attention
+
+VOCABULARY, CONTEXT, LIMIT = 48, 128, 24
+SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": CONTEXT,
+    "initializer_range": 0.6,
+    "eos_token_id": None,
+    "pad_token_id": 0,
+}
+
+
+def llama() -> PreTrainedModel:
+    return LlamaForCausalLM(LlamaConfig(**SHAPE))
+
+
+def tied_llama() -> PreTrainedModel:
+    return LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=True))
+
+
+def qwen() -> PreTrainedModel:
+    return Qwen2ForCausalLM(Qwen2Config(**SHAPE))
+
+
+def mistral() -> PreTrainedModel:
+    return MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=CONTEXT))
+
+
+def gemma() -> PreTrainedModel:
+    """Its attention caps scores, and every other layer has a window: it must be left to its own attention."""
+    return Gemma2ForCausalLM(
+        Gemma2Config(**SHAPE, head_dim=8, sliding_window=CONTEXT, query_pre_attn_scalar=8, attn_implementation="eager")
+    )
+
+
+def prompts(shared: int) -> list[list[int]]:
+    """Twelve prompts, of which the first `shared` tokens are the same."""
+    dice = random.Random(3)
+
+    def tokens(count: int) -> list[int]:
+        return [dice.randrange(2, VOCABULARY) for _ in range(count)]
+
+    template = tokens(shared)
+    return [template + tokens(dice.randrange(1, 40)) for _ in range(12)]
+
+
+def alone(model: PreTrainedModel, prompt: list[int]) -> list[int]:
+    config = GenerationConfig(do_sample=False, max_new_tokens=LIMIT, eos_token_id=None, pad_token_id=0)
+    tokens = torch.tensor([prompt])
+    output = model.generate(tokens, attention_mask=torch.ones_like(tokens), generation_config=config)
+    return output[0, len(prompt) :].tolist()
+
+
+@pytest.fixture
+def packing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pack on any processor whose PyTorch can, not only where it is faster."""
+    monkeypatch.setattr(packed_linear, "is_supported", lambda: hasattr(torch.ops.mkldnn, "_linear_pointwise"))
+
+
+@pytest.mark.usefixtures("packing")
+@pytest.mark.parametrize("shared", [0, 20])
+@pytest.mark.parametrize("make", [llama, tied_llama, qwen, mistral, gemma])
+def test_the_answers_are_those_of_decoding_alone(make: Callable[[], PreTrainedModel], shared: int) -> None:
+    torch.manual_seed(0)
+    model = make().eval()
+    asked = prompts(shared)
+    expected = [alone(model, prompt) for prompt in asked]
+    assert use_row_attention(model) == (make is not gemma)
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this build of PyTorch has no oneDNN to pack for")
+    assert pack_linear_layers(model) == 2 * 7 + 1
+    for batch_tokens in (200, 5000):
+        decoder = GreedyDecoder(model, eos_token_id=-1, filler_token_id=0, batch_tokens=batch_tokens)
+        sequences = [Sequence(str(number), prompt, LIMIT) for number, prompt in enumerate(asked)]
+        for _ in decoder.decode(sequences):
+            pass
+        assert [sequence.output_ids for sequence in sequences] == expected
+
+
+def test_what_prompts_share_is_read_once() -> None:
+    torch.manual_seed(0)
+    model, read = llama().eval(), []
+    forward = model.forward
+
+    def counted(input_ids: torch.Tensor, **arguments: object) -> object:
+        read.append(input_ids.numel())
+        return forward(input_ids, **arguments)
+
+    model.forward = counted
+    asked = [[5] * 30 + [6, 7], [5] * 30 + [8, 9]]
+    decoder = GreedyDecoder(model, eos_token_id=-1, filler_token_id=0, batch_tokens=4000)
+    list(decoder.decode([Sequence(str(number), prompt, 1) for number, prompt in enumerate(asked)]))
+    assert read == [30, 4]
+    list(decoder.decode([Sequence("0", asked[0], 1), Sequence("1", asked[0][:30], 1)]))
+    assert read[2:] == [29, 6]  # one prompt begins the other: a token of each is left to be read
+
+
+# ------------------------------------------------------------------------------------------------- attention
+
+
+@pytest.mark.parametrize("heads", [2, 4])
+@pytest.mark.parametrize("scaling", [None, 0.3])
+def test_attention_is_the_fused_one(heads: int, scaling: float | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Module()
+    layer.num_key_value_groups = heads // 2
+    query = torch.randn(3, heads, 1, 8, generator=generator)
+    key = torch.randn(3, 2, 11, 8, generator=generator)
+    value = torch.randn(3, 2, 11, 6, generator=generator)
+    mask = torch.arange(11) >= torch.tensor([0, 4, 10])[:, None]
+    mask = mask[:, None, None]  # (3, 1, 1, 11)
+    ours, _ = attend(layer, query, key, value, mask, scaling=scaling)
+    repeated = (states.repeat_interleave(heads // 2, dim=1) for states in (key, value))
+    fused = nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=mask, scale=scaling)
+    torch.testing.assert_close(ours, fused.transpose(1, 2), rtol=1e-5, atol=1e-6)
+
+
+def test_everything_but_one_query_is_left_to_the_fused_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_attention, "sdpa_attention_forward", lambda *_, **__: "fused")
+    one, many = torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 3, 8)
+    mask = torch.ones(1, 1, 1, 3, dtype=torch.bool)
+    assert attend(nn.Module(), many, many, many, mask) == "fused"
+    assert attend(nn.Module(), one, many, many, None) == "fused"
+    assert attend(nn.Module(), one, many, many, mask.float()) == "fused"
+    assert attend(nn.Module(), one, many, many, mask.expand(1, 2, 1, 3)) == "fused"
+    assert attend(nn.Module(), one, many, many, mask, position_bias=torch.zeros(1)) == "fused"
+
+
+def test_a_model_in_bf16_is_left_alone() -> None:
+    model = llama().to(torch.bfloat16)
+    assert not use_row_attention(model)
+    assert pack_linear_layers(model) == 0
+    assert model.config._attn_implementation == "sdpa"
+
+
+# ------------------------------------------------------------------------------------------------- packed layers
+
+
+@pytest.mark.usefixtures("packing")
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of PyTorch has no oneDNN")
+def test_packed_layers_multiply_alike() -> None:
+    class Special(nn.Linear):
+        """A layer that computes something else."""
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(70, 130), nn.Sequential(nn.Linear(130, 33, bias=False)), Special(33, 4)).eval()
+    plain = copy.deepcopy(model)
+    assert pack_linear_layers(model) == 2
+    assert [type(layer) for layer in (model[0], model[1][0], model[2])] == [PackedLinear, PackedLinear, Special]
+    for rows in (1, 5, 64, 1500):
+        inputs = torch.randn(rows, 3, 70)
+        with torch.inference_mode():
+            torch.testing.assert_close(model(inputs), plain(inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_is_packed_where_it_does_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert pack_linear_layers(nn.Sequential(nn.Linear(4, 4))) == 0
+
+
+# ------------------------------------------------------------------------------------------------- batch size
+
+
+def test_the_cache_of_a_token_is_measured() -> None:
+    assert cache_bytes_per_token(llama()) == 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, head size, bytes
+
+
+@pytest.mark.parametrize(
+    ("wanted", "free", "expected"),
+    [
+        ("auto", 10**12, PROCESSOR_TOKENS),
+        ("auto", 512 * 1000, 1000),
+        (700, 10**12, 700),
+        (700, 512 * 100, 100),
+        ("auto", 0, 1),
+    ],
+)
+def test_a_batch_fits_into_free_memory(
+    monkeypatch: pytest.MonkeyPatch, wanted: int | str, free: int, expected: int
+) -> None:
+    monkeypatch.setattr(batch_size, "free_memory", lambda device, processes: free)
+    model = llama()  # 256 bytes a token, of half of what is free
+    found, remark = choose_batch_tokens(wanted, model, 2)
+    assert found == expected
+    assert (remark is not None) == (wanted != "auto" and expected < int(wanted))
+    if remark:
+        assert "batches of 100 tokens instead of 700" in remark
+
+
+def test_memory_is_shared_by_the_processes_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Memory:
+        available = 1000
+
+    monkeypatch.setattr(batch_size.psutil, "virtual_memory", Memory)
+    assert batch_size.free_memory(torch.device("cpu"), 4) == 250
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (123, 456))
+    assert batch_size.free_memory(torch.device("cuda", 1), 4) == 123
