@@ -1,4 +1,4 @@
-"""Executed notebooks as self-contained HTML pages: no script, no request to any other place."""
+"""Executed notebooks as one linked report of self-contained HTML pages: no script, no request to any other place."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: 3px solid var(--a
 .highlight, pre { font: .82rem/1.5 "DejaVu Sans Mono", Consolas, monospace; }
 .input_area .highlight { background: var(--shade); border-radius: 4px; padding: .55rem .8rem; overflow-x: auto; }
 .input_area pre { margin: 0; background: none; } .output_area { overflow-x: auto; margin: .5rem 0; }
+.text_cell .highlight { background: var(--shade); padding: .4rem .8rem; overflow-x: auto; }
+.text_cell .highlight pre { margin: 0; background: none; }
 .output_area pre { margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 .output_stderr { background: #fdf3ee; padding: .1rem .8rem; border-radius: 4px; }
 .prompt, .anchor-link { display: none; } img, svg { max-width: 100%; height: auto; }
@@ -43,6 +45,7 @@ thead th { border-bottom: 1.5px solid var(--ink); font-weight: 600; } tbody th {
 .text_cell th, .text_cell td { text-align: left; }
 caption { caption-side: top; text-align: left; color: var(--soft); padding: .3rem 0; font-size: .85rem; }
 math[display="block"] { margin: 1rem 0; font-size: 1.08rem; }
+figure { margin: 1.6rem 0; } figcaption { color: var(--soft); font-size: .85rem; max-width: 46rem; }
 @media (max-width: 40rem) { body { font-size: 15px; } h1 { font-size: 1.5rem; } }
 """
 
@@ -78,6 +81,9 @@ def _at_rest(body: str) -> str:
     return str(soup)
 
 
+INDEX = "index.html"
+
+
 def title(notebook: nbformat.NotebookNode) -> str:
     """A notebook's first heading."""
     for cell in notebook.cells:
@@ -94,9 +100,18 @@ def page(notebook: nbformat.NotebookNode, chapters: Sequence[tuple[str, str]] = 
         chapters: (file name, title) of every page to link to.
         current: this page's file name.
     """
+    return _document(title(notebook), body(notebook), chapters, current)
+
+
+def body(notebook: nbformat.NotebookNode) -> str:
+    """What stands on a notebook's page, without scripts and frames."""
     exporter = _Exporter(template_name="basic")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    body, _ = exporter.from_notebook_node(notebook)
+    return _at_rest(exporter.from_notebook_node(notebook)[0])
+
+
+def _document(heading: str, content: str, chapters: Sequence[tuple[str, str]], current: str) -> str:
+    """A whole page around content that is at rest."""
     links = "".join(
         f'<a href="{escape(name)}"{" aria-current=page" if name == current else ""}>{escape(text)}</a>'
         for name, text in chapters
@@ -108,25 +123,44 @@ def page(notebook: nbformat.NotebookNode, chapters: Sequence[tuple[str, str]] = 
         # The page runs no script and asks no other place for anything, whatever a model's output contains.
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
         'img-src data:">'
-        f"<title>{escape(title(notebook))}</title><style>{code}{STYLE}</style></head>\n"
-        f"<body><nav>{links}</nav><main>{_at_rest(body)}</main></body></html>\n"
+        f"<title>{escape(heading)}</title><style>{code}{STYLE}</style></head>\n"
+        f"<body><nav>{links}</nav><main>{content}</main></body></html>\n"
     )
 
 
-def write_pages(folder: str | Path) -> list[Path]:
-    """Write every executed notebook of a folder as a page beside it, each linked to the others.
+def opening(content: str) -> str:
+    """The first paragraph of a page, as HTML."""
+    first = BeautifulSoup(content, "html.parser").find("p")
+    return "" if first is None else str(first)
+
+
+def write_report(notebooks: str | Path, folder: str | Path, front: str = "", heading: str = "Report") -> list[Path]:
+    """Write every executed notebook of a folder as a page, each linked to the others, and an index page before them.
 
     Args:
-        folder: the run's `notebooks/`.
+        notebooks: the run's `notebooks/`.
+        folder: where to write; what is there under the same names is replaced.
+        front: HTML that stands on the index page above the list of chapters, such as `front_page.front` makes.
+        heading: of the index page.
 
     Returns:
-        The pages, in order of their numbers.
+        The index page, then the chapters in order of their numbers; nothing where no notebook was executed.
     """
-    notebooks = sorted(p for p in Path(folder).glob("[0-9]*.ipynb"))
-    loaded = [nbformat.read(path, as_version=4) for path in notebooks]
-    names = [path.with_suffix(".html").name for path in notebooks]
-    chapters = list(zip(names, [title(n) for n in loaded], strict=True))
+    paths = sorted(p for p in Path(notebooks).glob("[0-9]*.ipynb"))
+    if not paths:
+        return []
+    loaded = [nbformat.read(path, as_version=4) for path in paths]
+    names = [path.with_suffix(".html").name for path in paths]
+    titles = [title(notebook) for notebook in loaded]
+    chapters = [(INDEX, heading), *zip(names, titles, strict=True)]
+    bodies = [body(notebook) for notebook in loaded]
+    listed = "".join(
+        f'<section><h3><a href="{escape(name)}">{escape(text)}</a></h3>{opening(content)}</section>'
+        for name, text, content in zip(names, titles, bodies, strict=True)
+    )
+    index = f"<h1>{escape(heading)}</h1>{_at_rest(front)}<h2>Chapters</h2>{listed}"
+    written = [(INDEX, heading, index), *zip(names, titles, bodies, strict=True)]
     return [
-        runs.write_atomic(path.with_name(name), page(notebook, chapters, name))
-        for path, name, notebook in zip(notebooks, names, loaded, strict=True)
+        runs.write_atomic(Path(folder) / name, _document(text, content, chapters, name))
+        for name, text, content in written
     ]

@@ -19,8 +19,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from qalign_core import brought, launch, plan, runs
+from qalign_core import brought, cost, launch, plan, runs
+from qalign_core.machines import machines
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, load
+from qalign_core.progress import clock, describe, latest, share_done
 from qalign_core.rows import BadRow
 from qalign_core.runs import Run
 
@@ -35,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(highlight=False)
     try:
         profile = load(options.profile)
+        check_files(profile)
         chosen = select(profile, options.only, options.start)
         run = plan.open_run(profile, options.run_dir, read_only=options.dry_run)
         if options.dry_run:
@@ -52,6 +55,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 2
 
 
+def check_files(profile: Profile) -> None:
+    """Look before anything runs for the files that only training reads, hours later.
+
+    Raises:
+        ProfileError: when the DeepSpeed configuration or the host file is not there, or of no use.
+    """
+    machines(profile)
+    try:
+        if plan.stages(profile):
+            plan.deepspeed_config(profile)
+    except ProfileError:
+        raise
+    except ValueError as error:  # not JSON
+        raise ProfileError(f"training.deepspeed: {error}") from None
+
+
 def refuse(console: Console, reason: str) -> None:
     """Print why nothing was run, or not everything; brackets in it are text, not markup."""
     console.print(f"[bold red]error[/] {escape(reason)}", soft_wrap=True)
@@ -64,14 +83,21 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--only", nargs="+", metavar="NN", help="run only these notebooks, such as: 04 05")
     found.add_argument("--from", dest="start", metavar="NN", help="run this notebook and those after it")
     found.add_argument("--dry-run", action="store_true", help="print what is done and what is to do, run nothing")
-    found.add_argument("--run-dir", metavar="DIR", help="another run folder than runs/PROFILE")
+    found.add_argument("--run-dir", metavar="DIR", type=run_folder, help="another run folder than runs/PROFILE")
     return found
 
 
+def run_folder(path: str) -> str:
+    """The path of `--run-dir`; an empty one, as of a shell variable that is not set, would mean runs/PROFILE."""
+    if not path.strip():
+        raise argparse.ArgumentTypeError("is empty; name a folder, or leave the option out for runs/PROFILE")
+    return path
+
+
 def notebooks_of(profile: Profile) -> list[Path]:
-    """The notebooks a profile needs; one without anything to train leaves out the training chapters."""
+    """The notebooks a profile needs; one without anything to train leaves out the training chapters and ablations."""
     every = sorted(NOTEBOOKS_FOLDER.glob("[0-9][0-9]_*.ipynb"))
-    training = ("02", "03") if not plan.stages(profile) else ()
+    training = ("02", "03", "06") if not plan.stages(profile) else ()
     return [path for path in every if path.name[:2] not in training]
 
 
@@ -108,14 +134,14 @@ def reproduce(profile: Profile, run: Run, chosen: list[Path], console: Console) 
         started = time.monotonic()
         problem = execute(path, output, profile, run, console)
         if problem:
-            console.print(f"  [red]✗[/] {path.stem:<32} failed after {launch.clock(time.monotonic() - started)}\n")
+            console.print(f"  [red]✗[/] {path.stem:<32} failed after {clock(time.monotonic() - started)}\n")
             console.print(problem, markup=False, soft_wrap=True)
             console.print(f"\nThe notebook up to its failed cell: {_short(output)}", soft_wrap=True)
             return 1
         remember(run, output, identity)
-        console.print(f"  [green]✓[/] {path.stem:<32} {launch.clock(time.monotonic() - started)}")
+        console.print(f"  [green]✓[/] {path.stem:<32} {clock(time.monotonic() - started)}")
     summary(run, console)
-    console.print(f"\ndone in {launch.clock(time.monotonic() - begun)}")
+    console.print(f"\ndone in {clock(time.monotonic() - begun)}")
     return 0
 
 
@@ -190,8 +216,8 @@ def watch(name: str, run: Run, console: Console) -> Iterator[None]:
         said = time.monotonic()
         while not stopped.wait(0.5):
             job, state = running_job(run)
-            share = launch.share_done(state) if state else None
-            text = f"{job}: {launch.describe(state)}" if job else ""
+            share = share_done(state) if state else None
+            text = f"{job}: {describe(state)}" if job else ""
             bar.update(line, description=text, total=None if share is None else 1.0, completed=share or 0)
             if not console.is_terminal and job and time.monotonic() - said > 30:
                 said = time.monotonic()
@@ -215,7 +241,7 @@ def running_job(run: Run) -> tuple[str | None, dict[str, Any] | None]:
         return None, None
     folder = (run.folder / current["job"]).parent
     name = folder.relative_to(run.folder).as_posix().split("/base", 1)[-1].strip("/") or "base"
-    return name, launch.latest(folder / "progress.jsonl", since=current["since"])
+    return name, latest(folder / "progress.jsonl", since=current["since"])
 
 
 # ------------------------------------------------------------------------------------------------- what is done
@@ -254,30 +280,37 @@ def _entries(run: Run) -> dict[str, Any]:
 
 def summary(run: Run, console: Console) -> None:
     """Print Tables 2 and 3, and the paths of what a person may want to open."""
-    from qalign_core import pages, report
+    from qalign_core import front_page, pages, primary, report
 
-    pages_written = pages.write_pages(run.notebooks)
+    heading, front = "QAlign", ""
     if (run.results / "accuracy.csv").is_file():
         results = report.read_results(run.results)
-        for table in report.run_tables(results):
+        tables = report.run_tables(results)
+        heading, front = front_page.heading(results), front_page.front(run, results, tables)
+        for table in tables:
             if table.name.startswith(("table-2", "table-3")):
                 console.print()
                 report.print_table(table, console)
         for remark in report.remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"]):
             console.print(remark, style="bold", markup=False, soft_wrap=True)
+        if "primary" in results.tables:
+            for sentence in primary.sentences(results.tables["primary"]):
+                console.print(sentence, markup=False, soft_wrap=True)
+    pages_written = pages.write_report(run.notebooks, run.report, front, heading)
     console.print("\n[bold]Open[/]")
-    for path in [*pages_written, run.figures, run.results]:
+    for path in [*pages_written[:1], run.figures, run.results]:
         if path.exists():
             console.print(f"  {_short(path)}", soft_wrap=True)
 
 
 def dry_run(profile: Profile, run: Run, chosen: list[Path], console: Console) -> None:
-    """Print every notebook, stage and prediction with whether it is done; nothing is written."""
+    """Print every notebook, stage and prediction with whether it is done, and estimates of cost; nothing is written."""
     for path in chosen:
         done = is_executed(run, run.notebooks / path.name, notebook_identity(path, profile))
         console.print(f"{'done ' if done else 'to do'}  notebook   {path.stem}")
     for name, done, why in (*plan.overview(profile, run), *brought.overview(profile)):
         console.print(f"{'done ' if done else 'to do'}  {name}{f'  ({why})' if why else ''}", soft_wrap=True)
+    cost.show(profile, run, console)
 
 
 def _short(path: Path) -> str:

@@ -7,13 +7,15 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from qalign_core import pages
+from qalign_core import front_page, pages, results, runs
 from qalign_core.languages import CODES, LANGUAGES
+from qalign_core.runs import Run
 
 PROSE = r"""# Stage 1 & *alignment*
 
@@ -121,7 +123,7 @@ def test_printed_text_is_shown_and_not_obeyed(page: BeautifulSoup):
 def test_the_ten_scripts_survive(page: BeautifulSoup, executed: nbformat.NotebookNode, tmp_path: Path):
     assert SCRIPTS in page.find(class_="output_stdout").get_text()
     nbformat.write(executed, tmp_path / "01_x.ipynb")
-    (written,) = pages.write_pages(tmp_path)
+    _, written = pages.write_report(tmp_path, tmp_path / "report")
     assert SCRIPTS in written.read_bytes().decode("utf-8")
     assert page.find("meta", {"charset": "utf-8"})
 
@@ -142,18 +144,58 @@ def test_pages_link_to_one_another_in_order(tmp_path: Path):
         cells = [new_markdown_cell(f"# {heading}\n\ntext")] if heading else []
         nbformat.write(new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
     nbformat.write(new_notebook(), tmp_path / "notes.ipynb")  # no chapter
-    written = pages.write_pages(tmp_path)
-    assert [path.name for path in written] == ["01_a.html", "02_b.html", "10_c.html"]
+    written = pages.write_report(tmp_path, tmp_path / "report", front="<p>front</p><script>x</script>", heading="All")
+    assert [path.name for path in written] == ["index.html", "01_a.html", "02_b.html", "10_c.html"]
     for path in written:
         shown = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
         links = shown.find("nav").find_all("a")
         assert [(a["href"], a.get_text()) for a in links] == [
+            ("index.html", "All"),
             ("01_a.html", "One"),
             ("02_b.html", "Two <& more>"),
             ("10_c.html", "Notebook"),
         ]
         assert [a["href"] for a in links if a.get("aria-current") == "page"] == [path.name]
         assert shown.title.get_text() == next(a.get_text() for a in links if a["href"] == path.name)
+        for link in links:
+            assert (path.parent / link["href"]).is_file()
+    index = BeautifulSoup(written[0].read_text(encoding="utf-8"), "html.parser")
+    assert [a["href"] for a in index.find("main").find_all("a")] == ["01_a.html", "02_b.html", "10_c.html"]
+    assert index.find("main").find("section").find("p").get_text() == "text"  # how a chapter begins
+    assert index.find("p", string="front")
+    assert index.find("script") is None
+
+
+def test_without_an_executed_notebook_there_is_no_report(tmp_path: Path):
+    assert pages.write_report(tmp_path, tmp_path / "report") == []
+    assert not (tmp_path / "report").exists()
+
+
+def test_the_front_page_holds_tables_figures_and_warnings_and_loads_nothing(tmp_path: Path):
+    run = Run(tmp_path)
+    rows = [(s, c, right) for s, right in (("MonoReason", 2), ("<b>QAlign</b>", 5)) for c in CODES]
+    answers = pd.DataFrame(rows, columns=["system", "language", "right"])
+    answers = answers.loc[answers.index.repeat(10)].assign(seed=1, benchmark="mgsm", has_number=True, gold=7.0)
+    answers["index"] = answers.groupby(["system", "language"]).cumcount()
+    right = answers["index"] < answers["right"]
+    answers = answers.assign(correct_paper=right, correct_fixed=right, answer_paper=7.0, answer_fixed=7.0)
+    systems = {name: {"lineage": []} for name in ("MonoReason", "<b>QAlign</b>")}
+    found = results.write_results(run.results, answers.assign(gold_fixed=7.0), profile="tiny", systems=systems)
+    runs.write_atomic(run.figures / "figure-1-framework.png", base64.b64decode(PIXEL))
+    runs.write_atomic(run.figures / "figure-1-framework.txt", "Two <stages>.")
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# One\n\ntext")]), tmp_path / "01_a.ipynb")
+    front = front_page.front(run, found)
+    index = pages.write_report(tmp_path, run.report, front, front_page.heading(found))[0]
+    text = index.read_text(encoding="utf-8")
+    shown = BeautifulSoup(text, "html.parser")
+    assert shown.find("h1").get_text() == "QAlign, profile tiny"
+    assert "Table 2" in shown.get_text()
+    assert "only 10 questions a language" in shown.get_text()
+    assert "<b>QAlign</b>" in shown.find("main").get_text()
+    (image,) = shown.find_all("img")
+    assert base64.b64decode(image["src"].split(",")[1]) == base64.b64decode(PIXEL)
+    assert shown.find("figcaption").get_text() == "Two <stages>."
+    assert not re.search(r"(src|srcset|data|poster)\s*=\s*[\"']?https?:|url\(|@import", text)
 
 
 def test_no_equation_of_the_chapters_stops_a_page():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from qalign_core import params, plan, prepare, reproduce
-from qalign_core.languages import CODES
+from qalign_core import params, plan, prepare, reproduce, runs
+from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.runs import Run
 
@@ -50,13 +53,13 @@ def smoke(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Run, s
 
 def test_smoke_ends_with_tables_and_paths(smoke: tuple[Run, subprocess.CompletedProcess[str]]) -> None:
     run, done = smoke
-    for words in ("Table 2", "Table 3", "QAlign", "MonoReason", "04_evaluation.html", "05_consistency.html"):
+    for words in ("Table 2", "Table 3", "QAlign", "MonoReason", "report/index.html"):
         assert words in done.stdout, done.stdout
     accuracy = pd.read_csv(run.results / "accuracy.csv")
     columns = ["system", "seed", "benchmark", "language", "scorer", "correct", "total", "accuracy"]
     assert list(accuracy.columns) == columns
     profile = params.load("smoke")
-    systems, benchmarks = profile.systems, profile.evaluation.benchmarks
+    systems, benchmarks = profile.in_chapter(ablations=False), profile.evaluation.benchmarks
     assert len(accuracy) == len(systems) * len(benchmarks) * len(CODES) * 2  # two scorers
     assert (accuracy.total == 4).all()
     assert (accuracy.accuracy == 100 * accuracy.correct / accuracy.total).all()
@@ -76,22 +79,66 @@ def test_every_number_can_be_traced(smoke: tuple[Run, subprocess.CompletedProces
         assert len((job.folder / "mgsm" / "bn.jsonl").read_text().splitlines()) == 4
 
 
+def test_every_answer_is_that_of_decoding_alone(smoke: tuple[Run, subprocess.CompletedProcess[str]]) -> None:
+    """In fp32 a question asked alone, with `generate` of transformers, gets the text that it got in the batches of two
+    ranks: every question of every system."""
+    run, _ = smoke
+    profile = params.load("smoke")
+    for system in profile.in_chapter(ablations=False):
+        job = plan.prediction_job(profile, run, system, 1)
+        folder = runs.resolve(job.content["model"]["path"], run.folder)
+        model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+        assert model.dtype == torch.float32
+        for task in job.content["tasks"]:
+            config = GenerationConfig(
+                do_sample=False,
+                max_new_tokens=task["max_new_tokens"],
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+            answers = runs.read_json_lines(job.folder / task["name"] / f"{task['language']}.jsonl")
+            assert len(answers) == 4
+            for row in answers:
+                asked = tokenizer(row["prompt"], return_tensors="pt")  # (1, P)
+                output = model.generate(**asked, generation_config=config)[0, asked["input_ids"].shape[1] :]
+                assert row["response"] == tokenizer.decode(output, skip_special_tokens=True), (system, task, row)
+
+
 def test_notebooks_are_executed_and_pages_are_self_contained(
     smoke: tuple[Run, subprocess.CompletedProcess[str]],
 ) -> None:
     run, _ = smoke
-    pages = sorted(run.notebooks.glob("*.html"))
-    assert [page.name[:2] for page in pages] == ["01", "02", "03", "04", "05"]
+    pages = sorted(run.report.glob("*.html"))
+    assert [page.name[:2] for page in pages] == ["01", "02", "03", "04", "05", "06", "in"]
     for page in pages:
         text = page.read_text(encoding="utf-8")
         assert "<script" not in text
-        assert 'src="http' not in text
+        assert not re.search(
+            r"""(src|srcset|data|poster)\s*=\s*["']?https?:|<link|@import|url\(\s*["']?https?:""", text
+        )
+    samples = pages[0].read_text(encoding="utf-8")
+    assert all(LANGUAGES[code].native_name in samples for code in CODES)  # all ten scripts
     executed = nbformat.read(run.notebooks / "04_evaluation.ipynb", as_version=4)
     assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
     shown = json.dumps(executed, ensure_ascii=False)
     assert "Table 2" in shown
     assert "Table 3" in shown
     for name in ("figure-1-framework", "figure-3-consistency", "figure-agreement-map", "figure-solved-languages"):
+        assert (run.figures / f"{name}.svg").is_file()
+
+
+def test_the_last_chapter_trains_its_own_systems_and_looks_inside_the_models(
+    smoke: tuple[Run, subprocess.CompletedProcess[str]],
+) -> None:
+    run, _ = smoke
+    table = pd.read_csv(run.figures / "table-4-ablation.csv")
+    assert set(table["system"]) == {"MonoReason", "QAlign", "X→En FLORES"}
+    assert table.query("system == 'X→En FLORES'")["to_ours"].notna().all()
+    inside = pd.read_csv(run.results / "representations.csv")
+    assert list(inside["model"].unique()) == ["base", "MonoReason", "QAlign"]
+    assert set(inside.loc[inside["set"] == "mgsm", "language"]) == set(CODES) - {"en"}
+    assert inside["retrieval"].between(0, 100).all()
+    for name in ("figure-ablation", "figure-representations-layers", "figure-representations-plane"):
         assert (run.figures / f"{name}.svg").is_file()
 
 
@@ -103,7 +150,7 @@ def test_a_second_run_does_nothing_and_says_so(
     begun = time.monotonic()
     done = run_reproduce("smoke", "--run-dir", str(run.folder), cache=cache)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("already done") == 5
+    assert done.stdout.count("already done") == 6
     assert "Table 2" in done.stdout
     assert before == {path: path.stat().st_mtime_ns for path in run.folder.rglob("done.json")}
     assert time.monotonic() - begun < 60
@@ -155,10 +202,34 @@ def test_bad_profile_stops_before_anything_runs(tmp_path: Path, cache: Path) -> 
     assert not (tmp_path / "run").exists()
 
 
+def test_an_empty_run_folder_is_refused_and_is_not_the_profiles_own(capsys) -> None:
+    for empty in ("", " "):
+        with pytest.raises(SystemExit):
+            reproduce.main(["smoke", "--dry-run", "--run-dir", empty])
+        assert "--run-dir: is empty; name a folder, or leave the option out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_deepspeed_file_of_no_use_stops_before_anything_runs(tmp_path: Path, capsys, content: str | None) -> None:
+    configuration = tmp_path / "zero.json"
+    if content:
+        configuration.write_text(content, encoding="utf-8")
+    text = (PARAMS_FOLDER / "smoke.yaml").read_text(encoding="utf-8")
+    before = "deepspeed: deepspeed/zero2.json"
+    assert text.count(before) == 1
+    profile = tmp_path / "mine.yaml"
+    profile.write_text(text.replace(before, f"deepspeed: {configuration}"), encoding="utf-8")
+    assert reproduce.main([str(profile), "--run-dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().out.replace("\n", "")
+    assert str(configuration) in said
+    assert ("line 1: not JSON" if content else "training.deepspeed: no file") in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_select_refuses_an_unknown_notebook() -> None:
     profile = params.load("smoke")
     assert [path.name[:2] for path in reproduce.select(profile, ["04"], None)] == ["04"]
-    assert [path.name[:2] for path in reproduce.select(profile, None, "03")] == ["03", "04", "05"]
+    assert [path.name[:2] for path in reproduce.select(profile, None, "03")] == ["03", "04", "05", "06"]
     with pytest.raises(params.ProfileError, match="no notebook '99'"):
         reproduce.select(profile, ["99"], None)
     with pytest.raises(params.ProfileError, match="no notebook is left"):
@@ -203,4 +274,4 @@ def test_real_input_goes_through_every_part(data_dir: Path, tmp_path: Path, cach
     pairs = (folder / "data" / "corpora" / "questions-x-en.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(pairs) == 5 * 200
     assert "Swahili (macrolanguage)" in pairs[0]
-    assert "its numbers mean nothing" in (folder / "notebooks" / "04_evaluation.html").read_text(encoding="utf-8")
+    assert "its numbers mean nothing" in (folder / "report" / "04_evaluation.html").read_text(encoding="utf-8")
