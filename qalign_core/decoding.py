@@ -218,8 +218,8 @@ class GreedyDecoder:
             past_key_values=cache,
             logits_to_keep=1,
         ).logits[:, -1]  # (K, V)
-        self.cache = self.cache or RowCache(cache)
-        self.cache.append(cache, shared, padding)
+        self.cache = self.cache or RowCache(cache, self.batch_tokens)
+        self.cache.append(cache, shared, padding, len(self.running) + len(group) + len(self.waiting))
         next_ids = self._take(logits, group)
         self.running, self.joining = self.running + group, []
         self.lengths = torch.cat([self.lengths, shared + width - padding])
@@ -228,7 +228,7 @@ class GreedyDecoder:
     def _step(self) -> None:
         """One more token for every running sequence."""
         assert self.cache is not None  # rows are running, so they have been read
-        self.cache.make_room()
+        self.cache.make_room(len(self.running) + len(self.waiting))
         columns = torch.arange(self.width + 1, device=self.model.device)
         attention_mask = columns >= (self.width - self.lengths)[:, None]  # (N, W + 1)
         logits = self.model(

@@ -55,12 +55,18 @@ class RowLayer(CacheLayerMixin):
 class RowCache(Cache):
     """A cache whose rows can be appended and dropped between steps.
 
+    Args:
+        like: a cache whose layers these are like.
+        tokens: rows x columns that new buffers are made for where so many are expected, so that they need not grow with
+            every group that joins; and more only if they must.
+
     Attributes:
         rows: rows in use, from the top.
         start, end: first column in use, and the first behind those in use, into which the next step writes.
     """
 
-    def __init__(self, like: DynamicCache):
+    def __init__(self, like: DynamicCache, tokens: int):
+        self.tokens = tokens
         self.rows = self.start = self.end = 0
         self.capacity = (0, 0)  # rows, columns
         super().__init__(layers=[RowLayer(self, layer.keys, layer.values) for layer in like.layers])
@@ -70,17 +76,18 @@ class RowCache(Cache):
         """Columns of the longest row."""
         return self.end - self.start
 
-    def append(self, new: DynamicCache, prefix: int, padding: torch.Tensor) -> None:
+    def append(self, new: DynamicCache, prefix: int, padding: torch.Tensor, expected_rows: int) -> None:
         """Add the rows of another cache at the bottom, aligned on the right.
 
         Args:
             new: keys and values (K, H, P + S, D): columns that all rows begin with, then padding, then a row's own.
             prefix: P of these columns; they move behind the padding.
             padding: columns of padding of every row (K,); the longest row has none.
+            expected_rows: rows there may be soon.
         """
         count, _, width, _ = new.layers[0].keys.shape
         if self.rows + count > self.capacity[0] or width > self.end:
-            self._reallocate(max(self.rows + count, self.capacity[0]), max(width, self.width))
+            self._reallocate(self.rows + count, expected_rows, max(width, self.width))
         first = self.end - width
         rows = torch.arange(self.rows, self.rows + count, device=padding.device)[:, None]  # (K, 1)
         places = first + padding[:, None] + torch.arange(prefix, device=padding.device)  # (K, P)
@@ -107,25 +114,26 @@ class RowCache(Cache):
                     buffer[targets, :, self.start : self.end] = buffer[sources, :, self.start : self.end]
         self.rows, self.start = len(order), self.end - width
 
-    def make_room(self) -> None:
-        """Make sure that the next step has a column to write into."""
+    def make_room(self, expected_rows: int) -> None:
+        """Make sure that the next step has a column to write into; there may soon be `expected_rows`."""
         if self.end == self.capacity[1]:
-            self._reallocate(self.rows, self.width)
+            self._reallocate(self.rows, expected_rows, self.width)
 
     def advance(self) -> None:
         """Take the column that a step wrote into the window."""
         self.end += 1
 
-    def _reallocate(self, rows: int, end: int) -> None:
-        """Move the window into new buffers of `rows` rows, where it ends at column `end`.
+    def _reallocate(self, rows: int, expected_rows: int, end: int) -> None:
+        """Move the window into new buffers of at least `rows` rows, where it ends at column `end`.
 
         The new buffers are zeros: a masked column has weight 0, and 0 x NaN would be NaN.
         """
-        self.capacity = (rows, end + SPARE_COLUMNS)
+        columns = end + SPARE_COLUMNS
+        self.capacity = (max(rows, min(expected_rows, self.tokens // columns)), columns)
         for layer in self.layers:
             for name in ("keys", "values"):
                 old = getattr(layer, name)
-                new = old.new_zeros((rows, old.shape[1], self.capacity[1], old.shape[3]))
+                new = old.new_zeros((self.capacity[0], old.shape[1], columns, old.shape[3]))
                 new[: self.rows, :, end - self.width : end] = old[: self.rows, :, self.start : self.end]
                 setattr(layer, name, new)
         self.start, self.end = end - self.width, end
