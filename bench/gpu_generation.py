@@ -4,8 +4,8 @@
 
 Weights are random, since only time is measured, so no answer would end where a trained model's does. Lengths are drawn
 instead, log-normal and clipped, with a fixed seed: prompts of 200 tokens in the median (sigma 0.45, 60 to 800), which
-begin with the same 40 as a template makes them; answers of 130 tokens in the median (sigma 0.5, 10 to 600), and 3% that
-loop until the limit of 600. Both sides are told the length of every answer and end it there: the authors' loop by a
+begin with the same 40 as a template makes them; answers of 130 (sigma 0.5, 10 to 600), of which 3%
+loop until the limit. Both sides are told the length of every answer and end it there: the authors' loop by a
 stopping rule a row, ours by a limit a sequence. They decode greedily in bf16 with the same weights; runs are interleaved
 in pairs.
 """
@@ -106,9 +106,7 @@ def package(
     model: PreTrainedModel, asked: list[tuple[list[int], int]], batch_tokens: int, notes: list[str]
 ) -> list[list[int]]:
     """New tokens of every prompt by the decoder of `qalign_core.generate`."""
-    decoder = GreedyDecoder(
-        model, eos_token_id=NEVER, filler_token_id=0, batch_tokens=batch_tokens, note=notes.append
-    )
+    decoder = GreedyDecoder(model, eos_token_id=NEVER, filler_token_id=0, batch_tokens=batch_tokens, note=notes.append)
     sequences = [Sequence(str(number), prompt, length) for number, (prompt, length) in enumerate(asked)]
     for _ in decoder.decode(sequences):
         pass

@@ -418,7 +418,7 @@ def test_overview_of_an_empty_folder_points_to_notebook_01(base: Path, tmp_path:
 
 def test_a_shipped_profile_can_be_overviewed_before_anything_is_there(tmp_path: Path):
     profile = params.load("llama2-7b")
-    assert len(states(profile, Run(tmp_path))) == 15 + 9
+    assert len(states(profile, Run(tmp_path))) == len(plan.stages(profile)) + len(profile.systems) == 17 + 10
 
 
 @pytest.mark.parametrize("name", ["smoke", "mini", "real-input", "miniature-base", "llama2-7b", "checkpoints"])
