@@ -4,13 +4,14 @@
         --prompts runs/mini/data/prompts/alpaca/mgsm/*.jsonl --max-new-tokens 600
 
 The authors' loop is implemented plainly: prompts in the order of the file, batches of 32 padded on the left, each run
-until its longest answer ends. Both sides decode greedily with the same weights on the same device; runs are interleaved
-in pairs, and the answers are compared.
+until its longest answer ends. Both sides decode greedily with the same weights on the same device, ours packed as
+`qalign_core.generate` packs them; runs are interleaved in pairs, and the answers are compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import time
@@ -20,7 +21,9 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from qalign_core import runs
+from qalign_core.batch_size import choose_batch_tokens
 from qalign_core.decoding import GreedyDecoder, Sequence
+from qalign_core.packed_linear import pack_linear_layers
 from qalign_core.questions import Rank, load_tokenizer
 
 
@@ -71,11 +74,14 @@ def measure(arguments: argparse.Namespace) -> dict:
         arguments.model, dtype=getattr(torch, arguments.dtype), use_safetensors=True, attn_implementation="sdpa"
     )
     model = model.to(Rank().device()).eval()
+    packed = copy.deepcopy(model)
+    pack_linear_layers(packed)
+    batch_tokens, _ = choose_batch_tokens(arguments.batch_tokens, packed, processes=1)
     sides = {
         "authors": lambda chosen: authors_loop(
             model, tokenizer, chosen, arguments.max_new_tokens, arguments.batch_size
         ),
-        "package": lambda chosen: package(model, tokenizer, chosen, arguments.max_new_tokens, arguments.batch_tokens),
+        "package": lambda chosen: package(packed, tokenizer, chosen, arguments.max_new_tokens, batch_tokens),
     }
     pairs, answers = [], {}
     for side in sides.values():
@@ -112,7 +118,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=None, help="only the first so many (default: all)")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32, help="of the authors' loop")
-    parser.add_argument("--batch-tokens", type=int, default=16384, help="of the package")
+    parser.add_argument("--batch-tokens", default="auto", help="of the package: a number, or auto")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--output", type=Path, default=None, help="write the result as JSON here")
     arguments = parser.parse_args()

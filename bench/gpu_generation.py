@@ -4,10 +4,9 @@
 
 Weights are random, since only time is measured, so no answer would end where a trained model's does. Lengths are drawn
 instead, log-normal and clipped, with a fixed seed: prompts of 200 tokens in the median (sigma 0.45, 60 to 800), which
-begin with the same 40 as a template makes them; answers of 130 (sigma 0.5, 10 to 600), of which 3%
-loop until the limit. Both sides are told the length of every answer and end it there: the authors' loop by a
-stopping rule a row, ours by a limit a sequence. They decode greedily in bf16 with the same weights; runs are interleaved
-in pairs.
+begin with the same 40 as a template makes them; answers of 130 (sigma 0.5, 10 to 600), of which 3% run to the limit.
+Both sides are told the length of every answer and end it there: the authors' loop by a stopping rule a row, ours by a
+limit a sequence. They decode greedily in bf16 with the same weights; runs are interleaved in pairs.
 """
 
 from __future__ import annotations
@@ -164,9 +163,7 @@ def main() -> None:
     given = parser.parse_args()
     gpu = torch.cuda.is_available()
     model = make_model(given.geometry, torch.bfloat16 if gpu else torch.float32, torch.device("cuda" if gpu else "cpu"))
-    batch_tokens, _ = choose_batch_tokens(
-        given.batch_tokens if given.batch_tokens == "auto" else int(given.batch_tokens), model, 1
-    )
+    batch_tokens, _ = choose_batch_tokens(given.batch_tokens, model, processes=1)
     result = measure(model, draw(given.questions, given.shrink), given.pairs, given.batch_size, batch_tokens)
     print(json.dumps(result, indent=2))
     if given.output:

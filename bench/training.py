@@ -30,7 +30,7 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from qalign_core.supervision import IGNORED, Collator, attention_for, weighted_loss
-from qalign_core.trained_linear import speed_up_linear_layers
+from qalign_core.trained_linear import TrainedLinear, speed_up_linear_layers
 
 SEQUENCES = 16  # in one update, on all ranks
 
@@ -69,16 +69,15 @@ def examples(number: int, vocabulary: int) -> list[dict[str, list[int]]]:
 
 
 class Bench:
-    """A model and an optimizer to update along one road.
+    """The model and the optimizer that every road updates; with a learning rate of 0, so that all see the same weights.
 
     Args:
-        road: how.
         given: the command line.
         precision: `fp32`, or `bf16` (autocast over fp32 weights, as the authors' Trainer ran).
         ranks: processes that share an update.
     """
 
-    def __init__(self, road: Road, given: argparse.Namespace, precision: str, ranks: int) -> None:
+    def __init__(self, given: argparse.Namespace, precision: str, ranks: int) -> None:
         torch.manual_seed(0)
         config = LlamaConfig(
             vocab_size=given.vocabulary,
@@ -86,14 +85,20 @@ class Bench:
             intermediate_size=given.width * 8 // 3,
             num_hidden_layers=given.layers,
             num_attention_heads=max(1, given.width // 64),
-            attn_implementation=attention_for(road.packing),
         )
-        self.road, self.precision, self.ranks = road, precision, ranks
+        self.precision, self.ranks = precision, ranks
         self.model = LlamaForCausalLM(config).train()
-        if road.ours and road.onednn and precision == "fp32":
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0)
+
+    def take(self, road: Road) -> None:
+        """Set the model up for a road."""
+        self.road, self.collate = road, Collator(0, packing=road.packing)
+        self.model.set_attn_implementation(attention_for(road.packing))
+        for layer in self.model.modules():
+            if isinstance(layer, TrainedLinear):
+                layer.__class__ = torch.nn.Linear
+        if road.ours and road.onednn and self.precision == "fp32":
             speed_up_linear_layers(self.model)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5)
-        self.collate = Collator(0, packing=road.packing)
 
     def autocast(self) -> AbstractContextManager:
         return torch.autocast("cpu", torch.bfloat16) if self.precision == "bf16" else nullcontext()
@@ -130,20 +135,21 @@ def measure(given: argparse.Namespace, precision: str, rank: int, ranks: int) ->
     """Of every road and round but the first: loss, wall and processor seconds of this rank, real tokens of it."""
     corpus = examples(SEQUENCES * (given.rounds + 1), given.vocabulary)
     roads = [road for road in ROADS if not given.roads or road.name in given.roads]
-    benches = [Bench(road, given, precision, ranks) for road in roads if road.onednn or precision == "fp32"]
-    measured: dict[str, list[list[float]]] = {bench.road.name: [] for bench in benches}
+    roads = [road for road in roads if road.onednn or precision == "fp32"]
+    bench, share = Bench(given, precision, ranks), SEQUENCES // ranks
+    measured: dict[str, list[list[float]]] = {road.name: [] for road in roads}
     for turn in range(given.rounds + 1):  # the first warms up
-        share = SEQUENCES // ranks
         start = SEQUENCES * turn + share * rank
         rows = corpus[start : start + share]
-        for bench in benches:
+        for road in roads:
+            bench.take(road)
             if ranks > 1:
                 distributed.barrier()
             wall, processor = time.perf_counter(), time.process_time()
             loss = bench.update(rows)
             spent = [time.perf_counter() - wall, time.process_time() - processor]
             if turn:
-                measured[bench.road.name].append([loss, *spent, sum(len(row["input_ids"]) for row in rows)])
+                measured[road.name].append([loss, *spent, sum(len(row["input_ids"]) for row in rows)])
     return measured
 
 

@@ -30,7 +30,6 @@ from qalign_core.decoding import GreedyDecoder, Sequence
 from qalign_core.model_folder import load_model
 from qalign_core.packed_linear import pack_linear_layers
 from qalign_core.questions import Question, Rank, load_tokenizer, model_source, read_job, read_questions, share
-from qalign_core.row_attention import use_row_attention
 
 # How long rank 0 waits for answers when no other rank is alive, and for ranks to end when all answers are there.
 GRACE_SECONDS = 60.0
@@ -111,8 +110,7 @@ def load_decoder(
         print(sentence, flush=True)
 
     model = model.to(rank.device()).eval()
-    use_row_attention(model)  # this and the next: the same answers sooner on a CPU, nothing elsewhere
-    pack_linear_layers(model)
+    pack_linear_layers(model)  # in fp32 on a CPU; nothing elsewhere
     batch_tokens, remark = choose_batch_tokens(job["batch_tokens"], model, rank.local_size)
     if remark:
         note(remark)

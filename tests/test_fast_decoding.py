@@ -22,11 +22,10 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from qalign_core import batch_size, packed_linear, row_attention
+from qalign_core import batch_size, packed_linear
 from qalign_core.batch_size import PROCESSOR_TOKENS, cache_bytes_per_token, choose_batch_tokens
 from qalign_core.decoding import GreedyDecoder, Sequence
 from qalign_core.packed_linear import PackedLinear, pack_linear_layers
-from qalign_core.row_attention import attend, use_row_attention
 
 VOCABULARY, CONTEXT, LIMIT = 48, 128, 24
 SHAPE = {
@@ -60,7 +59,7 @@ def mistral() -> PreTrainedModel:
 
 
 def gemma() -> PreTrainedModel:
-    """Its attention caps scores, and every other layer has a window: it must be left to its own attention."""
+    """Its attention caps scores, and every other layer has a window."""
     return Gemma2ForCausalLM(
         Gemma2Config(**SHAPE, head_dim=8, sliding_window=CONTEXT, query_pre_attn_scalar=8, attn_implementation="eager")
     )
@@ -98,7 +97,6 @@ def test_the_answers_are_those_of_decoding_alone(make: Callable[[], PreTrainedMo
     model = make().eval()
     asked = prompts(shared)
     expected = [alone(model, prompt) for prompt in asked]
-    assert use_row_attention(model) == (make is not gemma)
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this build of PyTorch has no oneDNN to pack for")
     assert pack_linear_layers(model) == 2 * 7 + 1
@@ -128,44 +126,6 @@ def test_what_prompts_share_is_read_once() -> None:
     assert read[2:] == [29, 6]  # one prompt begins the other: a token of each is left to be read
 
 
-# ------------------------------------------------------------------------------------------------- attention
-
-
-@pytest.mark.parametrize("heads", [2, 4])
-@pytest.mark.parametrize("scaling", [None, 0.3])
-def test_attention_is_the_fused_one(heads: int, scaling: float | None) -> None:
-    generator = torch.Generator().manual_seed(0)
-    layer = nn.Module()
-    layer.num_key_value_groups = heads // 2
-    query = torch.randn(3, heads, 1, 8, generator=generator)
-    key = torch.randn(3, 2, 11, 8, generator=generator)
-    value = torch.randn(3, 2, 11, 6, generator=generator)
-    mask = torch.arange(11) >= torch.tensor([0, 4, 10])[:, None]
-    mask = mask[:, None, None]  # (3, 1, 1, 11)
-    ours, _ = attend(layer, query, key, value, mask, scaling=scaling)
-    repeated = (states.repeat_interleave(heads // 2, dim=1) for states in (key, value))
-    fused = nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=mask, scale=scaling)
-    torch.testing.assert_close(ours, fused.transpose(1, 2), rtol=1e-5, atol=1e-6)
-
-
-def test_everything_but_one_query_is_left_to_the_fused_attention(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_attention, "sdpa_attention_forward", lambda *_, **__: "fused")
-    one, many = torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 3, 8)
-    mask = torch.ones(1, 1, 1, 3, dtype=torch.bool)
-    assert attend(nn.Module(), many, many, many, mask) == "fused"
-    assert attend(nn.Module(), one, many, many, None) == "fused"
-    assert attend(nn.Module(), one, many, many, mask.float()) == "fused"
-    assert attend(nn.Module(), one, many, many, mask.expand(1, 2, 1, 3)) == "fused"
-    assert attend(nn.Module(), one, many, many, mask, position_bias=torch.zeros(1)) == "fused"
-
-
-def test_a_model_in_bf16_is_left_alone() -> None:
-    model = llama().to(torch.bfloat16)
-    assert not use_row_attention(model)
-    assert pack_linear_layers(model) == 0
-    assert model.config._attn_implementation == "sdpa"
-
-
 # ------------------------------------------------------------------------------------------------- packed layers
 
 
@@ -187,6 +147,7 @@ def test_packed_layers_multiply_alike() -> None:
 
 
 def test_nothing_is_packed_where_it_does_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pack_linear_layers(nn.Sequential(nn.Linear(4, 4)).to(torch.bfloat16)) == 0
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert pack_linear_layers(nn.Sequential(nn.Linear(4, 4))) == 0
 
