@@ -130,8 +130,9 @@ def _cell_styles(table: Table, muted: str) -> pd.DataFrame:
 
 def _running_text(table: Table) -> list[int]:
     """The columns, by position, of more than names and numbers, which read better from the left."""
-    columns = list(table.text.columns)
-    return [n for n, c in enumerate(columns) if n and table.text[c].str.len().max() > RUNNING_TEXT]
+    if table.text.empty:
+        return []
+    return [n for n, c in enumerate(table.text) if n and table.text[c].str.len().max() > RUNNING_TEXT]
 
 
 def _caption(table: Table) -> str:

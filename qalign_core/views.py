@@ -96,7 +96,8 @@ def lineage_table(profile: Profile, *, ablations: bool = False) -> Table:
             origin += f", asked what {' → '.join(system.translator)} translated"
         rows.append({"system": name, "from": origin, **steps})
     table = pd.DataFrame(rows, columns=["system", "from", "stage 1", "stage 2", "stage 3"])
-    return from_frame(table, name="lineages", title="Systems and their lineages", caption="")
+    caption = "" if rows else "This profile has no such systems."
+    return from_frame(table, name="lineages", title="Systems and their lineages", caption=caption)
 
 
 def stages_table(done: Mapping[tuple[int, tuple[str, ...]], Mapping[str, Any]]) -> Table:

@@ -202,9 +202,10 @@ def test_killed_in_a_notebook_or_with_papermill_itself_nothing_is_lost(folder: P
 
     def started(checkpoint: str) -> tuple[psutil.Popen, psutil.Process, list[psutil.Process]]:
         """The process that runs papermill, the kernel and every process below, once a checkpoint is whole."""
+        (folder / launch.CURRENT).unlink(missing_ok=True)  # of the kernel before
         papermill = psutil.Popen(line, stdout=said.open("w"), stderr=subprocess.STDOUT, env=ENVIRONMENT)
-        reached = path.parent / "checkpoints" / checkpoint / MANIFEST
-        wait_for(lambda: reached.is_file() or papermill.poll() is not None, why=said.read_text)
+        marks = (path.parent / "checkpoints" / checkpoint / MANIFEST, folder / launch.CURRENT)
+        wait_for(lambda: all(m.is_file() for m in marks) or papermill.poll() is not None, why=said.read_text)
         assert papermill.poll() is None, said.read_text()
         kernel = psutil.Process(read_json(folder / launch.CURRENT)["pid"])
         assert kernel.ppid() == papermill.pid
