@@ -200,19 +200,24 @@ def test_killed_in_a_notebook_or_with_papermill_itself_nothing_is_lost(folder: P
     line = [sys.executable, "-c", REPRODUCE, str(folder), str(folder / "notebook.ipynb")]
     said = folder / "said.txt"
 
-    def started(checkpoint: str) -> tuple[psutil.Popen, psutil.Process, list[psutil.Process]]:
-        """The process that runs papermill, the kernel and every process below, once a checkpoint is whole."""
-        (folder / launch.CURRENT).unlink(missing_ok=True)  # of the kernel before
+    def started(checkpoint: str, times: int) -> tuple[psutil.Popen, psutil.Process, list[psutil.Process]]:
+        """The process that runs papermill, the kernel and every process below, once training goes on from behind a
+        whole checkpoint, having begun so many times."""
         papermill = psutil.Popen(line, stdout=said.open("w"), stderr=subprocess.STDOUT, env=ENVIRONMENT)
-        marks = (path.parent / "checkpoints" / checkpoint / MANIFEST, folder / launch.CURRENT)
-        wait_for(lambda: all(m.is_file() for m in marks) or papermill.poll() is not None, why=said.read_text)
+        reached = path.parent / "checkpoints" / checkpoint / MANIFEST
+        wait_for(
+            lambda: (reached.is_file() and beginnings() == times) or papermill.poll() is not None, why=said.read_text
+        )
         assert papermill.poll() is None, said.read_text()
         kernel = psutil.Process(read_json(folder / launch.CURRENT)["pid"])
         assert kernel.ppid() == papermill.pid
         return papermill, kernel, papermill.children(recursive=True)
 
-    for victim, update in (("kernel", 20), ("papermill", 60), ("Ctrl-C", 80)):
-        papermill, kernel, family = started(f"checkpoint-{update}")
+    def beginnings() -> int:
+        return read_log(path).count("starting from the initial model") + read_log(path).count("resuming from")
+
+    for times, (victim, update) in enumerate((("kernel", 20), ("papermill", 60), ("Ctrl-C", 80)), start=1):
+        papermill, kernel, family = started(f"checkpoint-{update}", times)
         assert len(family) >= 2  # the kernel, and the rank
         if victim == "Ctrl-C":
             papermill.send_signal(signal.SIGINT)
