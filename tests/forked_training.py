@@ -1,7 +1,8 @@
 """Training runs as forks of one process that has imported everything: a start takes a second instead of seven.
 
-A run can be told to come to grief at one exact moment; see `MOMENTS`. Everything else is what
-`python -m qalign_core.train job.json` does.
+A run can be told to come to grief at one exact moment (see `MOMENTS`), or to stand still (`STAND_STILL`) so that a test
+kills it before it ends, on however fast a machine. Everything else is what `python -m qalign_core.train job.json` does;
+`python -m forked_training job.json` does it without a fork.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tiny_training import ENVIRONMENT
 
 from qalign_core.runs import is_done
 
+STAND_STILL = "STAND_STILL"  # in the environment: the number of the micro-batch, since the start, that never begins
 PRELOAD = ["datasets", "deepspeed", "transformers.trainer", "qalign_core.trainer", "qalign_core.model_folder"]
 
 
@@ -53,6 +55,14 @@ def half(path: Any) -> None:
     """Write the beginning of a file, and die."""
     Path(path).write_bytes(bytes(5000))
     kill()
+
+
+def stand_still() -> None:
+    """Wait for death before the micro-batch that the environment names, if it names one."""
+    if number := os.environ.get(STAND_STILL):
+        from qalign_core.trainer import StageTrainer
+
+        at_call(StageTrainer, "compute_loss", lambda *_, **__: time.sleep(600), number=int(number))
 
 
 def mid_step() -> None:
@@ -148,6 +158,7 @@ def run(job: str, environment: dict[str, str], moment: str | None) -> None:
 
         if moment:
             MOMENTS[moment]()
+        stand_still()
         train.main([job])
         leave_together()
     except BaseException:
@@ -230,3 +241,12 @@ def wait_for(condition: Callable[[], Any], seconds: float = 280.0, why: Callable
             return found
         time.sleep(0.02)
     pytest.fail(f"did not happen within {seconds} s\n{why()[-3000:]}")
+
+
+if __name__ == "__main__":
+    from qalign_core import train
+    from qalign_core.ranks import leave_together
+
+    stand_still()
+    train.main()
+    leave_together()

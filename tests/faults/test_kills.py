@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from forked_training import MOMENTS, Forks, forks, read_log, wait_for
+from forked_training import MOMENTS, STAND_STILL, Forks, forks, read_log, wait_for
 from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, progress
 
 from qalign_core import failures, launch, params
@@ -22,6 +22,7 @@ from qalign_core.runs import Run, is_done, read_json, sha256_file
 
 __all__ = ["forks"]  # a fixture
 UPDATES = 200
+TESTS = str(Path(__file__).resolve().parents[1])
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_two_ranks_leave_a_checkpoint_that_one_rank_refuses(folder: Path, two_un
     path = job(folder, "another-world", zero=2, max_steps=60, gradient_accumulation_steps=1)
     port = str(30000 + os.getpid() % 2000)
     world = {"WORLD_SIZE": "2", "LOCAL_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [forks.start(path, **world, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+    ranks = [forks.start(path, **world, RANK=str(rank), LOCAL_RANK=str(rank), STAND_STILL="45") for rank in range(2)]
     wait_for((path.parent / "checkpoints" / "checkpoint-40" / MANIFEST).is_file, why=lambda: read_log(path))
     for rank in ranks:
         rank.kill()
@@ -150,7 +151,7 @@ def test_two_ranks_leave_a_checkpoint_that_one_rank_refuses(folder: Path, two_un
 def test_killing_one_process_of_two_ranks_ends_them_all_and_loses_nothing(folder: Path, two_undisturbed: Path) -> None:
     path = job(folder, "two-killed", zero=2, max_steps=60, gradient_accumulation_steps=1)
     for victim, checkpoint in (("a rank", "checkpoint-20"), ("the launcher", "checkpoint-40"), (None, None)):
-        process = launched(path)
+        process = launched(path, **({STAND_STILL: "25"} if victim else {}))
         if victim and checkpoint:
             reached = path.parent / "checkpoints" / checkpoint / MANIFEST
             wait_for(lambda process=process, reached=reached: reached.is_file() or process.poll() is not None)
@@ -172,7 +173,7 @@ def test_killing_one_process_of_two_ranks_ends_them_all_and_loses_nothing(folder
 NOTEBOOK = """
 from qalign_core import launch, params, plan, runs
 
-launch.command = lambda job, module, profile: ["{python}", "-m", module, str(job)]  # DeepSpeed's own has its test above
+launch.command = lambda job, module, profile: ["{python}", "-m", "forked_training", str(job)]
 this_run = plan.open_run(params.load("smoke"))
 job = plan.Job(runs.read_json("{job}"), this_run.folder / "killed-in-notebooks")
 launch.run_job(job, params.load("smoke"), this_run, show=False)
@@ -199,11 +200,13 @@ def test_killed_in_a_notebook_or_with_papermill_itself_nothing_is_lost(folder: P
     nbformat.write(notebook, folder / "notebook.ipynb")
     line = [sys.executable, "-c", REPRODUCE, str(folder), str(folder / "notebook.ipynb")]
     said = folder / "said.txt"
+    with_tests = ENVIRONMENT | {"PYTHONPATH": TESTS + os.pathsep + ENVIRONMENT["PYTHONPATH"]}
 
-    def started(checkpoint: str, times: int) -> tuple[psutil.Popen, psutil.Process, list[psutil.Process]]:
+    def started(checkpoint: str, times: int, still: int) -> tuple[psutil.Popen, psutil.Process, list[psutil.Process]]:
         """The process that runs papermill, the kernel and every process below, once training goes on from behind a
         whole checkpoint, having begun so many times."""
-        papermill = psutil.Popen(line, stdout=said.open("w"), stderr=subprocess.STDOUT, env=ENVIRONMENT)
+        environment = with_tests | {STAND_STILL: str(still)}
+        papermill = psutil.Popen(line, stdout=said.open("w"), stderr=subprocess.STDOUT, env=environment)
         reached = path.parent / "checkpoints" / checkpoint / MANIFEST
         wait_for(
             lambda: (reached.is_file() and beginnings() == times) or papermill.poll() is not None, why=said.read_text
@@ -216,8 +219,9 @@ def test_killed_in_a_notebook_or_with_papermill_itself_nothing_is_lost(folder: P
     def beginnings() -> int:
         return read_log(path).count("starting from the initial model") + read_log(path).count("resuming from")
 
-    for times, (victim, update) in enumerate((("kernel", 20), ("papermill", 60), ("Ctrl-C", 80)), start=1):
-        papermill, kernel, family = started(f"checkpoint-{update}", times)
+    moments = (("kernel", 20, 50), ("papermill", 60, 90), ("Ctrl-C", 80, 50))  # it stands still in update 25, 65 and 85
+    for times, (victim, update, still) in enumerate(moments, start=1):
+        papermill, kernel, family = started(f"checkpoint-{update}", times, still)
         assert len(family) >= 2  # the kernel, and the rank
         if victim == "Ctrl-C":
             papermill.send_signal(signal.SIGINT)
@@ -229,16 +233,17 @@ def test_killed_in_a_notebook_or_with_papermill_itself_nothing_is_lost(folder: P
         if victim == "kernel":
             assert "The notebook's kernel died" in said.read_text()
         assert not is_done(path)
-    subprocess.run(line, check=True, timeout=280, env=ENVIRONMENT)
+    subprocess.run(line, check=True, timeout=280, env=with_tests)
     assert read_log(path).count("resuming from") == 3
     assert weights(path) == weights(undisturbed)
 
 
-def launched(path: Path) -> psutil.Popen:
+def launched(path: Path, **changes: str) -> psutil.Popen:
     """Two ranks below DeepSpeed's launcher, as a notebook starts them."""
     profile = params.load("smoke")
     log = path.with_name("log.txt").open("ab")
-    line = launch.command(path, "qalign_core.train", profile)
-    environment = launch.environment(2) | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    line = launch.command(path, "forked_training", profile)
+    environment = launch.environment(2) | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"} | changes
+    environment["PYTHONPATH"] = os.pathsep.join([TESTS, ENVIRONMENT["PYTHONPATH"]])
     environment.pop("QALIGN_LIFELINE")
     return psutil.Popen(line, env=environment, stdout=log, stderr=log, start_new_session=True)
