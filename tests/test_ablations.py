@@ -158,12 +158,29 @@ def test_a_system_without_results_is_named(folder: Path):
         report.ablation_table(data["ablation_intervals"], data["ablations"], {"RFT": "RFT"})
 
 
-def test_evaluating_again_removes_what_was_made_of_earlier_answers(tmp_path: Path):
-    answers, systems = answers_of({"QAlign": 0.5}, 5), {"QAlign": {}}
-    results.write_results(tmp_path, answers, profile="p", systems=systems)
-    ablations.write(tmp_path, answers, described().query("system == 'QAlign'"), [])
-    assert "ablations" in results.read_results(tmp_path).tables
-    assert "ablations" not in results.write_results(tmp_path, answers, profile="p", systems=systems).tables
+def test_evaluating_again_keeps_the_ablations_unless_what_they_stand_beside_changed(tmp_path: Path):
+    answers = answers_of({"MonoReason": 0.2, "QAlign": 0.5, "SFT": 0.1}, 5)
+    systems = {name: {"lineage": ["metamathqa"]} for name in ("MonoReason", "QAlign", "SFT")}
+    variant = {"X→En FLORES": {"lineage": ["flores-x-en", "metamathqa"], "table": "ablation"}}
+
+    def evaluate(answers: pd.DataFrame, systems: dict[str, Any]) -> set[str]:
+        return {"ablations", "representations"} & results.write_results(
+            tmp_path, answers, profile="p", systems=systems
+        ).tables.keys()
+
+    def write_again() -> None:
+        evaluate(answers, {**systems, **variant})
+        ablations.write(tmp_path, answers, described().query("system == 'QAlign'"), [("MonoReason", "QAlign")])
+        results.write_csv(tmp_path, "representations", pd.DataFrame({"set": ["mgsm"]}))
+
+    write_again()
+    assert evaluate(answers, {**systems, **variant}) == {"ablations", "representations"}
+    other = answers["system"] == "SFT"
+    assert evaluate(answers[~other], {n: e for n, e in {**systems, **variant}.items() if n != "SFT"})  # not among them
+    ours = answers.assign(answer_paper=answers["answer_paper"].where(answers["system"] != "QAlign", 3.0))
+    for changed in ((ours, {**systems, **variant}), (answers, systems)):
+        write_again()
+        assert evaluate(*changed) == set()
 
 
 # ------------------------------------------------------------------------------------------------- studies

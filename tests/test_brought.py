@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 
-from qalign_core import answer_sheet, answer_views, brought, evaluate, params, plan, prepare, report, reproduce, runs
+from qalign_core import (
+    answer_sheet,
+    answer_views,
+    brought,
+    evaluate,
+    overview,
+    params,
+    plan,
+    prepare,
+    report,
+    reproduce,
+    runs,
+)
 from qalign_core.params import Profile, ProfileError
 from qalign_core.rows import BadRow
 from qalign_core.runs import Run
@@ -95,7 +107,7 @@ def test_nothing_is_trained_or_generated_for_it(folder: Path, run: Run):
     assert brought.generated(profile) == []
     assert {path.name[:2] for path in reproduce.notebooks_of(profile)}.isdisjoint({"02", "03"})
     assert prepare.data_sets(profile) == {"mgsm": list(QUESTIONS)}
-    assert list(plan.overview(profile, run)) == []
+    assert list(overview.overview(profile, run)) == []
     with pytest.raises(ProfileError, match=r"systems\.Theirs: its predictions are brought"):
         plan.prediction_job(profile, run, "Theirs", 0)
     ours = profile.model_copy(update={"systems": {**profile.systems, "Ours": params.System(lineage=["metamathqa"])}})

@@ -133,14 +133,25 @@ def test_every_system_is_compared_with_the_one_without_alignment(saved, answers)
     assert (row["clusters"], row["questions"]) == (15, 30)
 
 
-def test_evaluating_again_removes_what_was_made_of_earlier_answers(answers, tmp_path):
+def test_evaluating_again_keeps_what_was_made_of_the_same_answers_and_removes_the_rest(answers, tmp_path):
     with pytest.raises(FileNotFoundError, match="run notebook 04"):
         results.write_consistency(tmp_path)
-    results.write_results(tmp_path, answers, profile="test", systems=SYSTEMS)
-    results.write_consistency(tmp_path)
-    assert (tmp_path / "agreement_map.csv").is_file()
-    again = results.write_results(tmp_path, answers, profile="test", systems=SYSTEMS)
-    assert "agreement_map.csv" in again.absent
+    groups = {"mgsm": pd.Series(np.arange(30) // 2)}
+    results.write_results(tmp_path, answers, profile="test", systems=SYSTEMS, groups=groups)
+    results.write_consistency(tmp_path, groups)
+    made = (tmp_path / "agreement_map.csv").read_bytes()
+    results.write_results(tmp_path, answers, profile="test", systems=SYSTEMS, groups=groups)
+    assert (tmp_path / "agreement_map.csv").read_bytes() == made
+    one = (answers["system"] == "Other") & (answers["index"] == 0)
+    for changed, mode, near in (
+        (answers.assign(answer_fixed=answers["answer_fixed"].where(~one, -1.0)), "paper", groups),  # another answer
+        (answers, "fixed", groups),
+        (answers, "paper", {"mgsm": pd.Series(np.arange(30) // 3)}),  # other near-duplicates
+    ):
+        results.write_consistency(tmp_path, groups)
+        again = results.write_results(tmp_path, changed, profile="test", systems=SYSTEMS, mode=mode, groups=near)
+        assert {f"{name}.csv" for name in results.CONSISTENCY} <= set(again.absent)
+        results.write_results(tmp_path, answers, profile="test", systems=SYSTEMS, groups=groups)
     (tmp_path / "answers.parquet").unlink()
     with pytest.raises(FileNotFoundError, match=r"answers\.parquet; run notebook 04"):
         results.write_consistency(tmp_path)
@@ -181,8 +192,8 @@ def test_the_figures_show_the_numbers_beside_them(saved):
     first = shown[(shown["benchmark"] == "mgsm") & (shown["system"] == "MonoReason")]
     assert sorted(text.get_text() for text in maps[0].texts) == sorted(f"{v:.0f}" for v in first["agreement"])
     figure, shown = figures.solved_languages(tables["solved"], ["QAlign"])
-    line = figure.axes[0].get_lines()[0]
-    assert line.get_ydata().tolist() == shown.query("benchmark == 'mgsm'")["percent"].tolist()
+    written = [text.get_text() for text in figure.axes[0].texts]
+    assert written == [f"{v:.0f}" if v else "" for v in shown.query("benchmark == 'mgsm'")["percent"]]
     assert shown.groupby("benchmark")["questions"].sum().tolist() == [30.0, 30.0]
 
 

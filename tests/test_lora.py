@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from forked_training import STAND_STILL
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job
@@ -197,9 +198,11 @@ def test_bf16_leaves_the_base_in_fp32_and_embeddings_are_trained_when_asked_for(
 def test_a_killed_run_ends_with_the_very_weights(jobs: dict[str, Path], folder: Path) -> None:
     settings = SETTINGS | {"dropout": 0.1}  # random masks, which a resumed run must draw again
     path = lora_job(folder / "killed", folder / "base", 2, settings, max_steps=60, save_steps=10)
-    command = [sys.executable, "-m", "qalign_core.train", str(path)]
+    command = [sys.executable, "-m", "forked_training", str(path)]
+    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), ENVIRONMENT["PYTHONPATH"]])}
     log = path.with_name("log.txt").open("ab")
-    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
+    to_die = environment | {STAND_STILL: "100"}  # in update 25
+    process = subprocess.Popen(command, env=to_die, stdout=log, stderr=log, start_new_session=True)
     sealed, deadline = path.parent / "checkpoints" / "checkpoint-20", time.monotonic() + 300
     while not (sealed / MANIFEST).is_file():
         assert process.poll() is None, "the run ended too early"
@@ -209,7 +212,7 @@ def test_a_killed_run_ends_with_the_very_weights(jobs: dict[str, Path], folder: 
     process.wait(timeout=30)
     size = sum(file.stat().st_size for file in sealed.rglob("*") if file.is_file())
     assert not is_done(path)
-    subprocess.run(command, env=ENVIRONMENT, stdout=log, stderr=log, timeout=600, check=True)
+    subprocess.run(command, env=environment, stdout=log, stderr=log, timeout=600, check=True)
     assert "resuming from" in path.with_name("log.txt").read_text(encoding="utf-8")
     files = [job.parent / "model" / "model.safetensors" for job in (path, jobs["undisturbed"])]
     assert sha256_file(files[0]) == sha256_file(files[1])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from qalign_core import base_models, params, plan, prompts, reproduce, runs
+from qalign_core import base_models, overview, params, plan, prompts, reproduce, runs
 from qalign_core.machines import machines
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
 from qalign_core.runs import Run
@@ -346,7 +346,7 @@ def test_translate_test_waits_for_its_translations(base: Path, asks_to_translate
     run, profile = asks_to_translate, profile_of(base, **TRANSLATED)
     with pytest.raises(plan.NotTranslatedError, match="the questions of Translate-test are not translated yet"):
         plan.prediction_job(profile, run, "Translate-test", 1)
-    found = {name: why for name, _, why in plan.overview(profile, run) if "Translate-test" in name}
+    found = {name: why for name, _, why in overview.overview(profile, run) if "Translate-test" in name}
     assert found == {
         "translated seed 1: Translate-test": "not begun",
         "answers    seed 1: Translate-test": "its questions are not translated yet",
@@ -378,7 +378,7 @@ def test_missing_prompts_say_what_to_do(base: Path, run: Run):
 
 
 def states(profile: Profile, run: Run) -> dict[str, tuple[bool, str]]:
-    listed = list(plan.overview(profile, run))
+    listed = list(overview.overview(profile, run))
     assert len({name for name, _, _ in listed}) == len(listed)
     return {name: (done, why) for name, done, why in listed}
 

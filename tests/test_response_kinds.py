@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from qalign_core import cleaned, params, response_kinds, response_tables, runs, scorer
+from qalign_core.evaluation_section import EvaluationSection
+from qalign_core.evaluation_section import Test as Asked
 from qalign_core.runs import Run
 
 # question's language, response, how it ended, gold → kind of the wrong answer (None: it is right)
@@ -32,7 +34,7 @@ CASES = [
 
 def profile(benchmark: str = "mgsm") -> params.Profile:
     return params.load("mini").model_copy(
-        update={"evaluation": params.EvaluationSection(benchmarks={benchmark: params.Test(max_new_tokens=9)})}
+        update={"evaluation": EvaluationSection(benchmarks={benchmark: Asked(max_new_tokens=9)})}
     )
 
 

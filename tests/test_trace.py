@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from qalign_core import params, plan, runs, trace, trace_tables
+from qalign_core.evaluation_section import EvaluationSection
+from qalign_core.evaluation_section import Test as Asked
 from qalign_core.runs import Run
 
 
@@ -41,7 +43,7 @@ def profile(monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path) -> params
         update={
             "systems": {"QAlign": ours, "Theirs": theirs},
             "data": base.data.model_copy(update={"languages": ["sw", "en"]}),
-            "evaluation": params.EvaluationSection(benchmarks={"mgsm": params.Test(max_new_tokens=9)}),
+            "evaluation": EvaluationSection(benchmarks={"mgsm": Asked(max_new_tokens=9)}),
         }
     )
 
