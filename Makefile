@@ -9,7 +9,8 @@ PUBLISHED ?= figures/mini
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help reproduce dry-run lab figures publish test test-slow bench check format clean setup miniature-base
+.PHONY: help doctor reproduce dry-run lab figures publish test test-slow coverage bench check format licences clean setup \
+  miniature-base
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -31,14 +32,22 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
 	@touch $@
 
+# Works before anything is installed, and then says so.
+doctor:  ## look whether this machine is ready, in ten seconds: make doctor [PROFILE=llama2-7b]
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m qalign_core.doctor $(PROFILE)
+
 reproduce: $(VENV)/.ready  ## run the whole paper: make reproduce [PROFILE=llama2-7b] [ONLY="04 05"] [FROM=03]
 	@$(BIN)/python -m qalign_core.reproduce $(PROFILE) $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
 dry-run: $(VENV)/.ready  ## say what is done and what is to do, run nothing
 	@$(BIN)/python -m qalign_core.reproduce $(PROFILE) --dry-run $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
-lab: $(VENV)/.ready  ## open the notebooks in JupyterLab, on this machine only
-	@$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+# The environment's own kernel comes first, whatever kernels the user has; the settings show Markdown as a page.
+lab: $(VENV)/.ready  ## open the notebooks in JupyterLab, on this machine only: make lab [PROFILE=smoke] [LAB="--no-browser"]
+	@JUPYTER_PREFER_ENV_PATH=1 QALIGN_PROFILE="$(if $(wildcard $(PROFILE)),$(abspath $(PROFILE)),$(PROFILE))" \
+	  $(BIN)/python -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
+	  --LabApp.app_settings_dir="$(CURDIR)/params/jupyterlab" \
+	  --LabApp.default_url="/lab/workspaces/qalign/tree/notebooks/START.md" $(LAB)
 
 figures: $(VENV)/.ready  ## draw figures/mini again from the results saved in it; with PROFILE=..., that run's figures
 ifeq ($(origin PROFILE),file)
@@ -60,6 +69,12 @@ test: $(VENV)/.ready-dev  ## run the tests
 test-slow: $(VENV)/.ready-dev  ## run the tests that take minutes, too
 	@$(BIN)/python -m pytest -m "slow or not slow"
 
+# Counting slows Python down: the tests of speed (named ..._in_seconds) are left out.
+coverage: $(VENV)/.ready-dev  ## what the tests run of qalign_core, in every process they start: make coverage [TESTS=tests/test_train.py]
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -k "not in_seconds" $(TESTS); code=$$?; \
+	  $(BIN)/coverage combine --quiet && $(BIN)/coverage report; exit $$code
+
 bench: $(VENV)/.ready  ## measure speed against the authors' loops, side by side (needs a finished run of mini)
 	@$(BIN)/python bench/generation.py --model runs/mini/models/seed-1/base/questions-x-en/metamathqa/model \
 	  --prompts runs/mini/data/prompts/alpaca/mgsm/*.jsonl
@@ -75,6 +90,9 @@ check: $(VENV)/.ready-dev  ## lint, formatting, types, notebooks without outputs
 format: $(VENV)/.ready-dev  ## format code and notebooks, take the outputs out of notebooks
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
+
+licences: $(VENV)/.ready  ## list the licences of the packages anew, in THIRD_PARTY.md
+	@$(BIN)/python -m qalign_core.licences > THIRD_PARTY.md.part && mv THIRD_PARTY.md.part THIRD_PARTY.md
 
 miniature-base: $(VENV)/.ready  ## train the miniature's base model anew (about half an hour), replacing the one shipped
 	@$(BIN)/python -m qalign_core.miniature.pretrain

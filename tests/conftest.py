@@ -1,11 +1,67 @@
-"""Fixtures every test may use: the real data and the golden outputs, where they are given."""
+"""Fixtures every test may use: the real data and the golden outputs, where they are given. No test has a network."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+NOWHERE = "http://127.0.0.1:9"  # a proxy that is not there: what a test starts cannot reach the network either
+
+
+def is_loopback(host: object) -> bool:
+    """Whether a host, as it is given to a socket or to be looked up, is this machine itself."""
+    name = host.decode() if isinstance(host, bytes) else str(host or "")
+    if name in ("", "localhost", socket.gethostname()):
+        return True
+    try:
+        return ipaddress.ip_address(name.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> Iterator[None]:
+    """Refuse every connection that leaves this machine, and every look-up of another one's name.
+
+    Raises:
+        RuntimeError: in the test that tries, not an OSError, which code under test may take for a bad network.
+    """
+
+    def refuse(what: str, host: object) -> None:
+        if not is_loopback(host):
+            raise RuntimeError(f"a test wants to {what} {host!r}: tests have no network; use tests/hub_server.py")
+
+    def connecting(original: Any) -> Any:
+        def connect(self: socket.socket, address: Any) -> Any:
+            if self.family in (socket.AF_INET, socket.AF_INET6) and self.type & socket.SOCK_STREAM:
+                refuse("connect to", address[0])
+            return original(self, address)
+
+        return connect
+
+    def looking_up(original: Any) -> Any:
+        def look_up(host: Any, *arguments: Any, **options: Any) -> Any:
+            refuse("look up", host)
+            return original(host, *arguments, **options)
+
+        return look_up
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, connecting(getattr(socket.socket, name)))
+        for name in ("getaddrinfo", "gethostbyname"):
+            patch.setattr(socket, name, looking_up(getattr(socket, name)))
+        for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            patch.setenv(name, NOWHERE)
+        for name in ("no_proxy", "NO_PROXY"):
+            patch.setenv(name, "127.0.0.1,localhost,::1")
+        yield
 
 
 def _folder_from_environment(variable: str) -> Path:

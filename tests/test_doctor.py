@@ -146,6 +146,7 @@ def test_fonts(tools: Path) -> None:
 def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("", encoding="utf-8")
     assert machine_checks.writable("runs", tmp_path / "taken" / "runs").state == PROBLEM
+    assert machine_checks.writable("cache", tmp_path / "taken", WARNING).state == WARNING
     assert machine_checks.writable("runs", tmp_path / "new" / "runs").state == OK
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
@@ -230,17 +231,17 @@ def test_the_disk_that_a_profile_fills(tmp_path: Path, monkeypatch) -> None:
     parameters = 1.5437e9  # of Qwen2.5-1.5B
     stages = len(profile.lineages())
     needed = profile_checks.disk_needed(profile, run)
-    assert needed["runs"][1] == pytest.approx((4 * stages + 14 * 3) * parameters, rel=1e-3)
-    assert needed["models of the hub"] == (tmp_path / "hub", pytest.approx(2 * parameters, rel=1e-3))
+    assert needed["run folder"][1] == pytest.approx((4 * stages + 14 * 3) * parameters, rel=1e-3)
+    assert needed["hub cache"] == (tmp_path / "hub", pytest.approx(2 * parameters, rel=1e-3))
     run.model(1234, profile.lineages()[0]).mkdir(parents=True)
-    assert profile_checks.disk_needed(profile, run)["runs"][1] == pytest.approx(
+    assert profile_checks.disk_needed(profile, run)["run folder"][1] == pytest.approx(
         (4 * (stages - 1) + 14 * 3) * parameters, rel=1e-3
     )
     usage = type("Usage", (), {"free": 10 * GIB})
     monkeypatch.setattr(profile_checks.shutil, "disk_usage", lambda _: usage)
     found = by_check(profile_checks.disk(profile, run))["disk"]
     assert found.state == PROBLEM
-    assert "10 GiB free for runs, data, models of the hub" in found.found
+    assert "10 GiB free for run folder, data cache, hub cache" in found.found
 
 
 def test_sizes_in_names() -> None:
@@ -266,6 +267,11 @@ def test_files_that_a_profile_names(tmp_path: Path) -> None:
     assert found["launcher"].check == "launcher"
     theirs = {"Theirs": {"predictions": str(tmp_path / "no-such-folder")}}
     assert "systems.Theirs.predictions" in next(profile_checks.files(profile_of("smoke", systems=theirs))).found
+    for section, keys in (
+        ("evaluation", {"benchmarks": {"mine": {"max_new_tokens": 9, "folder": str(tmp_path / "gone")}}}),
+        ("data", {"corpora": {"mine": {"path": str(tmp_path / "gone")}}}),
+    ):
+        assert "gone is not there" in next(profile_checks.files(profile_of("smoke", **{section: keys}))).found
 
 
 # ------------------------------------------------------------------------------------------------- data and models

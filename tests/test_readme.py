@@ -1,0 +1,317 @@
+"""README and its neighbours say nothing that is not so: links, commands, profiles' keys, modules, quoted messages."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import nbformat
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from qalign_core import doctor, params, report, reproduce
+from qalign_core.params import PARAMS_FOLDER, SECTIONS, Profile
+
+ROOT = PARAMS_FOLDER.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("bench/**/*.md"), *ROOT.glob("notebooks/*.md"), *ROOT.glob("qalign_core/**/*.md")]
+)
+THEIR_OWN = {"two-machines"}  # profiles that README has its reader write
+MODULE = r"-m (qalign_core[\w.]*)(.*)"
+
+
+def prose(page: Path) -> str:
+    """A page's Markdown, or that of a notebook's cells."""
+    if page.suffix != ".ipynb":
+        return page.read_text(encoding="utf-8")
+    cells = nbformat.read(page, as_version=4).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def blocks(text: str, *kinds: str) -> list[str]:
+    """The contents of the fenced code blocks of these kinds."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [content for kind, content in found if kind in kinds]
+
+
+def spans(text: str) -> list[str]:
+    """Inline code outside of fenced blocks."""
+    return re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE))
+
+
+# ------------------------------------------------------------------------------------------------- links
+
+
+def links(text: str) -> list[str]:
+    """The targets of Markdown's and HTML's links and images; code is no prose, unless it is a link's text."""
+    text = re.sub(r"^```.*?^```$|`[^`\n]+`(?!\])", "", text, flags=re.DOTALL | re.MULTILINE)
+    return [a or b for a, b in re.findall(r"\]\(([^)\s]+)[^)]*\)|(?:href|src)=\"([^\"]+)\"", text)]
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """The names GitHub gives a page's headings."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", prose(page), flags=re.DOTALL | re.MULTILINE), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    dead = []
+    for target in links(prose(page)):
+        if re.match(r"[a-z]+:", target):
+            if not re.fullmatch(r"https://[\w.-]+\.[a-z]{2,}(/\S*)?", target):
+                dead.append(f"{target}: not a plain https address")
+            continue
+        path, _, anchor = target.partition("#")
+        there = page.parent / path if path else page
+        if not there.exists():
+            dead.append(f"{target}: no such file")
+        elif anchor and anchor not in anchors(there):
+            dead.append(f"{target}: {there.name} has {sorted(anchors(there))}")
+    assert not dead, "\n".join(dead)
+
+
+def test_links_are_found_and_the_pages_are_there() -> None:
+    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "THIRD_PARTY.md"} <= {page.name for page in PAGES}
+    assert links('[a](b.md#c) ![d](e.png) `[x](y)` <img src="f.svg"> [`g`](h.py)') == [
+        *("b.md#c", "e.png", "f.svg", "h.py"),
+    ]
+    assert "what-you-will-see" in anchors(ROOT / "README.md")
+    assert len(links(README)) > 20
+
+
+def test_paths_in_code_exist() -> None:
+    known = ("qalign_core/", "params/", "notebooks/", "bench/", "tests/", "figures/")
+    written = [span for span in spans(README) if span.startswith(known) and re.fullmatch(r"[\w./-]+", span)]
+    assert len(written) > 3
+    assert [path for path in written if not (ROOT / path).exists()] == []
+
+
+# ------------------------------------------------------------------------------------------------- commands
+
+
+def commands() -> list[str]:
+    """Every command that README and CONTRIBUTING show, in blocks and in the text, without its remark."""
+    text = README + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    lines = [line for block in blocks(text, "", "sh", "bash") for line in block.splitlines()]
+    starts = ("make ", "hf ", "python ", "papermill ", "deepspeed ", "pip ")
+    found = [line for line in [*lines, *spans(text)] if line.startswith(starts)]
+    return sorted({" ".join(re.sub(r"\s+#.*", "", line).split()) for line in found})
+
+
+def check_make(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    """Make knows the target, and what it would run of this package takes its arguments."""
+    planned = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert planned.returncode == 0, planned.stderr
+    for module, rest in re.findall(MODULE, planned.stdout.replace("\\\n", " ")):
+        check_module(module, shlex.split(rest))
+
+
+def check_module(module: str, arguments: list[str]) -> None:
+    """A module of this package that can be run, and for those with options, options it has."""
+    assert importlib.util.find_spec(module), f"no module {module}"
+    if module == "qalign_core.reproduce":
+        given = reproduce.parser().parse_args(arguments)
+        if given.profile not in THEIR_OWN:
+            reproduce.select(params.load(given.profile), given.only, given.start)
+    elif module == "qalign_core.doctor":
+        params.load(doctor.parser().parse_args(arguments).profile)
+    elif module == "qalign_core.report":
+        assert callable(report.main)
+        assert len(arguments) == 2
+
+
+def check_papermill(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    from papermill.cli import papermill
+
+    given = papermill.make_context("papermill", list(words)).params
+    assert (ROOT / given["notebook_path"]).is_file()
+    for file in given["parameters_file"]:
+        params.load(ROOT / file)
+
+
+def check_hub(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    command = [Path(sys.executable).with_name("hf"), *words, "--help"]
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+
+
+def check_deepspeed(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    from deepspeed.launcher.runner import parse_args
+
+    given = parse_args(list(words))
+    assert given.module
+    assert importlib.util.find_spec(given.user_script)
+    capfd.readouterr()
+
+
+CHECKS = {"make": check_make, "papermill": check_papermill, "hf": check_hub, "deepspeed": check_deepspeed}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_can_be_given(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    program, *words = shlex.split(command)
+    assert program in CHECKS, f"say in {Path(__file__).name} how `{program}` is checked"
+    CHECKS[program](words, capfd)
+
+
+def test_commands_are_found() -> None:
+    assert {"make reproduce", "make dry-run PROFILE=llama2-7b", "hf auth login", "make doctor"} <= set(commands())
+    assert any(command.startswith("papermill notebooks/04") for command in commands())
+    assert any(command.startswith("deepspeed --module") for command in commands())
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make ") and "reproduce" in c.split()])
+def test_what_can_be_planned_is_planned(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reproductions and dry runs, as dry runs in an empty run folder."""
+    planned = subprocess.run(["make", "-n", *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True)
+    ((_, rest),) = re.findall(r"-m (qalign_core.reproduce)(.*)", planned.stdout)
+    arguments = [word for word in shlex.split(rest) if word != "--dry-run"]
+    if arguments[0] not in THEIR_OWN:
+        assert reproduce.main([*arguments, "--dry-run", "--run-dir", str(tmp_path)]) == 0
+        assert "to do  notebook" in capsys.readouterr().out
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_make_help_and_a_dry_run_really_run(tmp_path: Path) -> None:
+    """The commands that are cheap, as they are written, with an environment that is already there."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    for ready in (".ready", ".ready-dev"):
+        (tmp_path / ready).touch()
+    given = [f"VENV={tmp_path}", f"BIN={Path(sys.executable).parent}"]
+    environment = {**os.environ, "QALIGN_RUN_DIR": str(tmp_path / "run"), "CUDA_VISIBLE_DEVICES": ""}
+    for words, expected in ((["help"], "make reproduce"), (["dry-run", "ONLY=04 05"], "04_evaluation")):
+        done = subprocess.run(
+            ["make", *given, *words],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert expected in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_names_every_target_and_profile() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY:((?:.*\\\n)*.*)$", makefile, re.MULTILINE)
+    assert phony
+    described = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    assert set(phony[1].replace("\\", " ").split()) == described
+
+
+def test_shell_scripts_parse() -> None:
+    for script in blocks(README, "bash"):
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=10)
+
+
+# ------------------------------------------------------------------------------------------------- profiles
+
+
+def merged(into: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """A profile with what a snippet says; a section of the snippet adds to that of the profile."""
+    return {
+        **into,
+        **{
+            k: merged(into[k], v) if isinstance(v, dict) and isinstance(into.get(k), dict) else v
+            for k, v in said.items()
+        },
+    }
+
+
+def snippets() -> list[str]:
+    """Parts of a profile, in blocks and in the text: YAML whose keys are a profile's sections."""
+    inline = [span for span in spans(README) if re.match(rf"({'|'.join(SECTIONS)}): *\{{", span)]
+    return [*blocks(README, "yaml"), *inline]
+
+
+@pytest.mark.parametrize("snippet", snippets())
+def test_parts_of_profiles_are_valid(snippet: str, tmp_path: Path) -> None:
+    said = yaml.safe_load(snippet)
+    assert set(said) <= set(SECTIONS)
+    base = yaml.safe_load((PARAMS_FOLDER / "llama2-7b.yaml").read_text(encoding="utf-8"))
+    if "pairs" in said.get("evaluation", {}):
+        base["systems"]["Theirs"] = {"predictions": "theirs"}
+    if said.get("model", {}).get("base") == "miniature":
+        base["data"]["sources"] = dict.fromkeys(base["data"]["sources"], "miniature")
+    params.validate(merged(base, said))
+
+
+def test_parts_of_profiles_are_found() -> None:
+    assert len(blocks(README, "yaml")) >= 2
+    assert len(snippets()) >= 5
+
+
+@pytest.mark.parametrize(
+    "key", sorted({s for s in spans(README) if re.fullmatch(rf"({'|'.join(SECTIONS)})(\.\w+)+(: \w+)?", s)})
+)
+def test_keys_of_profiles_are_known(key: str) -> None:
+    model: Any = Profile
+    for name in key.partition(":")[0].split("."):
+        inside = [model, *get_args(model)]
+        model = next((part for part in inside if isinstance(part, type) and issubclass(part, BaseModel)), None)
+        if model is None:  # a dictionary with names of the reader's own
+            return
+        assert name in model.model_fields, f"{key}: no key {name!r}; there are {', '.join(model.model_fields)}"
+        model = model.model_fields[name].annotation
+
+
+def test_every_profile_is_named() -> None:
+    shipped = {path.stem for path in PARAMS_FOLDER.glob("*.yaml")} - {"data.lock", "miniature-base", "mini-publish"}
+    assert sorted(name for name in shipped if f"params/{name}.yaml" not in README) == []
+
+
+def test_every_module_has_its_place() -> None:
+    (tree,) = [block for block in blocks(README, "") if "qalign_core/   the package" in block]
+    modules = {path.stem for path in (ROOT / "qalign_core").glob("*.py")} - {"__init__"}
+    assert sorted(modules - set(re.findall(r"\w+", tree))) == [], "name them in README, The folders"
+
+
+# ------------------------------------------------------------------------------------------------- messages
+
+
+@cache
+def messages() -> tuple[str, ...]:
+    """Every text in the package's code, `…` standing for what is filled in; and the Makefile."""
+    found = [(ROOT / "Makefile").read_text(encoding="utf-8")]
+    for path in sorted((ROOT / "qalign_core").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return tuple(found)
+
+
+def quoted() -> list[str]:
+    """The messages of README's table of troubles."""
+    section = README.split("## Troubleshooting\n", 1)[1].split("\n## ", 1)[0]
+    return re.findall(r"^\| `([^`]+)` \| ", section, re.MULTILINE)
+
+
+@pytest.mark.parametrize("message", quoted())
+def test_messages_are_what_the_code_says(message: str) -> None:
+    pattern = re.compile(".*".join(re.escape(part) for part in message.split("…")))
+    assert any(pattern.search(text) for text in messages()), f"nothing in qalign_core says {message!r}"
+
+
+def test_messages_are_found() -> None:
+    assert len(quoted()) >= 12
+    assert not any(re.search("gave a sign of life", text) for text in messages())
