@@ -26,7 +26,7 @@ _STYLE = """
 .answers details {border-top: 1px solid #d5dbe1; padding: .45em 0}
 .answers summary {cursor: pointer}
 .answers .grid {border-collapse: collapse; margin: .5em 0; font-variant-numeric: tabular-nums; width: auto}
-.answers .grid th, .answers .grid td {padding: .1em .5em; text-align: center; border: none}
+.answers .grid th, .answers .grid td {padding: .1em .5em; text-align: center; border: none; line-height: 1.5}
 .answers .grid th:first-child {text-align: start; font-weight: normal}
 .answers .right {color: #00614a; font-weight: 700} .answers .wrong {opacity: .55}
 .answers section {border-top: 1px dotted #b8c1ca; padding: .4em 0}
@@ -59,7 +59,7 @@ def question_block(sheet: AnswerSheet, benchmark: str, index: int) -> str:
 
 def _section(sheet: AnswerSheet, benchmark: str, code: str, index: int) -> str:
     key = (benchmark, code, index)
-    cards = "".join(_card(system, sheet.answers[system][key], code) for system in sheet.systems)
+    cards = "".join(answer_card(system, sheet.answers[system][key], code) for system in sheet.systems)
     entry = LANGUAGES[code]
     return (
         f'<section data-language="{code}"><strong>{escape(entry.native_name)}</strong> '
@@ -69,7 +69,8 @@ def _section(sheet: AnswerSheet, benchmark: str, code: str, index: int) -> str:
     )
 
 
-def _card(system: str, answer: Answer, code: str) -> str:
+def answer_card(system: str, answer: Answer, code: str) -> str:
+    """What a system answered to a question in language `code`, and what became of it."""
     what = "right" if answer.right else (answer.error or OTHER)
     told = "" if what in ("right", OTHER) else f" · {escape(what)}"
     spoken = f' lang="{answer.language}"' if answer.language in LANGUAGES else ""

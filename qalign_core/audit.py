@@ -15,7 +15,9 @@ from qalign_core.prompts import alpaca
 
 __all__ = [
     "audit",
+    "checked",
     "corpora_table",
+    "counted",
     "near_duplicate_groups",
     "overlap",
     "pairs_of",
@@ -25,6 +27,7 @@ __all__ = [
 
 COLUMNS = ("check", "data_set", "language", "count", "total", "example")
 EXAMPLE_CHARACTERS = 240
+ROWS_KEPT, ROW_CHARACTERS = 50, 1200  # of a check's rows, for those who look through them
 Texts = Sequence[str] | Mapping[int, str]  # row → text
 
 # At least four characters, three times or more in a row: how a translation model loops.
@@ -46,7 +49,28 @@ def audit(
     tokenizer: Any = None,
     max_length: int = 512,
 ) -> pd.DataFrame:
-    """Everything that is checked, over every corpus and benchmark, in one long table.
+    """Everything that is checked, over every corpus and benchmark, in one long table; arguments as those of `checked`.
+
+    Returns:
+        one line for each check, data set and language, also where nothing was found: `check, data_set, language,
+        count, total, example` (the first row concerned, shortened; empty if there is none).
+    """
+    return counted(checked(corpora, benchmarks, tokenizer=tokenizer, max_length=max_length))
+
+
+def counted(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The lines of `checked` as `audit`'s table."""
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def checked(
+    corpora: Mapping[str, Dataset],
+    benchmarks: Mapping[str, Mapping[str, Dataset]],
+    *,
+    tokenizer: Any = None,
+    max_length: int = 512,
+) -> list[dict[str, Any]]:
+    """Every check of every data set in every language, with the rows it found.
 
     Args:
         corpora: name → examples, as `corpora.load_corpus` gives them.
@@ -55,8 +79,8 @@ def audit(
         max_length: tokens at which a training sequence is cut.
 
     Returns:
-        one line for each check, data set and language, also where nothing was found: `check, data_set, language,
-        count, total, example` (the first row concerned, shortened; empty if there is none).
+        the lines of `audit`'s table, and beside its columns `rows`: the first rows found, as (row, text). Rows are
+        counted from 0 among those of the language; where it is about lengths, among all of the corpus.
     """
     lines: list[dict[str, Any]] = []
     for name, dataset in corpora.items():
@@ -69,7 +93,7 @@ def audit(
         for code, dataset in by_language.items():
             for corpus, training in texts.get(code, {}).items():
                 lines += _overlap_lines(name, code, dataset["question"][:], corpus, training)
-    return pd.DataFrame(lines, columns=list(COLUMNS))
+    return lines
 
 
 def translation_defects(translations: Sequence[str], originals: Sequence[str]) -> dict[str, list[int]]:
@@ -154,10 +178,14 @@ def corpora_table(corpora: Mapping[str, Dataset], tokenizer: Any = None) -> pd.D
 
 
 def _line(check: str, data_set: str, language: str, rows: Sequence[int], total: int, texts: Texts) -> dict:
-    example = " ".join(texts[rows[0]].split()) if len(rows) else ""
-    if len(example) > EXAMPLE_CHARACTERS:
-        example = example[: EXAMPLE_CHARACTERS - 1] + "…"
-    return dict(zip(COLUMNS, (check, data_set, language, len(rows), total, example), strict=True))
+    kept = [(int(row), " ".join(texts[row].split())) for row in rows[:ROWS_KEPT]]
+    example = _cut(kept[0][1], EXAMPLE_CHARACTERS) if kept else ""
+    line = dict(zip(COLUMNS, (check, data_set, language, len(rows), total, example), strict=True))
+    return line | {"rows": [(row, _cut(text, ROW_CHARACTERS)) for row, text in kept]}
+
+
+def _cut(text: str, characters: int) -> str:
+    return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
 def _corpus_lines(name: str, dataset: Dataset) -> Iterable[dict]:

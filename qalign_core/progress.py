@@ -1,4 +1,4 @@
-"""How far a job is: the last line of its `progress.jsonl`, in words and as a line that is rewritten in place."""
+"""How far a job is: the last line of its `progress.jsonl`, in words, and what a notebook shows of it in place."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+
+from qalign_core.live import someone_is_there
+from qalign_core.loss_curve import Losses, panel
 
 
 def latest(progress: Path, since: float = 0.0) -> dict[str, Any] | None:
@@ -58,22 +61,29 @@ def clock(seconds: float) -> str:
 
 
 class ProgressLine:
-    """A line in the notebook that is rewritten in place, at most every two seconds."""
+    """A job's progress in the notebook, drawn again in place: a line, and where someone looks on a bar and the losses.
 
-    def __init__(self, title: str, every: float = 2.0) -> None:
+    Args:
+        title: of the job.
+        every: seconds between two drawings, at least.
+        progress: the job's `progress.jsonl`, for its losses.
+    """
+
+    def __init__(self, title: str, every: float = 2.0, progress: Path | None = None) -> None:
         self.title, self.every = title, every
         self.begun = time.monotonic()
         self.last = -every
         self.handle: Any = None
+        self.losses = Losses(progress) if progress is not None and someone_is_there() else None
 
-    def _draw(self, text: str) -> None:
-        from IPython.display import TextDisplayObject, display
+    def _draw(self, text: str, share: float | None = None) -> None:
+        from IPython.display import display
 
-        class Line(TextDisplayObject):
-            def __repr__(self) -> str:
-                return self.data
-
-        shown = Line(f"{self.title}: {text}")
+        picture = None
+        if self.losses is not None:
+            losses = self.losses.read()
+            picture = panel(self.title, text, share, losses, self.losses.total_steps)
+        shown = _Shown(f"{self.title}: {text}", picture)
         if self.handle is None:
             self.handle = display(shown, display_id=True)
         else:
@@ -82,7 +92,39 @@ class ProgressLine:
     def update(self, state: dict[str, Any] | None) -> None:
         if time.monotonic() - self.last > self.every:
             self.last = time.monotonic()
-            self._draw(describe(state))
+            self._draw(describe(state), share_done(state) if state else None)
 
     def finish(self, success: bool) -> None:
-        self._draw(f"{'done' if success else 'stopped'} after {clock(time.monotonic() - self.begun)}")
+        text = f"{'done' if success else 'stopped'} after {clock(time.monotonic() - self.begun)}"
+        if self.losses is not None and not success:
+            text += "; run the cell again to go on from there"
+        self._draw(text)
+
+
+class _Shown:
+    """Text that may be shown as HTML as well."""
+
+    def __init__(self, text: str, html: str | None) -> None:
+        self.text, self.html = text, html
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str | None:
+        return self.html
+
+
+def show_done(title: str, folder: Path) -> None:
+    """Where someone looks on, say that a job was done before; in executed notebooks its cell stays as it is.
+
+    Args:
+        title: of the job.
+        folder: with its `done.json`.
+    """
+    if not someone_is_there():
+        return
+    from IPython.display import display
+
+    seconds = json.loads((folder / "done.json").read_bytes()).get("wall_seconds")
+    text = "done before" + (f", in {clock(seconds)}" if seconds is not None else "")
+    display(_Shown(f"{title}: {text}", panel(title, text)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import time
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from qalign_core import progress
+from qalign_core import loss_curve, progress
 
 
 def test_the_latest_state_is_the_last_whole_line(tmp_path: Path):
@@ -56,3 +57,127 @@ def test_a_progress_line_does_not_flood_its_cell(capsys):
     assert 3 <= len(shown) <= 4
     assert shown[0] == "stage 1: training"
     assert re.fullmatch(r"stage 1: done after \d s", shown[-1])
+
+
+# ------------------------------------------------------------------------------------------------- curves
+
+
+def written(path: Path, steps: range, total: int = 100) -> None:
+    rows = [{"time": 1, "phase": "training", "step": s, "total_steps": total, "loss": 10 / s} for s in steps]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_losses_are_read_as_they_are_written(tmp_path: Path):
+    path = tmp_path / "progress.jsonl"
+    losses = loss_curve.Losses(path)
+    assert losses.read() == []
+    written(path, range(1, 4))
+    assert losses.read() == [(1, 10.0), (2, 5.0), (3, 10 / 3)]
+    with path.open("a") as stream:
+        stream.write('{"time": 2, "phase": "training", "step": 4, "total_steps": 100}\n')  # a heartbeat
+        stream.write('{"step": 4, "total_steps": 100, "loss": NaN}\n{"step": 4, "loss": torn\n{"step": 4, "lo')
+    assert len(losses.read()) == 3
+    with path.open("a") as stream:
+        stream.write('ss": 2.5}\n')
+    assert losses.read()[-1] == (4, 2.5)
+    assert losses.total_steps == 100
+
+
+def test_a_resumed_job_that_went_back_is_read_anew(tmp_path: Path):
+    path = tmp_path / "progress.jsonl"
+    losses = loss_curve.Losses(path)
+    written(path, range(1, 50))
+    assert losses.read()[-1][0] == 49
+    new = tmp_path / "new"
+    written(new, range(1, 60), total=200)  # longer than before, so only its being another file tells
+    new.replace(path)
+    assert [step for step, _ in losses.read()] == list(range(1, 60))
+    assert losses.total_steps == 200
+    written(path, range(1, 10))  # the same file, shorter
+    assert [step for step, _ in losses.read()] == list(range(1, 10))
+
+
+def test_a_curve_is_thinned_by_means():
+    losses = [(step, float(step % 2)) for step in range(1, 1001)]
+    thin = loss_curve.thinned(losses, most=100)
+    assert len(thin) == 100
+    assert {loss for _, loss in thin} == {0.5}
+    assert thin[0][0] == 5.5
+    assert loss_curve.thinned([]) == []
+    assert loss_curve.thinned([(3, 0.5)]) == [(3.0, 0.5)]
+
+
+class Lines(HTMLParser):
+    """The points of a picture's line."""
+
+    points: tuple[tuple[float, float], ...] = ()
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "polyline":
+            self.points = tuple(tuple(map(float, pair.split(","))) for pair in dict(attrs)["points"].split())
+
+
+def test_the_curve_falls_from_left_to_right_within_its_picture():
+    picture = loss_curve.svg([(1, 10.0), (25, 4.0), (50, 1.0)], total_steps=100)
+    parser = Lines()
+    parser.feed(picture)
+    (x1, y1), (x2, y2), (x3, y3) = parser.points
+    assert loss_curve.LEFT <= x1 < x2 < x3 <= loss_curve.LEFT + 0.51 * (loss_curve.WIDTH - loss_curve.LEFT)
+    assert 0 < y1 < y2 < y3 <= loss_curve.HEIGHT - loss_curve.BOTTOM  # downwards is less
+    assert "100 updates" in picture
+    level = loss_curve.svg([(1, 2.0), (2, 2.0)], total_steps=0)  # neither a slope nor a known end
+    assert "nan" not in level
+    assert "2 updates" in level
+
+
+def test_a_panel_escapes_and_shows_what_there_is():
+    shown = loss_curve.panel("<b>", "<i>", share=0.25)
+    assert "&lt;b&gt;" in shown
+    assert "&lt;i&gt;" in shown
+    assert "width: 25.0%" in shown
+    assert "<svg" not in shown
+    assert "width" not in loss_curve.panel("a", "b", losses=[(1, 1.0)])
+
+
+class Display:
+    """Stands for IPython's: what was shown, in the place of what."""
+
+    def __init__(self) -> None:
+        self.shown: list = []
+
+    def __call__(self, thing, display_id: bool = False) -> Display:
+        self.shown.append(thing)
+        return self
+
+    update = __call__
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_curve_is_drawn_only_where_someone_looks_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool):
+    display = Display()
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr(progress, "someone_is_there", lambda: there)
+    written(tmp_path / "progress.jsonl", range(1, 30))
+    line = progress.ProgressLine("stage 1", every=0.0, progress=tmp_path / "progress.jsonl")
+    line.update({"phase": "training", "step": 29, "total_steps": 100})
+    line.finish(success=False)
+    first, last = display.shown
+    assert repr(first) == "stage 1: training · 29/100"
+    assert bool(first._repr_html_()) == bool(last._repr_html_()) == there
+    assert repr(last).endswith("run the cell again to go on from there") == there
+    if there:
+        assert "<svg" in first._repr_html_()
+        assert "29.0%" in first._repr_html_()
+
+
+def test_a_stage_that_was_done_before_is_named_only_where_someone_looks_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    display = Display()
+    monkeypatch.setattr("IPython.display.display", display)
+    (tmp_path / "done.json").write_text('{"wall_seconds": 185.0}')
+    progress.show_done("stage 1", tmp_path)
+    assert display.shown == []
+    monkeypatch.setattr(progress, "someone_is_there", lambda: True)
+    progress.show_done("stage 1", tmp_path)
+    assert repr(display.shown[0]) == "stage 1: done before, in 3:05"
