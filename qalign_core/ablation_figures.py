@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
+from qalign_core.ablation_tables import WITHOUT_PAIRS
 from qalign_core.drawing import (
     BENCHMARK_NAMES,
     COLOURS,
+    HALO,
     WIDTH,
     languages_axis,
     legend,
@@ -23,13 +24,15 @@ from qalign_core.drawing import (
     percent_axis,
     style,
 )
-from qalign_core.languages import CODES
+from qalign_core.languages import CODES, PAPER_CODES
 
 OTHERS = "mean of the other languages"
-SETS = {"mgsm": "mGSM", "real-mgsm": "real mGSM"}
+SETS = {**BENCHMARK_NAMES, "real-mgsm": "real mGSM"}
 _LINES = {"base": ("#777777", "^", ":"), "MonoReason": ("#e69f00", "o", "--"), "QAlign": ("#0072b2", "s", "-")}
 # Ten languages: marker and colour together, since no ten colours are told apart by everybody.
-_SIGNS = dict(zip(CODES, zip("v^<>DsPXo*", (*COLOURS, "#332288", "#882255"), strict=True), strict=True))
+_SIGNS = dict(zip(PAPER_CODES, zip("v^<>DsPXo*", (*COLOURS, "#332288", "#882255"), strict=True), strict=True))
+_OTHER_SIGN = ("p", "#444444")  # of a language that the profile describes
+LABEL = np.array([0.13, 0.115])  # the oval a language's code needs on the plane, in shares of the panel
 
 
 def ablations(intervals: pd.DataFrame, rows: Mapping[str, str]) -> tuple[Figure, pd.DataFrame]:
@@ -48,7 +51,7 @@ def ablations(intervals: pd.DataFrame, rows: Mapping[str, str]) -> tuple[Figure,
         axes = list(figure.subplots(1, len(benchmarks), squeeze=False, sharey=True).ravel())
         for axis, benchmark in zip(axes, benchmarks, strict=True):
             for measure, label, face in (
-                ("non_english", "nine other languages", "#0072b2"),
+                ("non_english", OTHERS, "#0072b2"),
                 ("english", "English", "w"),
             ):
                 part = data[(data["benchmark"] == benchmark) & (data["measure"] == measure)]
@@ -90,7 +93,8 @@ def data_size(
                 part = data[(data["benchmark"] == benchmark) & (data["measure"] == measure)]
                 errors = np.clip([part["estimate"] - part["low"], part["high"] - part["estimate"]], 0, None)
                 axis.errorbar(part["share"], part["estimate"], errors, color=colour, marker=marker, linestyle=line,
-                              elinewidth=1, capsize=2, label=names.get(measure, measure))  # fmt: skip
+                              elinewidth=1, capsize=2, clip_on=False, zorder=3,
+                              label=names.get(measure, measure))  # fmt: skip
             axis.set_xlabel("pairs in stage 1 (%)")
             axis.set_title(BENCHMARK_NAMES.get(benchmark, benchmark), loc="left")
             percent_axis(axis, data["high"].max(), "accuracy (%)" if axis is axes[0] else "")
@@ -106,7 +110,7 @@ def left_out(intervals: pd.DataFrame, without: Mapping[str, str], beside: Sequen
         without: language → the system whose stage 1 lacks it.
         beside: the systems to compare with.
     """
-    label = "without its pairs"
+    label = WITHOUT_PAIRS
     parts = [
         intervals[(intervals["measure"] == code) & intervals["system"].isin([*beside, system])].assign(language=code)
         for code, system in without.items()
@@ -116,7 +120,7 @@ def left_out(intervals: pd.DataFrame, without: Mapping[str, str], beside: Sequen
     data = mean_over_seeds(chosen, ["benchmark", "language", "system"])
     benchmarks, codes = list(dict.fromkeys(data["benchmark"])), [code for code in CODES if code in without]
     with style():
-        figure, axes = panels(len(benchmarks), 2.2)
+        figure, axes = panels(len(benchmarks), 2.4, across=len(codes) < 5)
         for axis, benchmark in zip(axes, benchmarks, strict=True):
             for number, (system, looks) in enumerate(look([*beside, label]).items()):
                 here = data[(data["benchmark"] == benchmark) & (data["system"] == system)]
@@ -124,10 +128,43 @@ def left_out(intervals: pd.DataFrame, without: Mapping[str, str], beside: Sequen
                 errors = np.clip([part["estimate"] - part["low"], part["high"] - part["estimate"]], 0, None)
                 axis.errorbar(np.arange(len(codes)) + 0.2 * (number - len(beside) / 2), part["estimate"], errors,
                               linestyle="none", marker=looks["marker"], color=looks["color"], capsize=2, elinewidth=1,
-                              clip_on=False, label=system)  # fmt: skip
+                              clip_on=False, zorder=3, label=system)  # fmt: skip
             languages_axis(axis, codes)
-            percent_axis(axis, data["high"].max(), "accuracy (%)")
+            percent_axis(axis, data["high"].max(), "accuracy (%)" if len(codes) >= 5 or axis is axes[0] else "")
             axis.set_title(BENCHMARK_NAMES.get(benchmark, benchmark), loc="left")
+        legend(figure, axes)
+    return figure, data
+
+
+def answer_language(
+    intervals: pd.DataFrame, responses: pd.DataFrame, systems: Sequence[str]
+) -> tuple[Figure, pd.DataFrame]:
+    """Accuracy in the other languages against how many answers are in the language of their question.
+
+    Args:
+        intervals: rows of `comparisons.intervals`.
+        responses: rows of `response_kinds.rates`.
+        systems: points and their order.
+    """
+    keys = ["benchmark", "system"]
+    chosen = intervals[intervals["system"].isin(systems) & (intervals["measure"] == "non_english")]
+    spoken = responses[responses["language"] != "en"].groupby(keys, sort=False)["own"].mean().rename("own_language")
+    data = mean_over_seeds(chosen, keys).merge(spoken.reset_index(), on=keys)
+    benchmarks = list(dict.fromkeys(data["benchmark"]))
+    with style():
+        figure, axes = panels(len(benchmarks), 2.6, across=True)
+        for axis, benchmark in zip(axes, benchmarks, strict=True):
+            here = data[data["benchmark"] == benchmark].set_index("system")
+            for system, looks in look(systems).items():
+                part = here.loc[[system]]
+                errors = np.clip([part["estimate"] - part["low"], part["high"] - part["estimate"]], 0, None)
+                axis.errorbar(part["own_language"], part["estimate"], errors, linestyle="none", color=looks["color"],
+                              marker=looks["marker"], elinewidth=1, capsize=2, clip_on=False, zorder=3,
+                              label=system)  # fmt: skip
+            axis.set_xlim(0, 100)
+            axis.set_xlabel("answers in the question's language (%)")
+            axis.set_title(BENCHMARK_NAMES.get(benchmark, benchmark), loc="left")
+            percent_axis(axis, data["high"].max(), "accuracy (%)" if axis is axes[0] else "")
         legend(figure, axes)
     return figure, data
 
@@ -145,35 +182,35 @@ def layers(measures: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     grouped = measures.groupby([*keys, "seed"], sort=False)[["retrieval", "cosine", "cosine_others"]].mean()
     data = grouped.groupby(keys, sort=False).mean().reset_index()
     spread = measures.groupby(keys, sort=False)["retrieval"].agg(lowest="min", highest="max").reset_index()
-    data = data.merge(spread, on=keys).assign(chance=100.0 / measures["questions"].min())
+    questions = measures.groupby("set")["questions"].min()
+    data = data.merge(spread, on=keys).assign(chance=lambda rows: 100.0 / rows["set"].map(questions))
+    data.insert(data.columns.get_loc("cosine_others") + 1, "closer", data["cosine"] - data["cosine_others"])
     sets = list(dict.fromkeys(data["set"]))
     with style():
-        figure = Figure(figsize=(WIDTH, 2.5 * len(sets)))
-        axes = figure.subplots(len(sets), 2, squeeze=False)
-        for (left, right), name in zip(axes, sets, strict=True):
-            here = data[data["set"] == name]
-            for model in dict.fromkeys(here["model"]):
-                _layer_lines(left, right, here[here["model"] == model], model)
-            left.axhline(here["chance"].iloc[0], color="#555555", linestyle=(0, (1, 1.5)), linewidth=1, label="chance")
-            percent_axis(left, data["retrieval"].max(), "finds its English original (%)")
-            left.set_title(f"{SETS.get(name, name)}: retrieval", loc="left")
-            right.set_title(f"{SETS.get(name, name)}: cosine (hollow: other questions)", loc="left")
-            right.set_ylabel("cosine with English")
-            right.set_ylim(min(0, data["cosine_others"].min()), 1)
-            for axis in (left, right):
-                axis.set_xlabel("layer (0: embeddings)")
-                axis.set_xticks(_ticks(here["layer"].max()))
-        legend(figure, list(axes.ravel()), last=("chance",))
+        figure = Figure(figsize=(WIDTH, 2.3 * len(sets)))
+        rows = figure.subplots(len(sets), 3, squeeze=False)
+        for axes, name in zip(rows, sets, strict=True):
+            _layer_panels(list(axes), data[data["set"] == name], SETS.get(name, name))
+        legend(figure, list(rows.ravel()), last=("chance",))
     return figure, data
 
 
-def _layer_lines(left: Axes, right: Axes, part: pd.DataFrame, model: str) -> None:
-    colour, marker, line = _LINES.get(model, ("#000000", "D", "-."))
-    looks = {"color": colour, "linestyle": line, "markersize": 4}
-    left.plot(part["layer"], part["retrieval"], marker=marker, label=model, **looks)
-    right.plot(part["layer"], part["cosine"], marker=marker, label=model, **looks)
-    right.plot(part["layer"], part["cosine_others"], marker=marker, markerfacecolor="white", alpha=0.75, linewidth=0.8,
-               **looks)  # fmt: skip
+def _layer_panels(axes: list[Axes], here: pd.DataFrame, name: str) -> None:
+    """One set of questions: retrieval, cosine with the original, and how much more than with other questions."""
+    titles = f"{name}: originals found (%)", "cosine with the original", "its lead over other questions"
+    for axis, column, title in zip(axes, ("retrieval", "cosine", "closer"), titles, strict=True):
+        for model in dict.fromkeys(here["model"]):
+            colour, marker, line = _LINES.get(model, ("#000000", "D", "-."))
+            part = here[here["model"] == model]
+            axis.plot(part["layer"], part[column], color=colour, marker=marker, linestyle=line, markersize=4,
+                      clip_on=False, zorder=3, label=model)  # fmt: skip
+        axis.set_title(title, loc="left", fontsize=8.5)
+        axis.set_ylim(min(0, 1.1 * here[column].min()), None if column == "closer" else 1)
+        axis.set_xlabel("layer (0: embeddings)")
+        axis.set_xticks(_ticks(here["layer"].max()))
+    chance = here["chance"].iloc[0]
+    percent_axis(axes[0], max(chance, here["retrieval"].max()), "")
+    axes[0].axhline(chance, color="#555555", linestyle=(0, (1, 1.5)), linewidth=1, label="chance")
 
 
 def _ticks(last: int) -> list[int]:
@@ -208,12 +245,45 @@ def _plane(axis: Axes, here: pd.DataFrame, title: str) -> None:
     axis.set_ylabel(f"{first['y_share']:.0f}%", fontsize=7.5)
     codes = [code for code in CODES if code in set(here["language"])]
     for code in codes:
-        marker, colour = _SIGNS[code]
+        marker, colour = _SIGNS.get(code, _OTHER_SIGN)
         part = here[here["language"] == code]
-        axis.scatter(part["x"], part["y"], s=9, marker=marker, color=colour, alpha=0.45, linewidths=0)
+        axis.scatter(part["x"], part["y"], s=8, marker=marker, color=colour, alpha=0.35, linewidths=0)
         axis.scatter([], [], s=26, marker=marker, color=colour, linewidths=0, label=code)  # for the legend
-    for code in codes:  # above all points
-        middle = here.loc[here["language"] == code, ["x", "y"]].mean()
-        halo = [withStroke(linewidth=2.4, foreground="white")]
-        axis.text(middle["x"], middle["y"], code, fontsize=7.5, fontweight="bold", ha="center", va="center",
-                  path_effects=halo)  # fmt: skip
+    means = here.groupby("language")[["x", "y"]].mean().loc[codes]
+    for code, (x, y), place in zip(codes, means.to_numpy(), _label_places(axis, means), strict=True):
+        marker, colour = _SIGNS.get(code, _OTHER_SIGN)
+        axis.scatter(x, y, s=34, marker=marker, color=colour, edgecolors="white", linewidths=0.8, zorder=4)
+        axis.annotate(code, (x, y), place, textcoords="axes fraction", fontsize=7.5, fontweight="bold", ha="center",
+                      va="center", zorder=5, path_effects=[HALO],
+                      arrowprops={"arrowstyle": "-", "color": "#444444", "linewidth": 0.6, "shrinkA": 0,
+                                  "shrinkB": 2})  # fmt: skip
+
+
+def _label_places(axis: Axes, means: pd.DataFrame) -> np.ndarray:
+    """(languages, 2) where the labels of a panel stand, in shares of it: beside their means, and off one another."""
+    corners = np.array([axis.get_xlim(), axis.get_ylim()]).T  # (2, 2): lowest and highest x and y
+    points = (means.to_numpy() - corners[0]) / (corners[1] - corners[0])
+    away = _apart(points, points)[0].sum(axis=1)  # (languages, 2): from the other means, the nearest above all
+    places = points + 0.1 * away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-9)
+    angle = np.linspace(0, 2 * np.pi, len(places), endpoint=False)
+    nudge = 1e-4 * np.stack([np.cos(angle), np.sin(angle)], axis=1)  # two labels in one corner go different ways
+    for step in range(400):  # push labels off one another and, less and less, off the means
+        between, close = _apart(places, places)
+        beside, covered = _apart(places, points)
+        off = max(0.0, 0.5 - step / 400)
+        push = (between * close[..., None]).sum(axis=1) + off * (beside * covered[..., None]).sum(axis=1)
+        if not push.any():
+            break
+        places = np.clip(places + 0.02 * LABEL * push, 0.04, 0.96) + nudge
+    return places
+
+
+def _apart(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, n, 2) the way from each of theirs to each of ours, longer the nearer they are; and (n, n) what is too near.
+
+    A label and its own mean are never too near.
+    """
+    way = (ours[:, None] - theirs[None]) / LABEL  # in labels
+    distance = np.maximum(np.linalg.norm(way, axis=2), 1e-6) + np.eye(len(ours))
+    strength = 1 / (distance * np.maximum(distance, 0.1))
+    return way * strength[..., None], (distance < 1) & ~np.eye(len(ours), dtype=bool)

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from qalign_core import ablation_figures as figures
-from qalign_core.ablation_tables import STUDIES, ablation_table, answer_language_table
-from qalign_core.captions import caption, method_of
+from qalign_core.ablation_tables import STUDIES, ablation_table, answer_language_table, left_out_table
+from qalign_core.captions import ACROSS_SEEDS, caption, method_of, seeds_of
 from qalign_core.published import published_cells
 from qalign_core.results import OURS, WITHOUT, Results
 from qalign_core.tables import Table
@@ -73,7 +73,22 @@ def tables(results: Results) -> list[Table]:
         made.append(
             answer_language_table(data["ablation_intervals"], data["ablation_responses"], listed, caption=words)
         )
+    if without := _lacking(results):
+        words = _words(results, extra="Differences: paired, in points, in the language itself.")
+        made.append(
+            left_out_table(data["ablation_intervals"], data["ablations"], without, _beside(results), caption=words)
+        )
     return made
+
+
+def _lacking(results: Results) -> dict[str, str]:
+    """Language → the system whose stage 1 lacks it."""
+    return {code: name for name, code in _of_study(results, "left_out").items()}
+
+
+def _beside(results: Results) -> list[str]:
+    """The systems that had no pairs, and all of them."""
+    return [name for name in (WITHOUT, OURS) if name in set(results.tables["ablation_rows"]["system"])]
 
 
 def _studies(results: Results) -> list[str]:
@@ -86,8 +101,10 @@ def _studies(results: Results) -> list[str]:
 def _study_table(results: Results, study: str, examples: dict[str, int]) -> Table:
     rows = results.tables["ablation_rows"]
     members = rows.loc[(rows["table"] == "study") & (rows["study"].fillna("other") == study), "system"]
-    listed = {name: name for name in (WITHOUT, OURS) if name in set(rows["system"])} | {n: n for n in members}
-    name = f"table-study-{study.replace('_', '-')}" + ("-accuracy" if study == "answer_language" else "")
+    listed = {name: name for name in [*_beside(results), *members]}
+    if study == "data_size":  # from no pairs to all
+        listed[OURS] = listed.pop(OURS)
+    name = f"table-study-{study.replace('_', '-')}" + ("-accuracy" if study in ("answer_language", "left_out") else "")
     return ablation_table(
         results.tables["ablation_intervals"],
         results.tables["ablations"],
@@ -97,7 +114,7 @@ def _study_table(results: Results, study: str, examples: dict[str, int]) -> Tabl
         name=name,
         title=f"{STUDIES.get(study, 'Other studies')} (%)",
         heading="System",
-        control="to its control",
+        control=f"to {WITHOUT}" if study == "left_out" else "to its control",
     )
 
 
@@ -128,6 +145,12 @@ def _follow_up() -> str:
     )
 
 
+def _pictured(results: Results, extra: str = "") -> str:
+    """The caption of a figure, which averages over seeds where a table has a row each."""
+    several = f"{ACROSS_SEEDS} " if len(results.run["seeds"]) > 1 else ""
+    return _words(results, extra=several + extra).rstrip()
+
+
 def pictures(results: Results) -> dict[str, tuple]:
     """name → (figure, its data, caption) of every figure of chapter 6 that the results allow."""
     data, made = results.tables, {}
@@ -135,21 +158,28 @@ def pictures(results: Results) -> dict[str, tuple]:
         intervals = data["ablation_intervals"]
         listed = _of_tables(results, ("ablation", "control"))
         if set(listed) - {WITHOUT, OURS}:
-            made["figure-ablation"] = (*figures.ablations(intervals, listed), _words(results))
+            made["figure-ablation"] = (*figures.ablations(intervals, listed), _pictured(results))
         made |= _study_pictures(results, intervals)
     if {"representations", "representations_points"} <= data.keys():
-        measures, profile = data["representations"], f"Profile {results.run['profile']}."
-        many = f"{int(measures['questions'].min())} questions a language"
+        measures, points = data["representations"], data["representations_points"]
+        profile = f"Profile {results.run['profile']}"
+        counts = measures.groupby("set", sort=False)["questions"].min()
+        named = [
+            f"{n:,}" + (f" ({figures.SETS.get(name, name)})" if len(counts) > 1 else "") for name, n in counts.items()
+        ]
+        many = f"{' and '.join(named)} questions a language"
         made["figure-representations-layers"] = (
             *figures.layers(measures),
-            f"{profile} {many}, mean of the other languages; a question's representation is the mean hidden state of "
-            "its own tokens. Retrieval: the most similar English question is its own original. Hollow: cosine of "
-            "questions that are not translations of one another.",
+            f"{profile}, {seeds_of(measures['seed'])}, {many}, mean of the other languages; a question's "
+            "representation is the mean hidden state of its own tokens. Found: the most similar English question is "
+            "its own original. Lead: cosine with the original minus the mean cosine with the other English questions, "
+            "which takes out what all texts share.",
         )
         made["figure-representations-plane"] = (
-            *figures.planes(data["representations_points"]),
-            f"{profile} {many}, the middle layer, first two principal components of each model by itself: axes of "
-            "different panels cannot be compared. Letters: each language's mean.",
+            *figures.planes(points),
+            f"{profile}, {seeds_of([points['seed'].min()])}, {many}, the middle layer, first two principal components "
+            "of each model by itself: axes of different panels cannot be compared. Small: a question; large, with its "
+            "language's code: the language's mean.",
         )
     return made
 
@@ -159,9 +189,13 @@ def _study_pictures(results: Results, intervals: pd.DataFrame) -> dict[str, tupl
     sizes = _of_study(results, "data_size")
     if sizes:
         shares = {WITHOUT: 0.0, OURS: 1.0} | {name: float(at) for name, at in sizes.items()}
-        made["figure-study-data-size"] = (*figures.data_size(intervals, shares), _words(results))
-    without = {code: name for name, code in _of_study(results, "left_out").items()}
-    if without:
-        beside = [name for name in (WITHOUT, OURS) if name in set(intervals["system"])]
-        made["figure-study-left-out"] = (*figures.left_out(intervals, without, beside), _words(results))
+        made["figure-study-data-size"] = (*figures.data_size(intervals, shares), _pictured(results))
+    spoken = _of_study(results, "answer_language")
+    if spoken and "ablation_responses" in results.tables:
+        shown = figures.answer_language(intervals, results.tables["ablation_responses"], [*_beside(results), *spoken])
+        extra = "Accuracy and answers: of the questions that are not English, mean of their languages."
+        made["figure-study-answer-language"] = (*shown, _pictured(results, extra))
+    if without := _lacking(results):
+        shown = figures.left_out(intervals, without, _beside(results))
+        made["figure-study-left-out"] = (*shown, _pictured(results))
     return made

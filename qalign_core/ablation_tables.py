@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from qalign_core.paper_tables import BENCHMARKS, HEADINGS
 from qalign_core.tables import Table
 
+WITHOUT_PAIRS = "without its pairs"
 _MEASURES = ("english", "non_english", "average")
 STUDIES = {
     "data_size": "How much stage-1 data",
@@ -132,3 +134,48 @@ def answer_language_table(
     )
     title = "Accuracy against language consistency (%)"
     return Table("table-study-answer-language", title, caption, table, text)
+
+
+def left_out_table(
+    intervals: pd.DataFrame,
+    compared: pd.DataFrame,
+    without: Mapping[str, str],
+    beside: Sequence[str],
+    *,
+    caption: str = "",
+) -> Table:
+    """Accuracy in each language that was left out of stage 1, beside systems that had all pairs, or none.
+
+    Args:
+        intervals: rows of `comparisons.intervals`.
+        compared: rows of `comparisons.compare` of the systems that lack a language, in that language.
+        without: language → the system whose stage 1 lacks it.
+        beside: the systems to compare with.
+        caption: from `captions.caption(...)`.
+    """
+    key = ["system", "benchmark", "seed", "measure"]
+    found = intervals.set_index(key)[["estimate", "low", "high"]]
+    differences = compared.set_index(["a", "b", "benchmark", "seed", "measure"])[["difference", "low", "high"]]
+    chosen = intervals[intervals["system"].isin(without.values())]
+    data, text = [], []
+    for (benchmark, seed), code in itertools.product(
+        chosen[["benchmark", "seed"]].drop_duplicates().itertuples(index=False), without
+    ):
+        row = {"language": code, "benchmark": benchmark, "seed": seed}
+        cells = {"Language": code, "benchmark": BENCHMARKS.get(benchmark, ("", benchmark))[1], "seed": str(seed)}
+        for heading, system in (*((name, name) for name in beside), (WITHOUT_PAIRS, without[code])):
+            values = found.loc[(system, benchmark, seed, code)]
+            row |= {heading: values["estimate"], f"{heading}_low": values["low"], f"{heading}_high": values["high"]}
+            cells[heading] = _bounded(*values)
+        for other in beside:
+            pair = (without[code], other, benchmark, seed, code)
+            values = differences.loc[pair].to_list() if pair in differences.index else [float("nan")] * 3
+            row |= dict(zip((f"to_{other}", f"to_{other}_low", f"to_{other}_high"), values, strict=True))
+            value, low, high = values
+            cells[f"to {other}"] = "" if value != value else _bounded(value, low, high, "+")  # blank: not compared
+        data.append(row)
+        text.append(cells)
+    shown = pd.DataFrame(text)
+    shown = shown if shown["seed"].nunique() > 1 else shown.drop(columns="seed")  # the caption names a single seed
+    title = "Accuracy in a language left out of stage 1 (%)"
+    return Table("table-study-left-out", title, caption, pd.DataFrame(data), shown)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from qalign_core import comparisons, evaluate, plan, response_kinds, runs, studies
+from qalign_core import comparisons, evaluate, model_card, plan, response_kinds, runs, studies
 from qalign_core.params import Profile
 from qalign_core.results import ABLATIONS, OURS, WITHOUT, Results, read_results, write_csv
 from qalign_core.runs import Run
@@ -31,10 +31,15 @@ def systems(profile: Profile) -> list[str]:
 
 
 def pairs(profile: Profile) -> list[tuple[str, str]]:
-    """The declared differences: every system with QAlign, and with the one it names as `against`."""
+    """The declared differences: every system with QAlign, and with the one it names as `against`.
+
+    A system whose stage 1 lacks a language is compared with the baseline, too, whose stage 1 lacks all of them.
+    """
     named = systems(profile)
     ours = [(name, OURS) for name in named if name != OURS and OURS in named]
     controlled = [(name, profile.systems[name].against) for name in profile.in_chapter(ablations=True)]
+    lacking = [variant.system for variant in studies.variants(profile) if variant.study == "left_out"]
+    controlled += [(name, WITHOUT) for name in lacking if WITHOUT in named]
     return [*ours, *((name, other) for name, other in controlled if other not in (None, OURS))]
 
 
@@ -70,6 +75,7 @@ def save(profile: Profile, run: Run) -> Results:
     if profile.in_chapter(ablations=True):
         answers, groups = evaluate.score_run(profile, run, systems(profile)), evaluate.near_duplicates(profile, run)
         write(run.results, answers, rows(profile, run), pairs(profile), groups, profile.evaluation.scorer)
+        model_card.write_cards(profile, run)
     return read_results(run.results)
 
 
@@ -95,8 +101,23 @@ def write(
     made = {
         "ablation_rows": described,
         "ablation_intervals": comparisons.intervals(answers, groups, column=column),
-        "ablations": comparisons.compare(answers, declared, groups, column=column),
+        "ablations": _compared(answers, described, declared, groups, column),
         "ablation_responses": response_kinds.rates(answers),
     }
     for name, table in made.items():
         write_csv(folder, name, table)
+
+
+def _compared(
+    answers: pd.DataFrame,
+    described: pd.DataFrame,
+    declared: Sequence[tuple[str, str]],
+    groups: Mapping[str, pd.Series] | None,
+    column: str,
+) -> pd.DataFrame:
+    """The declared differences in the averages, and of a system that lacks a language in that language."""
+    lacks = described[described["study"] == "left_out"].set_index("system")["at"].to_dict()
+    measures = [*comparisons.MEASURES, *dict.fromkeys(lacks.values())]
+    rows = comparisons.compare(answers, declared, groups, column=column, measures=measures)
+    own = rows["measure"] == rows["a"].map(lacks)
+    return rows[rows["measure"].isin(comparisons.MEASURES) | own].reset_index(drop=True)

@@ -114,6 +114,12 @@ def _own_hints(rows: pd.DataFrame, intervals: pd.DataFrame, system: str, columns
     return hints
 
 
+def _stem(benchmark: str) -> str:
+    """What the files of a benchmark's table are called: by the paper's number, where there is one."""
+    number = BENCHMARKS[benchmark][0].rpartition(" ")[2]
+    return f"table-{number or 'accuracy'}-{benchmark}"
+
+
 def intervals_table(intervals: pd.DataFrame, benchmark: str, systems: Sequence[str], *, caption: str = "") -> Table:
     """Every number of Table 2 or 3 with its 95% interval: a row a language or mean and seed, a column a system.
 
@@ -135,8 +141,8 @@ def intervals_table(intervals: pd.DataFrame, benchmark: str, systems: Sequence[s
     if wide["seed"].nunique() == 1:
         wide = wide.drop(columns="seed")
     return Table(
-        name=f"table-{number.split()[-1]}-{benchmark}-intervals",
-        title=f"{number} with 95% intervals. Accuracy on {name} (%)",
+        name=f"{_stem(benchmark)}-intervals",
+        title=f"{number or name} with 95% intervals. Accuracy on {name} (%)",
         caption=caption,
         data=rows.reset_index(drop=True),
         text=wide.rename(columns={"measure": "Language"}).rename_axis(columns=None),
@@ -179,6 +185,7 @@ def accuracy_table(
     number, name = BENCHMARKS[benchmark]
     rows = accuracy[(accuracy["benchmark"] == benchmark) & (accuracy["scorer"] == scorer)]
     ours = _per_system(rows, benchmark, systems)
+    published_size = published_size if benchmark in BENCHMARKS else None  # nothing is published of somebody's own
     bounds = None if intervals is None else intervals[intervals["benchmark"] == benchmark]
     columns, made = list(ours.columns), []
     for system, values in ours.iterrows():
@@ -190,7 +197,7 @@ def accuracy_table(
         made += [beside] if beside else []
     made += [_floor_row(floor, columns)] if floor is not None else []
     frame = pd.DataFrame([row.data for row in made], columns=["system", "kind", *columns, "source"])
-    stem, title = named or (f"table-{number.split()[-1]}-{benchmark}", f"{number}. Accuracy on {name} (%)")
+    stem, title = named or (_stem(benchmark), f"{number}. Accuracy on {name} (%)".removeprefix(". "))
     return Table(
         name=stem,
         title=title,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -11,6 +11,7 @@ from qalign_core.paper_tables import BENCHMARKS
 from qalign_core.published import SECONDARY
 
 NEAR_ZERO = 5.0  # percent
+ACROSS_SEEDS = "Shown: the mean over seeds, with the lowest and highest end of any seed's interval."
 
 
 def caption(
@@ -38,7 +39,7 @@ def caption(
         gap: whether the gap is.
         extra: one more sentence.
     """
-    many = f"mean over {len(seeds)} seeds ({', '.join(map(str, seeds))})" if len(seeds) > 1 else f"seed {seeds[0]}"
+    many = f"mean over {len(seeds)} seeds ({', '.join(map(str, seeds))})" if len(seeds) > 1 else seeds_of(seeds)
     counts = questions if isinstance(questions, Mapping) else {"": questions}
     number = " and ".join(
         f"{n:,}" + (f" ({BENCHMARKS[name][1]})" if len(counts) > 1 else "") for name, n in counts.items()
@@ -58,6 +59,12 @@ def caption(
     if floor:
         parts.append("Floor: what a rule reaches that sees a question's digits and none of its words.")
     return " ".join([*parts, extra]).strip()
+
+
+def seeds_of(seeds: Iterable[int]) -> str:
+    """Such as `seed 1`, or `seeds 1, 2, 3`; each once."""
+    named = list(dict.fromkeys(map(int, seeds)))
+    return f"seed{'s' if len(named) > 1 else ''} {', '.join(map(str, named))}"
 
 
 def remarks(accuracy: pd.DataFrame, floor: pd.DataFrame | None = None, scorer: str = "paper") -> list[str]:

@@ -19,6 +19,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from qalign_core.runs import write_atomic
 
@@ -29,10 +30,12 @@ COLOURS = ("#e69f00", "#0072b2", "#56b4e9", "#000000", "#009e73", "#cc79a7", "#d
 _OWN_LOOKS = {
     "SFT": ("#c4c4c4", "o", ""),
     "MonoReason": ("#e69f00", "o", "///"),
+    "Translate-test": ("#cc79a7", "X", "oo"),
     "MultiReason": ("#56b4e9", "^", "..."),
     "QAlign": ("#0072b2", "s", "xx"),
     "QAlign + mixed": ("#004d40", "D", "\\\\\\"),
 }
+HALO = withStroke(linewidth=1.9, foreground="white")  # what lies on a dark bar stays visible
 _MARKERS = ("v", "P", "X", "*", "<", ">")
 _HATCHES = ("--", "++", "oo", "||", "**", "")
 _STYLE = {
@@ -99,6 +102,7 @@ def save_figure(figure: Figure, folder: str | Path, name: str, data: pd.DataFram
 
 
 def panels(count: int, height: float, *, across: bool = False, share_y: bool = True) -> tuple[Figure, list[Axes]]:
+    """A figure of the text's width with panels below or, `across`, beside one another."""
     figure = Figure(figsize=(WIDTH, height if across else height * count))
     rows, columns = (1, count) if across else (count, 1)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=share_y)
@@ -119,6 +123,7 @@ def legend(figure: Figure, axes: Sequence[Axes], last: Sequence[str] = ("floor",
 def percent_axis(axis: Axes, top: float, label: str) -> None:
     axis.set_ylim(0, min(103, max(10, 1.08 * top)))
     axis.set_ylabel(label)
+    axis.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     sns.despine(ax=axis)
 
 
@@ -128,14 +133,27 @@ def languages_axis(axis: Axes, languages: Sequence[str]) -> None:
     axis.set_xlim(-0.6, len(languages) - 0.4)
 
 
+def plain_logarithm(axis: Axes) -> None:
+    """Write the numbers of a logarithmic y axis as they are said: 0.05, 0.1, 1."""
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_locator(NullLocator())
+
+
+def outline(axis: Axes) -> None:
+    """A thin frame around a map, whose palest cells are as white as the page."""
+    for spine in axis.spines.values():
+        spine.set(visible=True, color="#999999", linewidth=0.6)
+
+
 def bars(axis: Axes, position: np.ndarray, rows: pd.DataFrame, width: float, looks: dict, label: str) -> None:
     """Bars with 95% intervals."""
     errors = np.clip([rows["estimate"] - rows["low"], rows["high"] - rows["estimate"]], 0, None)
     axis.bar(position, rows["estimate"], width, color=looks["color"], edgecolor="white", linewidth=0.4, label=label,
              hatch=looks["hatch"])  # fmt: skip
-    halo = [withStroke(linewidth=2.2, foreground="white")]  # the interval stays visible on a dark bar
-    axis.errorbar(position, rows["estimate"], errors, fmt="none", ecolor="#222222", elinewidth=0.9, capsize=1.8,
-                  path_effects=halo)  # fmt: skip
+    narrow = WIDTH * width / len(rows) < 0.15  # inches
+    axis.errorbar(position, rows["estimate"], errors, fmt="none", ecolor="#222222", elinewidth=0.8 if narrow else 0.9,
+                  capsize=0 if narrow else 1.8, path_effects=[HALO])  # fmt: skip
 
 
 def mean_over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

@@ -17,14 +17,17 @@ from matplotlib.figure import Figure
 from qalign_core.drawing import (
     BENCHMARK_NAMES,
     COLOURS,
+    HALO,
     WIDTH,
     bars,
     languages_axis,
     legend,
     look,
     mean_over_seeds,
+    outline,
     panels,
     percent_axis,
+    plain_logarithm,
     style,
 )
 from qalign_core.languages import CODES, NON_ENGLISH
@@ -59,8 +62,8 @@ def headline(
                     errors = np.clip([part["estimate"] - part["low"], part["high"] - part["estimate"]], 0, None)
                     axis.errorbar(np.arange(len(languages)) + shift, part["estimate"], errors, linestyle="none",
                                   marker=looks["marker"], color=looks["color"], capsize=2 if len(seeds) == 1 else 0,
-                                  elinewidth=1, markersize=5 if len(seeds) == 1 else 3.5,
-                                  label=system if number == 0 else None)  # fmt: skip
+                                  elinewidth=1, markersize=5 if len(seeds) == 1 else 3.5, zorder=3,
+                                  clip_on=False, label=system if number == 0 else None)  # fmt: skip
             if floor is not None and (floor["benchmark"] == benchmark).any():
                 level = floor[floor["benchmark"] == benchmark].set_index("language")["accuracy"].reindex(languages)
                 edges = np.repeat(np.arange(len(languages) + 1) - 0.5, 2)[1:-1]
@@ -111,7 +114,7 @@ def consistency(
     Args:
         intervals: `comparisons.intervals` of `consistency.agreement` (`column="agrees"`).
         chance: rows of `consistency.consistency`, whose column `chance` is drawn as a line across each bar.
-        systems: bars and their order.
+        systems: bars and their order; more than seven are hard to read.
     """
     systems = list(dict.fromkeys(intervals["system"])) if systems is None else list(systems)
     rows = intervals[intervals["system"].isin(systems) & intervals["measure"].isin(NON_ENGLISH)]
@@ -121,21 +124,22 @@ def consistency(
         data = data.merge(floors, how="left")
     benchmarks = list(dict.fromkeys(data["benchmark"]))
     with style():
-        figure, axes = panels(len(benchmarks), 2.2)
+        figure, axes = panels(len(benchmarks), 2.5, share_y=False)
         for axis, benchmark in zip(axes, benchmarks, strict=True):
             here = data[data["benchmark"] == benchmark]
             languages = [code for code in CODES if code in set(here["language"])]
-            width = 0.84 / len(systems)
+            width = 0.88 / len(systems)
             for number, (system, looks) in enumerate(look(systems).items()):
                 part = here[here["system"] == system].set_index("language").reindex(languages)
                 position = np.arange(len(languages)) + width * (number - (len(systems) - 1) / 2)
-                bars(axis, position, part, 0.94 * width, looks, system)
+                bars(axis, position, part, 0.96 * width, looks, system)
                 if chance is not None:
-                    ends = position - 0.47 * width, position + 0.47 * width
+                    ends = position - 0.48 * width, position + 0.48 * width
                     label = "chance" if number == len(systems) - 1 else None
-                    axis.hlines(part["chance"], *ends, color="#d7191c", linewidth=1.2, label=label)
+                    axis.hlines(part["chance"], *ends, color="#d7191c", linewidth=1.2, label=label,
+                                path_effects=[HALO])  # fmt: skip
             languages_axis(axis, languages)
-            percent_axis(axis, data[["estimate", "high"]].max(axis=None), "")
+            percent_axis(axis, here[["estimate", "high"]].max(axis=None), "")
             axis.set_title(BENCHMARK_NAMES.get(benchmark, benchmark), loc="left")
         figure.supylabel("same answer as in English (%)", fontsize=9)
         legend(figure, axes)
@@ -155,6 +159,7 @@ def agreement_map(
     keys = ["benchmark", "system", "language", "other"]
     data = rows.groupby(keys, sort=False)["agreement"].mean().reset_index()
     benchmarks = list(dict.fromkeys(data["benchmark"]))
+    top = 50 if data["agreement"].max() <= 50 else 100  # half the scale where nothing reaches the upper half
     with style():
         figure = Figure(figsize=(WIDTH, 3.1 * len(benchmarks)))
         axes = figure.subplots(len(benchmarks), len(systems), squeeze=False)
@@ -163,10 +168,10 @@ def agreement_map(
             matrix = here.pivot(index="language", columns="other", values="agreement")
             codes = [code for code in CODES if code in matrix.index]
             axis = axes[row, column]
-            sns.heatmap(matrix.loc[codes, codes], ax=axis, vmin=0, vmax=100, cmap="Blues", square=True, annot=True,
+            sns.heatmap(matrix.loc[codes, codes], ax=axis, vmin=0, vmax=top, cmap="Blues", square=True, annot=True,
                         fmt=".0f", annot_kws={"fontsize": 6.8}, linewidths=0.5, cbar=False)  # fmt: skip
             for number in axis.texts:
-                number.set_color("white" if float(number.get_text()) > 65 else "#222222")
+                number.set_color("white" if float(number.get_text()) > 0.55 * top else "#222222")
             axis.set(xlabel="", ylabel="")
             axis.set_title(f"{BENCHMARK_NAMES.get(benchmark, benchmark)}, {system}", loc="left")
             axis.grid(False)
@@ -178,11 +183,11 @@ def agreement_map(
 
 
 def solved_languages(solved: pd.DataFrame, systems: Sequence[str] | None = None) -> tuple[Figure, pd.DataFrame]:
-    """In how many of the languages questions are solved: the share of questions a number of languages and system.
+    """In how many of the languages questions are solved: a row a system, a column a number of languages.
 
     Args:
         solved: rows of `consistency.solved_languages`; several seeds are averaged.
-        systems: lines and their order.
+        systems: rows and their order.
     """
     systems = list(dict.fromkeys(solved["system"])) if systems is None else list(systems)
     rows = solved[solved["system"].isin(systems)]
@@ -190,23 +195,25 @@ def solved_languages(solved: pd.DataFrame, systems: Sequence[str] | None = None)
     data = rows.groupby(keys, sort=False)[["questions", "percent"]].mean().reset_index()
     benchmarks = list(dict.fromkeys(data["benchmark"]))
     with style():
-        figure, axes = panels(len(benchmarks), 2.7, across=True)
+        figure, axes = panels(len(benchmarks), 0.95 + 0.27 * len(systems), across=True)
         for axis, benchmark in zip(axes, benchmarks, strict=True):
-            here = data[data["benchmark"] == benchmark]
-            for system, looks in look(systems).items():
-                part = here[here["system"] == system]
-                axis.plot(part["languages"], part["percent"], color=looks["color"], marker=looks["marker"],
-                          markeredgecolor="#333333", markeredgewidth=0.5, label=system)  # fmt: skip
-            axis.set_xticks(range(int(here["languages"].max()) + 1))
-            axis.set_xlabel("languages in which a question is solved")
-            axis.set_title(BENCHMARK_NAMES.get(benchmark, benchmark), loc="left")
-            percent_axis(axis, data["percent"].max(), "questions (%)" if axis is axes[0] else "")
-        legend(figure, axes)
+            table = data[data["benchmark"] == benchmark].pivot(index="system", columns="languages", values="percent")
+            table = table.loc[systems]
+            words = table.map(lambda value: f"{value:.0f}" if value > 0 else "")
+            sns.heatmap(table, ax=axis, vmin=0, vmax=100, cmap="Blues", annot=words, fmt="", linewidths=0.5,
+                        annot_kws={"fontsize": 6.8}, cbar=False)  # fmt: skip
+            for number in axis.texts:
+                number.set_color("white" if float(number.get_text() or 0) > 55 else "#222222")
+            axis.set(xlabel="languages in which a question is solved", ylabel="")
+            axis.set_title(f"{BENCHMARK_NAMES.get(benchmark, benchmark)} (% of questions)", loc="left")
+            axis.grid(False)
+            axis.tick_params(length=0, rotation=0)
+            outline(axis)
     return figure, data
 
 
 def training_curves(training: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Training loss by update, one panel a stage, one line a lineage and seed.
+    """Training loss by update on a logarithmic axis, one panel a stage, one line a lineage and seed.
 
     Args:
         training: `lineage` (`"questions-x-en/metamathqa"`), `seed, step, loss`; its last corpus is the stage.
@@ -227,7 +234,10 @@ def training_curves(training: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
                           linestyle=("-", "--", "-.", ":")[number % 4], label=f"from {after}")  # fmt: skip
             axis.set_title(stage, loc="left")
             axis.set_xlabel("update")
-            axis.set_ylim(bottom=0)
+            axis.set_xlim(left=0)
+            if (here["loss"] > 0).all():  # the first losses of a new task are a hundred times the last
+                axis.set_yscale("log")
+                plain_logarithm(axis)
             sns.despine(ax=axis)
         for axis in axes[len(stages) :]:
             axis.remove()

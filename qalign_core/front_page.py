@@ -11,7 +11,7 @@ from qalign_core.results import Results
 from qalign_core.runs import Run
 from qalign_core.tables import Table
 
-SHOWN = ("table-2", "table-3", "table-4")
+SHOWN = (*report.ACCURACY, "table-4")
 PICTURES = ("figure-1-framework", "figure-headline", "figure-ablation")
 
 

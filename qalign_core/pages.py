@@ -26,15 +26,17 @@ body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.6;
 nav { border-bottom: 1px solid var(--line); padding: .7rem 1.2rem; font-size: .85rem; display: flex; flex-wrap: wrap;
   gap: .3rem 1.1rem; }
 nav a { color: var(--soft); text-decoration: none; } nav a[aria-current] { color: var(--accent); font-weight: 600; }
-main { max-width: 62rem; margin: 0 auto; padding: 1.2rem 1.2rem 5rem; }
+main { max-width: 70rem; margin: 0 auto; padding: 1.2rem 1.2rem 5rem; }
 .text_cell { max-width: 46rem; }
 h1 { font-size: 1.9rem; line-height: 1.25; margin: 1.6rem 0 .8rem; } h2 { font-size: 1.35rem; margin: 2.4rem 0 .6rem; }
 h3 { font-size: 1.08rem; margin: 1.6rem 0 .4rem; } a { color: var(--accent); } a.anchor-link { display: none; }
 blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: 3px solid var(--accent); color: var(--soft); }
+.text_cell code { overflow-wrap: anywhere; }
 .highlight, pre { font: .82rem/1.5 "DejaVu Sans Mono", Consolas, monospace; }
 .input_area .highlight { background: var(--shade); border-radius: 4px; padding: .55rem .8rem; overflow-x: auto; }
 .input_area pre { margin: 0; background: none; } .output_area { overflow-x: auto; margin: .5rem 0; }
-.text_cell .highlight { background: var(--shade); padding: .4rem .8rem; overflow-x: auto; }
+.text_cell .highlight { background: var(--shade); padding: .4rem .8rem; overflow-x: auto; width: max-content;
+  min-width: 100%; max-width: min(67.6rem, 100vw - 2.4rem); }
 .text_cell .highlight pre { margin: 0; background: none; }
 .output_area pre { margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 .output_stderr { background: #fdf3ee; padding: .1rem .8rem; border-radius: 4px; }
@@ -46,7 +48,9 @@ thead th { border-bottom: 1.5px solid var(--ink); font-weight: 600; } tbody th {
 caption { caption-side: top; text-align: left; color: var(--soft); padding: .3rem 0; font-size: .85rem; }
 math[display="block"] { margin: 1rem 0; font-size: 1.08rem; }
 figure { margin: 1.6rem 0; } figcaption { color: var(--soft); font-size: .85rem; max-width: 46rem; }
-@media (max-width: 40rem) { body { font-size: 15px; } h1 { font-size: 1.5rem; } }
+.output_area small { color: var(--soft); display: block; font-size: .85rem; line-height: 1.45; max-width: 46rem; }
+@media (max-width: 40rem) { body { font-size: 15px; } h1 { font-size: 1.5rem; }
+  figure { overflow-x: auto; } figure img, .output_area img { max-width: none; width: 38rem; } }
 """
 
 

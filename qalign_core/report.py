@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
 from qalign_core import ablation_report, drawing, figures, framework
 from qalign_core.ablation_tables import ablation_table
 from qalign_core.accuracy_tables import accuracy_table, mixed_table
-from qalign_core.captions import caption, few_groups, method_of, remarks
+from qalign_core.captions import ACROSS_SEEDS, NEAR_ZERO, caption, few_groups, method_of, remarks, seeds_of
 from qalign_core.comparison_tables import comparison_table, languages_table, seeds_table
 from qalign_core.consistency_tables import consistency_table, split_table
 from qalign_core.languages import CODES
@@ -46,7 +47,9 @@ __all__ = [
     "write_results",
 ]
 
+ACCURACY = ("table-2", "table-3", "table-accuracy")  # the last: of a benchmark that is not the paper's
 MIXED = ("MultiReason", "QAlign", "QAlign + mixed")  # Figure 2
+PAPER_LIMIT = 512  # tokens, of results that do not say at which length their run cut
 CONSISTENCY = ("figure-3", "figure-agreement", "figure-solved", "table-consistency")  # what chapter 5 draws
 
 
@@ -146,7 +149,10 @@ def _response_tables(results: Results) -> list[Table]:
                     scorer=results.run["scorer"],
                     systems=results.main(),
                     published_size=None,
-                    named=(f"table-{name}-{benchmark}", title.format(*BENCHMARKS[benchmark])),
+                    named=(
+                        f"table-{name}-{benchmark}",
+                        title.format(BENCHMARKS[benchmark][0] or benchmark, BENCHMARKS[benchmark][1]),
+                    ),
                 )
                 for benchmark in dict.fromkeys(data[name]["benchmark"])
             ]
@@ -182,28 +188,49 @@ def _figures(results: Results) -> dict[str, tuple]:
     """name → (figure, its data, caption) of every figure the results allow."""
     data, main = results.tables, results.main()
     benchmarks = list(dict.fromkeys(data["accuracy"]["benchmark"]))
-    words = _caption(results, benchmarks, method=method_of(data["intervals"]))
-    if len(results.run["seeds"]) > 1:
-        words += " Bars: mean over seeds, with the lowest and highest end of any seed's interval."
-    floor = data.get("floor")
+    words, floor = _words(results, benchmarks, data["intervals"]), data.get("floor")
     made: dict[str, tuple] = {"figure-1-framework": (*framework.framework(), framework.CAPTION)}
     pair = [name for name in ("MonoReason", "QAlign") if name in main]
     if len(pair) == 2:
-        sentence = " Dashed: the language-blind floor." if floor is not None else ""
-        made["figure-headline"] = (*figures.headline(data["intervals"], pair, floor), words + sentence)
+        sentence = " One sign a seed." if len(results.run["seeds"]) > 1 else ""
+        sentence += " Dashed: the language-blind floor." if floor is not None else ""
+        said = _caption(results, benchmarks, method=method_of(data["intervals"])) + sentence
+        said = said.replace("mean over ", "", 1)  # nothing is averaged here
+        made["figure-headline"] = (*figures.headline(data["intervals"], pair, floor), said)
     mixed = [name for name in MIXED if name in main]
     if len(mixed) == len(MIXED):
         made["figure-2-mixed-supervision"] = (*figures.mixed_supervision(data["intervals"], mixed), words)
     if _has_consistency(results):
         made |= _consistency_figures(results, benchmarks, pair)
     made |= ablation_report.pictures(results)
-    profile = f"Profile {results.run['profile']}."
+    return made | _data_figures(results)
+
+
+def _data_figures(results: Results) -> dict[str, tuple]:
+    """Training's losses and the lengths of the examples, where they were saved."""
+    data, made = results.tables, {}
+    profile = f"Profile {results.run['profile']}"
     if "training" in data:
-        made["figure-training"] = (*figures.training_curves(data["training"]), f"{profile} Loss of each update.")
+        said = f"{profile}, {seeds_of(data['training']['seed'])}. Each point: the mean loss since the one before."
+        made["figure-training"] = (*figures.training_curves(data["training"]), said)
     if "lengths" in data:
-        lengths = figures.length_histogram(data["lengths"])
-        made["figure-lengths"] = (*lengths, f"{profile} Prompt, target and markers; dashed: cut at 512 tokens.")
+        many = data["lengths"].groupby("corpus", sort=False)["examples"].sum()
+        counted = f"{many.min():,} to {many.max():,}" if len(set(many)) > 1 else f"{many.iloc[0]:,}"
+        limit = int(data["lengths"]["limit"].iloc[0]) if "limit" in data["lengths"] else PAPER_LIMIT
+        said = (
+            f"{profile}, {seeds_of(results.run['seeds'][:1])}, {counted} examples a corpus. Prompt, target and "
+            f"markers; dashed: cut at {limit:,} tokens."
+        )
+        made["figure-lengths"] = (*figures.length_histogram(data["lengths"], limit), said)
     return made
+
+
+def _words(results: Results, benchmarks: Sequence[str], intervals: pd.DataFrame) -> str:
+    """The caption of a figure with bars and intervals."""
+    words = _caption(results, benchmarks, method=method_of(intervals))
+    if len(results.run["seeds"]) > 1:
+        words += f" {ACROSS_SEEDS}"
+    return words
 
 
 def _has_consistency(results: Results) -> bool:
@@ -213,15 +240,22 @@ def _has_consistency(results: Results) -> bool:
 def _consistency_figures(results: Results, benchmarks: Sequence[str], pair: Sequence[str]) -> dict[str, tuple]:
     """Figure 3, the map of languages (if both systems of the pair were run), and questions by languages solved."""
     data, main = results.tables, results.main()
+    drawn = _solving(results)
+    left = [name for name in main if name not in drawn]
     sentence = " Red: the same answers with the questions permuted. A response without a number never agrees."
+    if left:
+        sentence += (
+            f" Only in the table: {', '.join(left)}, right on under {NEAR_ZERO:g}% of the English questions; what they "
+            "agree on is wrong."
+        )
     made = {
         "figure-3-consistency": (
-            *figures.consistency(data["agreement"], data["consistency"], main),
-            _caption(results, benchmarks, method=method_of(data["agreement"])) + sentence,
+            *figures.consistency(data["agreement"], data["consistency"], drawn),
+            _words(results, benchmarks, data["agreement"]) + sentence + " Each benchmark has its own scale.",
         ),
         "figure-solved-languages": (
             *figures.solved_languages(data["solved"], main),
-            _caption(results, benchmarks) + " Questions by the number of languages in which they are solved.",
+            _caption(results, benchmarks) + " An empty cell: no question.",
         ),
     }
     if len(pair) == 2:
@@ -230,6 +264,14 @@ def _consistency_figures(results: Results, benchmarks: Sequence[str], pair: Sequ
             *figures.agreement_map(data["agreement_map"], pair), _caption(results, benchmarks) + sentence
         )  # fmt: skip
     return made
+
+
+def _solving(results: Results) -> list[str]:
+    """The main systems that solve English questions at all; every one of them where none does."""
+    rows, main = results.tables["accuracy"], results.main()
+    english = rows[(rows["language"] == "en") & (rows["scorer"] == results.run["scorer"])]
+    solved = english.groupby("system")["accuracy"].mean()
+    return [name for name in main if solved[name] >= NEAR_ZERO] or main
 
 
 def redraw(results_folder: str | Path, figures_folder: str | Path, only: Sequence[str] = ("",)) -> list[Path]:
@@ -268,7 +310,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     console = Console()
     for table in run_tables(results):
-        if table.name.startswith(("table-2", "table-3")):
+        if table.name.startswith(ACCURACY):
             print_table(table, console)
             console.print()
     for remark in remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"]):

@@ -2,7 +2,7 @@
 
 | file | rows |
 |---|---|
-| `run.json` | profile, base size of the published numbers, scorer, seeds, questions a benchmark |
+| `run.json` | profile, base size of the published numbers, scorer, seeds, questions a benchmark, languages described |
 | `systems.json` | system → lineage or checkpoint, `published` name, `table`; in the tables' order |
 | `answers.parquet` | one answer a row: `scorer.score` |
 | `accuracy.csv` | `scorer.accuracy` |
@@ -23,7 +23,7 @@
 | `agreement_differences.csv` | `comparisons.compare` of every system's agreement with MonoReason's (if that was run) |
 | `agreement_map.csv`, `solved.csv` | `consistency.agreement_map`, `consistency.solved_languages` |
 | `corpora.csv` | Table 1, first column the name of the data set (written by chapter 1) |
-| `lengths.csv` | `corpus, tokens, examples` (written by chapter 1) |
+| `lengths.csv` | `corpus, tokens, examples, limit` (written by chapter 1; the tokens at which examples are cut) |
 | `training.csv` | `lineage, seed, step, loss` (written by chapter 3) |
 
 Everything but the answers is text, so that it can be read, compared and committed.
@@ -39,7 +39,7 @@ from typing import Any
 
 import pandas as pd
 
-from qalign_core import comparisons, consistency, scorer
+from qalign_core import comparisons, consistency, languages, scorer
 from qalign_core.comparisons import MEASURES
 from qalign_core.languages import NON_ENGLISH
 from qalign_core.runs import read_json, write_atomic, write_json
@@ -86,8 +86,7 @@ class Results:
 
 def write_csv(folder: str | Path, name: str, rows: pd.DataFrame) -> Path:
     """Write `<name>.csv` of a results folder."""
-    text = rows.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-    return write_atomic(Path(folder) / f"{name}.csv", text)
+    return write_atomic(Path(folder) / f"{name}.csv", _csv(rows))
 
 
 def write_results(
@@ -104,7 +103,7 @@ def write_results(
 ) -> Results:
     """Compute and save everything the evaluation's tables and figures are drawn from.
 
-    What chapters 5 and 6 made of earlier answers is removed.
+    What chapters 5 and 6 made of other answers than these is removed; where what they rest on is the same, it stays.
 
     Args:
         folder: `runs/<profile>/results`.
@@ -137,18 +136,54 @@ def write_results(
     }
     if floor is not None:
         computed["floor"] = floor
-    for name in (*CONSISTENCY, *ABLATIONS):
+    entries = {name: dict(entry) for name, entry in systems.items()}
+    buffer = io.BytesIO()
+    answers.to_parquet(buffer, index=False)
+    for name in _outdated(folder, pd.read_parquet(buffer), computed["intervals"], entries, mode):
         (folder / f"{name}.csv").unlink(missing_ok=True)
     for name, rows in computed.items():
         write_csv(folder, name, rows)
-    buffer = io.BytesIO()
-    answers.to_parquet(buffer, index=False)
     write_atomic(folder / "answers.parquet", buffer.getvalue())
     questions = answers.groupby("benchmark")["index"].nunique()
-    run = {"profile": profile, "base_size": base_size, "scorer": mode, "seeds": sorted(map(int, set(answers["seed"])))}
-    write_json(folder / "run.json", run | {"questions": {name: int(n) for name, n in questions.items()}})
-    write_json(folder / "systems.json", {name: dict(entry) for name, entry in systems.items()})
+    seeds = sorted(map(int, set(answers["seed"])))
+    run: dict[str, Any] = {"profile": profile, "base_size": base_size, "scorer": mode, "seeds": seeds}
+    described = languages.described(answers["language"].unique())
+    run |= {"questions": {name: int(n) for name, n in questions.items()}}
+    write_json(folder / "run.json", run | ({"languages": described} if described else {}))
+    write_json(folder / "systems.json", entries)
     return read_results(folder)
+
+
+def _outdated(
+    folder: Path, answers: pd.DataFrame, intervals: pd.DataFrame, entries: dict[str, Any], mode: str
+) -> list[str]:
+    """The files of chapters 5 and 6 that rest on something else than these answers.
+
+    Consistency rests on all answers of chapter 4. Chapter 6 rests on those of the baseline and the paper's method, and
+    on which systems it compares; its own answers it reads itself. Intervals are compared for what is behind them: the
+    questions that are near-duplicates.
+    """
+    try:
+        before, saved = pd.read_parquet(folder / "answers.parquet"), _read_csv(folder / "intervals.csv", ("system",))
+        systems, scorer_before = read_json(folder / "systems.json"), read_json(folder / "run.json")["scorer"]
+    except (OSError, ValueError, KeyError, TypeError):  # nothing there, or nothing to compare with
+        return [*CONSISTENCY, *ABLATIONS, *REPRESENTATIONS]
+
+    def same(names: Sequence[str]) -> bool:
+        now, then = (rows[rows["system"].isin(names)].reset_index(drop=True) for rows in (answers, before))
+        here, there = (rows[rows["system"].isin(names)] for rows in (intervals, saved))
+        return scorer_before == mode and now.equals(then) and _csv(here) == _csv(there)
+
+    of_chapter_6 = [
+        {n: e for n, e in found.items() if e.get("table", "main") != "main"} for found in (entries, systems)
+    ]
+    outdated = [] if same([*entries, *systems]) else [*CONSISTENCY]
+    kept = same([WITHOUT, OURS]) and of_chapter_6[0] == of_chapter_6[1]
+    return outdated if kept else [*outdated, *ABLATIONS, *REPRESENTATIONS]
+
+
+def _csv(rows: pd.DataFrame) -> str:
+    return rows.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 
 def write_consistency(folder: str | Path, groups: Mapping[str, pd.Series] | None = None) -> Results:
@@ -205,6 +240,7 @@ def read_results(folder: str | Path) -> Results:
     for name, value, keys in (("run.json", run, RUN_KEYS), ("systems.json", systems, ())):
         if not isinstance(value, dict) or not set(keys) <= value.keys():
             raise ValueError(f"{folder / name}: not what the evaluation wrote; {AGAIN}")
+    languages.restore(run.get("languages", {}))
     return Results(run, systems, tables, absent)
 
 

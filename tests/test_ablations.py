@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import resource
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from qalign_core import (
     ablation_figures,
@@ -76,6 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     systems = {name: {"lineage": ["metamathqa"], "table": "main" if name in MAIN else "ablation"} for name in SKILL}
     results.write_results(place, answers[answers["system"].isin(MAIN)], profile="test", systems=systems)
     declared = [(name, "QAlign") for name in SKILL if name != "QAlign"] + [("X→En FLORES", SMALL)]
+    declared.append(("QAlign without sw", "MonoReason"))
     ablations.write(place, answers, described(), declared)
     rng, measures, points = np.random.default_rng(3), [], []
     for model, noise in (("base", 3.0), ("MonoReason", 3.0), ("QAlign", 0.5)):
@@ -190,13 +195,44 @@ def test_each_study_has_its_table(folder: Path):
     tables = {table.name: table for table in ablation_report.tables(results.read_results(folder))}
     assert {name for name in tables if name.startswith("table-study")} == {
         "table-study-data-size", "table-study-answer-language", "table-study-answer-language-accuracy",
-        "table-study-left-out",
+        "table-study-left-out", "table-study-left-out-accuracy",
     }  # fmt: skip
-    assert list(tables["table-study-data-size"].data["system"].unique()) == [*MAIN, "QAlign, 25% of the pairs"]
+    listed = list(tables["table-study-data-size"].data["system"].unique())
+    assert listed == ["MonoReason", "QAlign, 25% of the pairs", "QAlign"]  # from no pairs to all
     spoken = tables["table-study-answer-language"].data.set_index(["benchmark", "system"])["own_language"]
     assert spoken["mgsm", "QAlign"] == 0
     assert spoken["mgsm", "QAlign + En→X in stage 2"] == 100
     assert "41 with 52.3%" in tables["table-study-answer-language"].caption  # published, averages of ten languages
+
+
+def test_the_picture_of_answer_languages_shows_both_sides(folder: Path):
+    data = results.read_results(folder).tables
+    systems = [*MAIN, "QAlign + En→X in stage 2"]
+    _, shown = ablation_figures.answer_language(data["ablation_intervals"], data["ablation_responses"], systems)
+    mgsm = shown.query("benchmark == 'mgsm'").set_index("system")
+    assert mgsm["own_language"].to_dict() == {"MonoReason": 0, "QAlign": 0, "QAlign + En→X in stage 2": 100}
+    means = data["ablation_intervals"].query("benchmark == 'mgsm' and measure == 'non_english'").set_index("system")
+    assert mgsm["estimate"].to_dict() == pytest.approx(means.loc[systems, "estimate"].to_dict())
+
+
+def test_a_language_left_out_is_compared_in_that_language(folder: Path):
+    found = results.read_results(folder)
+    table = next(t for t in ablation_report.tables(found) if t.name == "table-study-left-out")
+    assert table.text["Language"].tolist() == ["sw", "sw"]
+    means = found.tables["ablation_intervals"].query("measure == 'sw' and benchmark == 'mgsm'")
+    means = means.set_index("system")["estimate"]
+    row = table.data.iloc[0]
+    assert row["without its pairs"] == means["QAlign without sw"]
+    for other in MAIN:
+        assert row[f"to_{other}"] == pytest.approx(means["QAlign without sw"] - means[other])
+        assert row[f"to_{other}_low"] <= row[f"to_{other}"] <= row[f"to_{other}_high"]
+    uncompared = dataclasses.replace(found, tables={**found.tables, "ablations": found.tables["ablations"].head(0)})
+    blank = next(t for t in ablation_report.tables(uncompared) if t.name == "table-study-left-out")
+    assert blank.text["to QAlign"].tolist() == ["", ""]
+    single = found.tables["ablations"].query("measure == 'sw'")
+    assert set(single["a"]) == {"QAlign without sw"}  # no other system is tested in single languages
+    declared = [b for a, b in ablations.pairs(profile_with(STUDIES)) if a == "QAlign without sw"]
+    assert declared == ["QAlign", "MonoReason"]
 
 
 def test_the_curve_begins_without_pairs_and_ends_with_all(folder: Path):
@@ -222,7 +258,14 @@ def test_everything_is_redrawn_without_torch_and_byte_for_byte(folder: Path, tmp
     assert "torch" not in done.stderr
     again = report.redraw(folder, tmp_path / "b")
     names = {path.name for path in again}
-    for stem in ("ablation", "study-data-size", "study-left-out", "representations-layers", "representations-plane"):
+    for stem in (
+        "ablation",
+        "study-data-size",
+        "study-answer-language",
+        "study-left-out",
+        "representations-layers",
+        "representations-plane",
+    ):
         assert {f"figure-{stem}.{suffix}" for suffix in ("svg", "png", "pdf", "csv", "txt")} <= names
     assert names == {path.name for path in (tmp_path / "a").iterdir()}
     for name in sorted(names):
@@ -237,3 +280,29 @@ def test_the_layers_figure_shows_the_mean_of_the_languages(folder: Path):
     assert row["retrieval"] == pytest.approx(mean)
     assert row["chance"] == pytest.approx(100 / 12)
     assert row["lowest"] <= row["retrieval"] <= row["highest"]
+    assert row["closer"] == pytest.approx(row["cosine"] - row["cosine_others"])
+
+
+def test_each_set_of_questions_has_its_own_chance_and_count(folder: Path):
+    found = results.read_results(folder)
+    measures = found.tables["representations"]
+    more = pd.concat([measures, measures.assign(set="real-mgsm", questions=100)])
+    _, shown = ablation_figures.layers(more)
+    assert shown.groupby("set")["chance"].first().to_dict() == pytest.approx({"mgsm": 100 / 12, "real-mgsm": 1.0})
+    tables = {**found.tables, "representations": more}
+    *_, caption = ablation_report.pictures(dataclasses.replace(found, tables=tables))["figure-representations-layers"]
+    assert "12 (mGSM) and 100 (real mGSM) questions a language" in caption
+
+
+def test_the_labels_of_a_plane_do_not_cover_one_another(folder: Path):
+    points = results.read_results(folder).tables["representations_points"]
+    together = points.assign(x=points["x"] * 0.01, y=points["y"] * 0.01)  # ten languages in one place, and one point
+    together.loc[0, ["x", "y"]] = 9.0
+    figure, _ = ablation_figures.planes(together)
+    FigureCanvasAgg(figure).draw()
+    for axis in figure.axes:
+        boxes = [Text.get_window_extent(text) for text in axis.texts]  # without the lines to the means
+        assert len(boxes) == len(CODES)
+        panel = axis.get_window_extent()
+        assert all(panel.x0 <= (box.x0 + box.x1) / 2 <= panel.x1 for box in boxes)
+        assert not any(one.overlaps(two) for one, two in itertools.combinations(boxes, 2))

@@ -81,7 +81,7 @@ def results_folder(tmp_path_factory, answers, floor):
     curves = [pd.DataFrame({"lineage": name, "seed": 1, "step": steps, "loss": 1 / steps})
               for name in ("gsm8k", "questions-x-en", "metamathqa", "questions-x-en/metamathqa")]  # fmt: skip
     results.write_csv(folder, "training", pd.concat(curves))
-    lengths = pd.DataFrame({"corpus": "gsm8k", "tokens": [100, 200, 600], "examples": [5, 4, 1]})
+    lengths = pd.DataFrame({"corpus": "gsm8k", "tokens": [100, 200, 600], "examples": [5, 4, 1], "limit": 300})
     results.write_csv(folder, "lengths", lengths)
     return folder
 
@@ -474,5 +474,44 @@ def test_panels_that_share_an_axis_show_every_point(highest: str) -> None:
         for code in CODES
     ]
     intervals = pd.DataFrame(rows, columns=["system", "seed", "benchmark", "measure", "estimate", "low", "high"])
-    for figure in (figures.headline(intervals)[0], figures.consistency(intervals, None, ("MonoReason", "QAlign"))[0]):
-        assert all(axis.get_ylim()[1] >= 99 for axis in figure.axes)
+    assert all(axis.get_ylim()[1] >= 99 for axis in figures.headline(intervals)[0].axes)
+    own_scales = figures.consistency(intervals, None, ("MonoReason", "QAlign"))[0].axes
+    for axis, benchmark in zip(own_scales, ("mgsm", "msvamp"), strict=True):
+        assert axis.get_ylim()[1] >= (99 if benchmark == highest else 25)
+
+
+def test_figure_3_leaves_systems_that_solve_nothing_to_the_table_and_says_so(results_folder):
+    found = results.read_results(results_folder)
+    accuracy = found.tables["accuracy"]
+    english = (accuracy["system"] == "SFT") & (accuracy["language"] == "en")
+    weak = {**found.tables, "accuracy": accuracy.assign(accuracy=accuracy["accuracy"].where(~english, 1.0))}
+    _, shown, caption = report._figures(dataclasses.replace(found, tables=weak))["figure-3-consistency"]
+    assert list(shown["system"].unique()) == ["MonoReason", "MultiReason", "QAlign", "QAlign + mixed"]
+    assert "Only in the table: SFT, right on under 5% of the English questions" in caption
+    nothing = {**found.tables, "accuracy": accuracy.assign(accuracy=0.0)}
+    _, shown, caption = report._figures(dataclasses.replace(found, tables=nothing))["figure-3-consistency"]
+    assert list(shown["system"].unique()) == found.main()  # of an untrained model there is nothing better to draw
+    assert "Only in the table" not in caption
+
+
+def test_captions_say_whether_seeds_are_averaged(results_folder):
+    found = results.read_results(results_folder)
+    drawn = report._figures(dataclasses.replace(found, run={**found.run, "seeds": [1, 2]}))
+    captions = {name: words for name, (*_, words) in drawn.items()}
+    assert captions["figure-headline"].startswith("Profile test, 2 seeds (1, 2)")
+    assert "One sign a seed." in captions["figure-headline"]
+    for name in ("figure-2-mixed-supervision", "figure-3-consistency"):
+        assert captions[name].startswith("Profile test, mean over 2 seeds (1, 2)")
+        assert "Shown: the mean over seeds, with the lowest and highest end" in captions[name]
+
+
+def test_every_caption_names_profile_seeds_and_questions_or_examples(results_folder):
+    captions = {name: words for name, (*_, words) in report._figures(results.read_results(results_folder)).items()}
+    for name, words in captions.items():
+        if name != "figure-1-framework":  # nothing is measured there
+            assert words.startswith("Profile test, seed 1"), name
+            counted = {
+                "figure-lengths": "10 examples a corpus. Prompt, target and markers; dashed: cut at 300 tokens",
+                "figure-training": "mean loss",
+            }.get(name, "40 (mGSM)")
+            assert counted in words, name

@@ -12,7 +12,7 @@ import torch
 from tiny_training import make_base
 from transformers import AutoModelForCausalLM
 
-from qalign_core import parallel_states, params, represent, representations, runs
+from qalign_core import miniature, parallel_states, params, represent, representations, runs
 from qalign_core.model_folder import load_tokenizer
 from qalign_core.runs import Run
 
@@ -152,3 +152,21 @@ def test_the_real_questions_are_looked_at_where_a_folder_holds_them(
     assert len(runs.read_json_lines(files["sw"])) == len(rows)
     monkeypatch.delenv("QALIGN_DATA_DIR")
     assert set(representations.question_sets(profile, run)) == {representations.BENCHMARK}
+
+
+def test_the_miniatures_base_reads_the_real_questions(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    profile, run = params.load("smoke"), Run(tmp_path)
+    monkeypatch.setenv("QALIGN_DATA_DIR", str(data_dir))
+    monkeypatch.setattr(representations, "QUESTIONS", 12)
+    files = representations.question_sets(profile, run)[representations.REAL]
+    entry = {"name": "base", "model": {"path": str(Path(miniature.__file__).parent / "base"), "revision": None}}
+    monkeypatch.setattr(representations, "models", lambda *_: [{**entry, "model_fingerprint": "f"}])
+    runs.write_atomic(tmp_path / "profile.yaml", "")  # marks the run folder, to which the job's paths are relative
+    job = representations.job(profile, run, 1, representations.REAL, files)
+    represent.represent(runs.write_json(job.folder / "job.json", job.content))
+    measures = pd.read_csv(job.folder / "measures.csv")
+    assert set(measures["language"]) == set(profile.data.languages) - {"en"}
+    assert set(measures["questions"]) == {12}
+    embeddings = measures[measures["layer"] == 0]
+    assert np.isfinite(measures[["cosine", "cosine_others"]]).all(axis=None)
+    assert embeddings["retrieval"].mean() > 100 / 12  # numbers and names are the same in every language

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from qalign_core import params, plan, prepare, runs, studies, unique_keys
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
@@ -123,3 +128,42 @@ def test_a_study_needs_a_qalign_to_vary_and_its_names():
     del given["systems"]["QAlign"]
     with pytest.raises(ProfileError, match="they vary the system QAlign"):
         params.validate(given)
+
+
+@pytest.mark.slow
+def test_the_whole_road_with_every_study(tmp_path: Path):
+    """Two languages beside English and one benchmark: trained, asked, tabled, drawn and put on the page."""
+    given = sections({"data_size": {"shares": [0.5]}, "answer_language": {}, "left_out": {"languages": ["sw"]}})
+    given["run"] = {**given["run"], "profile": "studied", "devices": 1}
+    given["data"] = {**given["data"], "languages": ["sw", "de", "en"]}
+    given["systems"] = {name: given["systems"][name] for name in ("MonoReason", "QAlign")}
+    given["evaluation"] = {**given["evaluation"], "benchmarks": {"mgsm": {"max_new_tokens": 12, "limit": 4}}}
+    given["training"] = {**given["training"], "deepspeed": str(PARAMS_FOLDER / "deepspeed" / "zero2.json")}
+    profile = runs.write_json(tmp_path / "studied.yaml", given)  # JSON is YAML
+    done = subprocess.run(
+        [sys.executable, "-m", "qalign_core.reproduce", str(profile), "--run-dir", str(tmp_path / "run")],
+        env={**os.environ, "QALIGN_CACHE_DIR": str(tmp_path / "cache"), "QALIGN_DATA_DIR": "", "COLUMNS": "160"},
+        cwd=PARAMS_FOLDER.parent, capture_output=True, text=True, timeout=1200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = Run(tmp_path / "run")
+    rows = pd.read_csv(run.results / "ablation_rows.csv").set_index("system")
+    assert rows["examples"].dropna().astype(int).to_dict() == {
+        "QAlign": 16, "QAlign, 50% of the pairs": 8, "QAlign + En→X in stage 1": 32, "QAlign + En→X in stage 2": 16,
+        "QAlign without sw": 8,
+    }  # fmt: skip
+    drawn = {path.stem for path in run.figures.glob("*-study-*")}
+    assert drawn == {
+        "figure-study-data-size", "figure-study-answer-language", "figure-study-left-out",
+        "table-study-data-size", "table-study-left-out",
+        "table-study-left-out-accuracy", "table-study-answer-language", "table-study-answer-language-accuracy",
+    }  # fmt: skip
+    chapter = BeautifulSoup((run.report / "06_ablations.html").read_text(encoding="utf-8"), "html.parser")
+    said = chapter.get_text()
+    for heading in (
+        "How much stage-1 data",
+        "Accuracy against language consistency",
+        "Accuracy in a language left out",
+    ):
+        assert heading in said
+    assert len(chapter.find_all("img")) == 5  # three studies, the layers and the plane
