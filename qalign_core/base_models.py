@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qalign_core import runs
+from qalign_core.downloads import DownloadError, unreadable_model
 from qalign_core.params import Profile
 from qalign_core.runs import Run
 
@@ -55,11 +56,18 @@ def starting_model(profile: Profile, run: Run, seed: int) -> dict[str, Any]:
 
 
 def base_tokenizer(profile: Profile, run: Run) -> Any:
-    """The tokenizer of the base model (of the first seed)."""
+    """The tokenizer of the base model (of the first seed).
+
+    Raises:
+        DownloadError: when it cannot be read: a folder without one, a gated or unknown model, no network.
+    """
     from qalign_core.model_folder import load_tokenizer
 
     model = starting_model(profile, run, profile.run.seeds[0])
-    return load_tokenizer(runs.resolve(model["path"], run.folder), model["revision"])
+    try:
+        return load_tokenizer(runs.resolve(model["path"], run.folder), model["revision"])
+    except OSError as error:
+        raise DownloadError(f"model.base: {unreadable_model(model['path'], model['revision'], error)}") from None
 
 
 def model_identity(model: dict[str, Any], root: Path) -> Any:
@@ -68,7 +76,7 @@ def model_identity(model: dict[str, Any], root: Path) -> Any:
     if not folder.is_dir():
         return model
     files = {}
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model")):
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model", ".jinja")):
         large = path.stat().st_size > LARGE_FILE
         files[path.name] = _sampled(path) if large else runs.sha256_file(path)
     return files

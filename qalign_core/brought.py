@@ -51,6 +51,16 @@ def contents(profile: Profile) -> dict[str, dict[str, str]]:
         }
         for name, folder in profile.evaluation.corrected.items()
     }
+    own = {
+        f"evaluation.benchmarks.{name}": {
+            str(path): runs.sha256_file(path)
+            for code in profile.data.languages
+            for path in (Path(test.folder, place) for place in benchmark_files(name, code))
+            if path.is_file()
+        }
+        for name, test in profile.evaluation.benchmarks.items()
+        if test.folder is not None
+    }
     corpora = {
         f"data.corpora.{name}": {str(path): runs.sha256_file(path)}
         for name, choice in profile.data.corpora.items()
@@ -58,6 +68,7 @@ def contents(profile: Profile) -> dict[str, dict[str, str]]:
     }
     return (
         corrected
+        | own
         | corpora
         | {
             system: {

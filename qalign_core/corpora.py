@@ -242,6 +242,7 @@ def _wanted(name: str, languages: Sequence[str] | None) -> list[str]:
             raise ValueError(f"languages must be a list of codes such as ['sw', 'fr'], not the text {languages!r}")
         chosen = {language(code).code for code in languages}
     order = GSM8KINSTRUCT_ORDER if name == "gsm8kinstruct" else STAGE1_ORDER
+    order += tuple(code for code in CODES if code not in (*order, "en"))  # a profile's own come last
     wanted = [code for code in order if code in chosen]
     if not wanted:
         allowed = CODES if name == "gsm8kinstruct" else NON_ENGLISH

@@ -98,13 +98,16 @@ def job(profile: Profile, run: Run, system: str, seed: int) -> plan.Job | None:
     changed = table[table["new_text"]]
     if changed.empty or not can_be_asked(profile, system):
         return None
-    template, tasks = profile.systems[system].template, []
+    template, tasks = plan.template_of(profile, system), []
     for (name, code), rows in changed.groupby(["benchmark", "language"], sort=False):
         asked = [
             {"index": index, "question": question, "prompt": prompts.build(template, question, code)}
             for index, question in zip(rows["index"].tolist(), rows["question"], strict=True)
         ]
-        path = runs.write_json_lines(run.prompts(f"{name}-{GROUP}", code, template), asked)
+        path = run.prompts(f"{name}-{GROUP}", code, template)
+        if not (path.is_file() and runs.read_json_lines(path) == asked):
+            run.may_write(path)
+            runs.write_json_lines(path, asked)
         task = {"name": name, "language": code, "path": run.relative(path), "sha256": runs.sha256_file(path)}
         tasks.append({**task, "max_new_tokens": profile.evaluation.benchmarks[name].max_new_tokens})
     base = plan.prediction_job(profile, run, system, seed)

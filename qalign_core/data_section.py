@@ -8,8 +8,20 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from qalign_core.languages import CODES
-from qalign_core.schema import Corpus, DataSet, KnownCorpus, Languages, Positive, Section, Size, Source, Style
+from qalign_core import languages as known_languages
+from qalign_core.languages import PAPER_CODES, Language
+from qalign_core.schema import (
+    AbsoluteFolder,
+    Corpus,
+    DataSet,
+    KnownCorpus,
+    Languages,
+    Positive,
+    Section,
+    Size,
+    Source,
+    Style,
+)
 from qalign_core.schema_errors import nearest
 
 KNOWN_CORPORA: tuple[str, ...] = get_args(KnownCorpus)
@@ -84,10 +96,46 @@ class CorpusChoice(Section):
         return self
 
 
+class NewLanguage(Section):
+    """A language that the paper does not have.
+
+    `name` is its English name, which stage 1's prompt and mSVAMP's file names use; `script` is what Unicode calls its
+    letters (Hangul, Telugu, Arabic, Latin); `flores` the code of its FLORES files; `decimal_comma` whether 3,5 is three
+    and a half; `words` are common words that tell it from other languages in Latin letters. `folder` holds its files,
+    laid out as `sources` describes (`mgsm/mgsm_ko.tsv`); without it, they are where the other languages' files are.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^/\\\t\r\n]+$")]
+    reference_name: str | None = None
+    native_name: str | None = None
+    script: str = "Latin"
+    flores: str | None = None
+    decimal_comma: bool = False
+    words: str = ""
+    folder: AbsoluteFolder | None = None
+
+    def described(self, code: str) -> Language:
+        """As every module knows a language."""
+        return Language(
+            code=code,
+            name=self.name,
+            reference_name=self.reference_name or self.name,
+            native_name=self.native_name or self.name,
+            script=self.script,
+            flores=self.flores or code,
+            decimal_comma=self.decimal_comma,
+            words=frozenset(self.words.lower().split()),
+        )
+
+
+Code = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[a-z0-9]+)*$", max_length=20)]
+
+
 class DataSection(Section):
     """Which data, from where, and the authors' quirks as named switches."""
 
-    languages: Languages = list(CODES)
+    new_languages: dict[Code, NewLanguage] = {}  # comes first: what follows names their codes
+    languages: Languages = list(PAPER_CODES)
     sources: dict[DataSet, Source]
     folder: str | None = None
     corpora: dict[Corpus, CorpusChoice] = {}
@@ -95,6 +143,13 @@ class DataSection(Section):
     language_names: Literal["paper", "plain"] = "paper"
     gsm8kinstruct_language: Literal["paper", "fixed"] = "paper"
     sft_data: Literal["paper", "gsm8k"] = "paper"
+
+    @field_validator("new_languages")
+    @classmethod
+    def _become_known(cls, described: dict[str, NewLanguage]) -> dict[str, NewLanguage]:
+        for code, entry in described.items():
+            known_languages.add(entry.described(code))
+        return described
 
     @field_validator("languages")
     @classmethod
@@ -131,6 +186,13 @@ class DataSection(Section):
         return corpora
 
     @model_validator(mode="after")
+    def _languages_are_described_here(self) -> DataSection:
+        for code in self.languages:
+            if code not in PAPER_CODES and code not in self.new_languages:
+                raise ValueError(f"languages: {code!r} is none of the paper's and not described in data.new_languages")
+        return self
+
+    @model_validator(mode="after")
     def _styles_are_the_miniatures(self) -> DataSection:
         styled = [name for name, choice in self.corpora.items() if choice.style]
         real = [f"{n}: {self.sources[n]}" for n in SOLVED if self.sources.get(n, "miniature") != "miniature"]
@@ -147,6 +209,10 @@ class DataSection(Section):
                 f"miniature.split: development needs {asked[0]} from the miniature, not from {self.sources[asked[0]]}"
             )
         return self
+
+    def source(self, name: str) -> str | None:
+        """Where a data set comes from; None for one without a source, such as a benchmark of one's own."""
+        return {str(known): source for known, source in self.sources.items()}.get(name)
 
     def knows(self, name: str) -> bool:
         """Whether there is a corpus of this name."""

@@ -108,7 +108,10 @@ def gsm8kinstruct(
     absent = [path for path in files.values() if not path.is_file()]
     single = data_dir / MATHOCTOPUS_FILE
     if single.is_file() and (absent or mode == "fixed"):
-        return _by_prompt(single, mode)
+        found, unnamed = _by_prompt(single, mode)
+        for code in (code for code in needed if code not in GSM8KINSTRUCT_ORDER):  # a language of the profile's own
+            found[code] = questions_answers(require(files[code], f"{single.name} has no {language(code).name}"))
+        return found, unnamed
     if absent:
         raise FileNotFoundError(
             f"{absent[0]} does not exist" + (f" (and {len(absent) - 1} more languages)" if absent[1:] else "") + f", "

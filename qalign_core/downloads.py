@@ -120,6 +120,35 @@ def _receive(url: str, part: Path, expected: LockedFile, progress: bool) -> None
 # ------------------------------------------------------------------------------------------------- hub
 
 
+def is_offline() -> bool:
+    """Whether `HF_HUB_OFFLINE` says that nothing shall be fetched."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def unreadable_model(name: str, revision: str | None, error: BaseException) -> str:
+    """Why a model, a folder or one of the hub's, could not be read, and what to do about it."""
+    reasons: list[type] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        reasons.append(type(cause))
+        cause = cause.__cause__ or cause.__context__
+    get = f"hf download {name}" + (f" --revision {revision}" if revision else "")
+    page = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{name}"
+    if Path(name).is_dir() or name.count("/") != 1:
+        return f"{name}: {' '.join(str(error).split())[:400]}"
+    if GatedRepoError in reasons:
+        return f"{name} is gated: accept its terms at {page}, then log in (hf auth login) or set HF_TOKEN"
+    if RevisionNotFoundError in reasons:
+        return f"{name} has no revision {revision}: correct it in the profile; {page} lists them"
+    if RepositoryNotFoundError in reasons:
+        return f"the hub has no model {name}, nor is there such a folder; if it is private: hf auth login"
+    if is_offline():
+        return f"{name} is not in the hub's cache, and HF_HUB_OFFLINE is set; where there is a network: {get}"
+    if LocalEntryNotFoundError in reasons:
+        return f"{name} is not in the hub's cache, and the hub cannot be reached; where it can: {get}"
+    return f"{name}: {' '.join(str(error).split())[:400]}"
+
+
 def fetch_from_hub(repo_id: str, revision: str | None, expected: LockedFile) -> tuple[Path, str]:
     """Download a file of a hub data set into the hub's own cache, or find it there.
 
@@ -134,7 +163,7 @@ def fetch_from_hub(repo_id: str, revision: str | None, expected: LockedFile) -> 
     Raises:
         DownloadError: if it cannot be had, or is not the expected file even when fetched anew.
     """
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    offline = is_offline()
     path = _ask_hub(repo_id, revision, expected.path, offline)
     wrong = difference(path, expected)
     if wrong is not None and not offline:

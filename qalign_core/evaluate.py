@@ -14,6 +14,7 @@ from qalign_core import (
     cleaned,
     comparisons,
     corrected,
+    model_card,
     openings,
     plan,
     primary,
@@ -27,7 +28,6 @@ from qalign_core.params import Profile
 from qalign_core.predictions import read_benchmark
 from qalign_core.results import Results, write_consistency, write_csv, write_results
 from qalign_core.runs import Run
-from qalign_core.schema import DataSet
 
 
 def score_run(profile: Profile, run: Run, systems: Sequence[str] | None = None) -> pd.DataFrame:
@@ -83,7 +83,7 @@ def declared_pairs(profile: Profile) -> Sequence[Sequence[str]]:
 def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
     """Compute and save what the tables and figures are drawn from; see `results` for the files."""
     _save_responses(profile, run, answers)
-    return write_results(
+    saved = write_results(
         run.results,
         answers,
         profile=profile.run.profile,
@@ -94,6 +94,8 @@ def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
         pairs=declared_pairs(profile),
         floor=language_blind_floor(profile, run),
     )
+    model_card.write_cards(profile, run)
+    return saved
 
 
 def _save_responses(profile: Profile, run: Run, answers: pd.DataFrame) -> None:
@@ -141,7 +143,7 @@ def near_duplicates(profile: Profile, run: Run) -> dict[str, pd.Series]:
     for name in profile.evaluation.benchmarks:
         rows = pd.DataFrame(runs.read_json_lines(run.benchmark(name, "en")))
         labels: list[str] | list[int]
-        if profile.data.sources[name] == "miniature":
+        if profile.data.source(name) == "miniature":
             labels = [" ".join(re.findall(r"\d+", text)) for text in rows.question]
         elif name == "msvamp":
             labels = near_duplicate_groups(rows.question.tolist())
@@ -157,8 +159,8 @@ def language_blind_floor(profile: Profile, run: Run) -> pd.DataFrame | None:
     Returns:
         `benchmark, language, accuracy` (percent), or None where the data is not the miniature's.
     """
-    data_sets: list[DataSet] = ["metamathqa", *profile.evaluation.benchmarks]
-    if "metamathqa" not in profile.corpora() or any(profile.data.sources[n] != "miniature" for n in data_sets):
+    data_sets = ["metamathqa", *profile.evaluation.benchmarks]
+    if "metamathqa" not in profile.corpora() or any(profile.data.source(n) != "miniature" for n in data_sets):
         return None
     from qalign_core import miniature
 

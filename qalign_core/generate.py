@@ -23,7 +23,7 @@ import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from qalign_core import ranks, runs
+from qalign_core import chat, ranks, runs
 from qalign_core.answers import Answers, Heartbeat
 from qalign_core.batch_size import choose_batch_tokens
 from qalign_core.decoding import GreedyDecoder, Sequence
@@ -94,14 +94,17 @@ def load_decoder(
 ) -> GreedyDecoder:
     """The job's model on this rank's device, ready to decode.
 
-    The tokenizer's EOS is the only stop. Padding is never attended to, so a tokenizer without pad token, or with one
-    the model has no embedding for, pads with EOS: the answers are the same.
+    The tokenizer's EOS is the only stop, or the end of a turn where the prompts are a chat template's. Padding is never
+    attended to, so a tokenizer without pad token, or with one the model has no embedding for, pads with EOS: the
+    answers are the same.
 
     Raises:
         ValueError: when the model has no embedding for EOS.
     """
     model = load_model(source, revision, dtype=getattr(torch, job["dtype"]))
     eos, pad, rows = tokenizer.eos_token_id, tokenizer.pad_token_id, model.get_input_embeddings().num_embeddings
+    if job.get("template") == chat.TEMPLATE:
+        eos = chat.turn(tokenizer).end_id
     if eos >= rows:
         raise ValueError(f"{source}: EOS is token {eos}, but the model has only {rows} embeddings: not its tokenizer")
 

@@ -1,11 +1,12 @@
-"""Which of the ten languages a response is written in: by script, and by function words within Latin script."""
+"""Which language a response is written in: by script, and by function words within Latin script."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 
-from qalign_core.languages import LANGUAGES, language
+from qalign_core.languages import LANGUAGES, PAPER_CODES, language
 
 UNDETERMINED = "und"  # the ISO 639 code for "cannot tell": a response of numbers and names only
 
@@ -18,9 +19,9 @@ _SCRIPT_LETTERS = {
     "Han": re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+"),
 }
 _OTHER_SCRIPT = re.compile("[\u0400-\uffff]")  # the first letter of another script than Latin (or Greek)
-_LATIN_WORD = re.compile("[a-z\u00df-\u00f6\u00f8-\u024f]+")
+_LATIN_WORD = re.compile("[a-z\u00df-\u00f6\u00f8-\u024f\u1e00-\u1eff]+")
 _BY_SCRIPT = {"Bengali": "bn", "Thai": "th", "Cyrillic": "ru"}
-_LATIN = tuple(code for code, entry in LANGUAGES.items() if entry.script == "Latin")
+_PAPER_LATIN = tuple(code for code in PAPER_CODES if LANGUAGES[code].script == "Latin")
 _READ_CHARACTERS = 400  # the beginning of a response decides; a loop at its end must not
 
 # Words that carry grammar or belong to every word problem. A word under two languages counts for both.
@@ -65,8 +66,30 @@ def _script_language(text: str, latin_letters: int, expected: str | None) -> str
     return "ja" if expected == "ja" and han <= 3 else "zh"
 
 
+def _added_language(text: str, latin_letters: int, expected: str | None) -> str | None:
+    """The language of a profile's own whose script has the majority, or None.
+
+    Where the paper's languages have the script, too (Cyrillic, Han), it must be the one that was asked for.
+    """
+    added = {code: entry.script for code, entry in LANGUAGES.items() if code not in PAPER_CODES}
+    own = {code: script for code, script in added.items() if script != "Latin"}
+    if not own:
+        return None
+    kinds = Counter(unicodedata.name(character, "").split(" ")[0] for character in text if character.isalpha())
+    shared = {LANGUAGES[code].script for code in PAPER_CODES}
+    for code in sorted(own, key=lambda code: code != expected):
+        share = kinds["CJK" if own[code] == "Han" else own[code].upper()]
+        majority = 0 < share >= latin_letters and 2 * share > kinds.total() - latin_letters
+        if majority and (own[code] not in shared or code == expected):
+            return code
+    return None
+
+
 def response_language(text: str, expected: str | None = None) -> str:
-    """The language `text` is written in: a code of the ten, or `"und"` where nothing tells.
+    """The language `text` is written in: a known code, or `"und"` where nothing tells.
+
+    A language that a profile describes is found by its script (as Unicode calls its letters), or within Latin script
+    by the `words` it was given.
 
     Script decides for Bengali, Thai, Russian, Japanese (kana) and Chinese (Han without kana); between English,
     German, French, Spanish and Swahili the number of function words decides, with letters such as ß, ç and ñ as
@@ -78,22 +101,28 @@ def response_language(text: str, expected: str | None = None) -> str:
         expected: the language asked for; it only breaks ties, and is never returned without evidence.
 
     Raises:
-        ValueError: for an `expected` that is not one of the ten codes.
+        ValueError: for an `expected` that is no known code.
     """
     if expected is not None:
         language(expected)
     text = text[:_READ_CHARACTERS].lower()
     words = _LATIN_WORD.findall(text)
-    if _OTHER_SCRIPT.search(text):
-        by_script = _script_language(text, len("".join(words)), expected)
+    if not text.isascii():
+        letters = len("".join(words))
+        by_script = _added_language(text, letters, expected)
+        if by_script is None and _OTHER_SCRIPT.search(text):
+            by_script = _script_language(text, letters, expected)
         if by_script:
             return by_script
-    scores: dict[str, float] = {code: sum(map(_STOP_WORDS[code].__contains__, words)) for code in _LATIN}
+    latin = _PAPER_LATIN + tuple(c for c, e in LANGUAGES.items() if c not in PAPER_CODES and e.script == "Latin")
+    scores: dict[str, float] = {
+        code: sum(map((_STOP_WORDS.get(code) or LANGUAGES[code].words).__contains__, words)) for code in latin
+    }
     if not text.isascii():
         for code, pattern in _TELLING_LETTERS.items():
             scores[code] += len(pattern.findall(text)) / 2
     best = max(scores.values())
     if best == 0:
         return UNDETERMINED
-    tied = [code for code in _LATIN if scores[code] == best]
+    tied = [code for code in latin if scores[code] == best]
     return expected if expected in tied else tied[0]

@@ -11,11 +11,9 @@ import pandas as pd
 from qalign_core import brought, plan, runs
 from qalign_core.languages import LANGUAGES
 from qalign_core.params import Profile
-from qalign_core.prepare import FOLLOWED, TRANSLATED
+from qalign_core.prepare import FOLLOWED, translated
 from qalign_core.runs import Run
-from qalign_core.schema import Corpus
 
-STAGE1: list[Corpus] = ["questions-x-en"]
 COMPARED = ("MonoReason", "QAlign")  # before and after alignment
 _CELL = "vertical-align: top; text-align: start; padding: .5em .7em; min-width: 11em; overflow-wrap: anywhere"
 
@@ -41,15 +39,16 @@ def follow(profile: Profile, run: Run, seed: int, index: int = 0, systems: Seque
     Raises:
         ValueError: when there is no such question.
     """
-    if profile.evaluation.translation is None or STAGE1 not in profile.lineages():
+    first = profile.first_stage()
+    if profile.evaluation.translation is None or first is None:
         return (
             "<p><em>This profile trains no stage 1 that translates questions, so there is nothing to follow.</em></p>"
         )
-    stage1 = plan.translation_job(profile, run, seed, STAGE1)
+    stage1 = plan.translation_job(profile, run, seed, [first])
     if not stage1.done:
         return "<p><em>Stage 1 has not translated any question yet: run notebook 02 first.</em></p>"
     codes = profile.data.languages
-    asked = {code: escape(_row(run.benchmark(TRANSLATED, code), index)["question"]) for code in codes}
+    asked = {code: escape(_row(run.benchmark(translated(profile), code), index)["question"]) for code in codes}
     columns = {"the question": asked}
     before = base_job(profile, run, seed)
     if not systems and index == 0 and before.done:
@@ -82,12 +81,12 @@ def _said(job: plan.Job, task: str, codes: Sequence[str], index: int) -> Column:
 def _answers(profile: Profile, run: Run, seed: int, index: int, systems: Sequence[str]) -> dict[str, Column]:
     """A column a system with its answers, and one that says which of the others are right."""
     scored = pd.read_parquet(run.results / "answers.parquet")
-    scored = scored[(scored.seed == seed) & (scored.benchmark == TRANSLATED) & (scored["index"] == index)]
+    scored = scored[(scored.seed == seed) & (scored.benchmark == translated(profile)) & (scored["index"] == index)]
     marks = scored.set_index(["system", "language"])[f"correct_{profile.evaluation.scorer}"]
     found: dict[str, Column] = {}
     for system in systems:
         folder = brought.answers_folder(profile, run, system, seed)
-        given = {code: _row(folder / TRANSLATED / f"{code}.jsonl", index) for code in profile.data.languages}
+        given = {code: _row(folder / translated(profile) / f"{code}.jsonl", index) for code in profile.data.languages}
         found[f"{system} answers"] = {
             code: f"{_mark(bool(marks[system, code]))} {_text(row['response'])}" for code, row in given.items()
         }

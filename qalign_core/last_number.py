@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
-from qalign_core.languages import CODES
+from qalign_core.languages import CODES, LANGUAGES
 
 _THIN = "\u00a0\u2009\u202f"  # no-break, thin and narrow no-break space
 # In reversed text: from the last digit back over everything that may belong to a number.
@@ -18,7 +19,7 @@ _NEGATIVE = re.compile(r"(?:^|[^\dA-Za-z\u00c0-\u024f\u0370-\u04ff)\]}%\s]|(?:^|
 
 _PLAIN = r"(?P<point_plain>\d+(?:\.\d+)?|(?<![\w.])\.\d+)"
 _DECIMAL_COMMA = r"(?P<comma_plain>(?<!\d,)\d+,\d+(?!,?\d))"
-_DECIMAL_COMMA_LANGUAGES = ("de", "fr", "ru", "es")
+_DECIMAL_COMMA_LANGUAGES = ("de", "fr", "ru", "es")  # of the paper's; another language says so itself
 _SPACE_LANGUAGES = ("fr", "ru", "es")  # an ordinary space groups thousands
 
 
@@ -29,10 +30,11 @@ def _grouped(separators: str, decimal: str = "") -> str:
     return f"(?:{'|'.join(alternatives)})" + (rf"(?:[{decimal}]\d+)?" if decimal else "")
 
 
-def _number_pattern(code: str | None) -> re.Pattern[str]:
+@cache
+def _number_pattern(code: str | None, decimal_comma: bool = False) -> re.Pattern[str]:
     """All ways to write a number under the conventions of a language; `None` is an unknown language."""
     thin = _THIN
-    if code in _DECIMAL_COMMA_LANGUAGES:
+    if decimal_comma or code in _DECIMAL_COMMA_LANGUAGES:
         separators = "." + thin + (" " if code in _SPACE_LANGUAGES else "")
         parts = [
             f"(?P<comma_grouped>{_grouped(separators, ',')})",
@@ -55,7 +57,6 @@ def _number_pattern(code: str | None) -> re.Pattern[str]:
     return re.compile("|".join(parts))
 
 
-_FIXED_NUMBER = {code: _number_pattern(code) for code in (None, *CODES)}
 _NOT_A_DIGIT_OR_POINT = re.compile(r"[^\d.]")
 _NOT_A_DIGIT_OR_COMMA = re.compile(r"[^\d,]")
 
@@ -89,7 +90,8 @@ def fixed_number(text: str, code: str | None) -> float:
     run = _last_run(text)
     if run is None:
         return 0.0
-    for match in _FIXED_NUMBER[code].finditer(text, *run):  # noqa: B007 - the last match is wanted
+    pattern = _number_pattern(code, code in LANGUAGES and LANGUAGES[code].decimal_comma)
+    for match in pattern.finditer(text, *run):  # noqa: B007 - the last match is wanted
         pass
     if (match.lastgroup or "").startswith("comma"):
         value = float(_NOT_A_DIGIT_OR_COMMA.sub("", match[0]).replace(",", "."))
@@ -135,6 +137,6 @@ def extract_number(text: str, mode: str = "paper", language: str | None = None) 
         return paper_number(text)
     if mode != "fixed":
         raise ValueError(f"mode must be 'paper' or 'fixed', not {mode!r}")
-    if language not in _FIXED_NUMBER:
+    if language is not None and language not in LANGUAGES:
         raise ValueError(f"unknown language code {language!r}; known codes: {', '.join(CODES)}, or None")
     return fixed_number(text, language)

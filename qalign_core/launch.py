@@ -20,9 +20,10 @@ from filelock import FileLock, Timeout
 from qalign_core import checkpoints, runs
 from qalign_core.failures import failure
 from qalign_core.machines import hostfile
+from qalign_core.model_card import write_card
 from qalign_core.params import Profile
 from qalign_core.plan import Job
-from qalign_core.progress import ProgressLine, latest
+from qalign_core.progress import ProgressLine, latest, show_done
 from qalign_core.ranks import BEATS
 from qalign_core.runs import Run
 
@@ -134,8 +135,12 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
             if not job.done:
                 runs.write_json(job_path, job.content)
                 _supervise(job_path, MODULES[job.content["kind"]], profile, run, show)
+            elif show:
+                show_done(run.relative(job.folder), job.folder)
             for left in (job.folder / "checkpoints", *job.folder.glob("encoded-*")):  # killed before its clean-up
                 shutil.rmtree(left, ignore_errors=True)
+            if job.content["kind"] == "train":
+                write_card(profile, run, job.content["seed"], job.content["lineage"])
     except Timeout:
         raise JobError(
             f"{job.folder}: another process is running this job. Wait for it, or stop it, and run the cell again."
@@ -180,7 +185,7 @@ def differences(before: dict, after: dict, prefix: str = "") -> Iterator[str]:
 def _supervise(job_path: Path, module: str, profile: Profile, run: Run, show: bool) -> None:
     folder, log, progress = job_path.parent, job_path.with_name("log.txt"), job_path.with_name("progress.jsonl")
     begun, limit = time.time(), profile.run.silence_seconds
-    line = ProgressLine(run.relative(folder)) if show else None
+    line = ProgressLine(run.relative(folder), progress=progress) if show else None
     silence, hung, beats = Silence(progress, log), False, None
     if profile.run.hostfile:  # ranks on other machines cannot see whether this process lives
         beats = runs.write_atomic(folder / BEATS, runs.lifeline())

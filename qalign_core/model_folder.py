@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from qalign_core import runs
+from qalign_core import chat, runs
 from qalign_core.lora import is_adapter, merged_state, plain_name
 
 if TYPE_CHECKING:
@@ -195,7 +195,11 @@ def merged(
 
 
 def save_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, torch.Tensor]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    state: dict[str, torch.Tensor],
+    template: str = "alpaca",
 ) -> Path:
     """Save a model folder that `AutoModelForCausalLM.from_pretrained` loads: whole, or not there at all.
 
@@ -206,13 +210,14 @@ def save_model(
         tokenizer: saved beside the weights.
         folder: replaced if it exists.
         state: the weights, from `full_state_dict`.
+        template: of the prompts it was trained on; with `chat`, the end of a turn is the EOS of its generation.
     """
     from transformers import GenerationConfig
 
     model.generation_config = GenerationConfig(
         do_sample=False,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=chat.turn(tokenizer).end_id if template == chat.TEMPLATE else tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     part = folder.with_name(f".{folder.name}.part")

@@ -60,7 +60,7 @@ def record(profile: Profile, run: Run, system: str, seed: int, action: str) -> N
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "action": action,
             "benchmark": benchmark,
-            "split": profile.data.miniature.split if profile.data.sources[benchmark] == "miniature" else "test",
+            "split": profile.data.miniature.split if profile.data.source(benchmark) == "miniature" else "test",
             "system": system,
             "seed": seed,
             "questions": _questions(run, benchmark, profile.data.languages),

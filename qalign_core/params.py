@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,11 +12,10 @@ from pydantic import Field, ValidationError, field_serializer, field_validator, 
 
 from qalign_core import unique_keys
 from qalign_core.data_section import DataSection, unknown_corpus
+from qalign_core.evaluation_section import EvaluationSection
 from qalign_core.lora import LoraSection
 from qalign_core.schema import (
-    AbsoluteFolder,
     Batch,
-    Benchmark,
     Corpus,
     Devices,
     Positive,
@@ -102,10 +102,13 @@ class MiniatureModel(Section):
 
 
 class ModelSection(Section):
-    """The base model every lineage starts from."""
+    """The base model every lineage starts from, and how it is asked: by the paper's Alpaca prompt, or as a chat (ours)
+    by the template its tokenizer comes with.
+    """
 
     base: str
     revision: str | None = None
+    template: Literal["alpaca", "chat"] = "alpaca"
     pad_token: str = "<pad>"
     miniature: MiniatureModel = MiniatureModel()
 
@@ -136,7 +139,7 @@ class Arguments(Section):
     save_steps: Positive = 500
     save_total_limit: Annotated[int, Field(ge=2)] = 2  # one is always whole
     logging_steps: Positive = 10
-    report_to: str = "none"
+    report_to: str | list[str] = "none"  # other trackers; TensorBoard's logs are always written
 
 
 class TrainingSection(Arguments):
@@ -164,38 +167,6 @@ class TrainingSection(Arguments):
         """The training arguments of the stage on `corpus`, its own differences applied."""
         common = self.model_dump(include=set(Arguments.model_fields))
         return {**common, **self.model_dump(include={"stages"})["stages"].get(corpus, {})}
-
-
-# ------------------------------------------------------------------------------------------------- evaluation
-
-
-class Test(Section):
-    """How one benchmark is asked."""
-
-    max_new_tokens: Tokens
-    limit: Positive | None = None
-
-
-Pair = Annotated[list[SystemName], Field(min_length=2, max_length=2)]
-
-
-class EvaluationSection(Section):
-    """What is generated and how it is scored."""
-
-    benchmarks: Annotated[dict[Benchmark, Test], Field(min_length=1)]
-    translation: Test | None = None
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    batch_tokens: Positive | Literal["auto"] = "auto"
-    scorer: Literal["paper", "fixed"] = "paper"
-    pairs: list[Pair] | None = None  # differences to test; without it, the paper's three
-    corrected: dict[Benchmark, AbsoluteFolder] = {}  # folders of data with a benchmark's corrected questions or golds
-
-    @model_validator(mode="after")
-    def _corrected_is_asked(self) -> EvaluationSection:
-        for name in self.corrected:
-            if name not in self.benchmarks:
-                raise ValueError(f"corrected.{name}: the benchmark is not among evaluation.benchmarks")
-        return self
 
 
 # ------------------------------------------------------------------------------------------------- the whole
@@ -262,6 +233,13 @@ class Profile(Section):
                         found.append(prefix)
         return sorted(found, key=len)
 
+    def first_stage(self) -> Corpus | None:
+        """What chapter 2 trains and looks at: the question pairs, or whatever the first system with stages begins with;
+        None where every system has one stage at most."""
+        if "questions-x-en" in self.corpora():
+            return "questions-x-en"
+        return next((s.lineage[0] for s in self.systems.values() if s.lineage and len(s.lineage) > 1), None)
+
     def corpora(self) -> list[Corpus]:
         """Every corpus some lineage passes through, each once."""
         return list(dict.fromkeys(corpus for lineage in self.lineages() for corpus in lineage))
@@ -316,13 +294,14 @@ def load(profile: str | Path) -> Profile:
 
 
 def from_notebook(**sections: Any) -> Profile:
-    """The profile a notebook was given by papermill, or `mini` when it was opened by hand and nothing was injected.
+    """The profile a notebook was given by papermill; opened by hand, with nothing injected, the one that QALIGN_PROFILE
+    names (`make lab PROFILE=...` sets it), else `mini`.
 
     Raises:
-        ProfileError: when only some sections were injected, or one of them is not valid.
+        ProfileError: when only some sections were injected, one of them is not valid, or there is no such profile.
     """
     given = {name: value for name, value in sections.items() if value is not None}
-    return validate(given) if given else load("mini")
+    return validate(given) if given else load(os.environ.get("QALIGN_PROFILE") or "mini")
 
 
 def dump(profile: Profile) -> str:

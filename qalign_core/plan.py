@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from qalign_core.derived import is_drawn
 from qalign_core.lora import LoraSection
 from qalign_core.machines import machines
 from qalign_core.params import BASE_TEXT, PARAMS_FOLDER, Profile, ProfileError, System, dump
-from qalign_core.runs import ReadOnlyError, Run
+from qalign_core.runs import Run
 from qalign_core.schema import Corpus
 
 # What only decides how a stage is computed, not what comes out of it: left out of its fingerprint, so that a run
@@ -142,6 +142,8 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
         "training_arguments": arguments,
         "deepspeed": deepspeed_config(profile),
     }
+    if profile.model.template != "alpaca" and not text:
+        content["template"] = profile.model.template
     if content["method"] == "lora":
         content["lora"] = (training.lora or LoraSection()).model_dump()
     decides = {k: v for k, v in content.items() if k not in ("training_arguments", "deepspeed", "packing", "model")}
@@ -161,6 +163,13 @@ def sequences_per_update(profile: Profile, corpus: str) -> int:
 
 
 # ------------------------------------------------------------------------------------------------- predictions
+
+
+def template_of(profile: Profile, system: str) -> str:
+    """The prompt a system is asked with: a lineage's is the one it was trained on, a checkpoint's its own."""
+    entry = profile.systems[system]
+    as_trained = entry.lineage is not None and entry.template == "alpaca"
+    return profile.model.template if as_trained else entry.template
 
 
 def tasks_of(profile: Profile, run: Run, template: str = "alpaca") -> list[dict[str, Any]]:
@@ -204,7 +213,7 @@ def prediction_job(profile: Profile, run: Run, system: str, seed: int) -> Job:
     if entry is not None and entry.translator is not None:
         folder = folder / f"translated-by+{'+'.join(entry.translator)}"  # no corpus has a + in its name
         tasks = _translated_tasks(profile, run, system, seed, folder)
-    return _generation(profile, run, model, identity, folder, entry, "benchmarks", tasks)
+    return _generation(profile, run, model, identity, folder, template_of(profile, system), "benchmarks", tasks)
 
 
 def translator_job(profile: Profile, run: Run, system: str, seed: int) -> Job:
@@ -220,12 +229,12 @@ def translator_job(profile: Profile, run: Run, system: str, seed: int) -> Job:
         for code in profile.data.languages
         if code != "en"
     ]
-    return _generation(profile, run, model, identity, folder, None, TO_ENGLISH, tasks)
+    return _generation(profile, run, model, identity, folder, profile.model.template, TO_ENGLISH, tasks)
 
 
 def _translated_tasks(profile: Profile, run: Run, system: str, seed: int, folder: Path) -> list[dict[str, Any]]:
     """The tasks of a system with a translator: its prompts ask the translations; English questions are as they are."""
-    job, template = translator_job(profile, run, system, seed), profile.systems[system].template
+    job, template = translator_job(profile, run, system, seed), template_of(profile, system)
     if not job.done:
         raise NotTranslatedError(f"{job.folder}: the questions of {system} are not translated yet; run notebook 04")
     tasks = []
@@ -257,8 +266,9 @@ def translation_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str
     if test is None:
         raise ProfileError("evaluation.translation is not set: say how many questions stage 1 shall translate")
     languages = [code for code in profile.data.languages if code != "en"]
-    tasks = [_task(run, task, code, test.max_new_tokens, "alpaca") for code in languages]
-    return _generation(profile, run, *lineage_model(profile, run, seed, lineage), task, tasks)
+    template = profile.model.template
+    tasks = [_task(run, task, code, test.max_new_tokens, template) for code in languages]
+    return _generation(profile, run, *lineage_model(profile, run, seed, lineage)[:3], template, task, tasks)
 
 
 def answering_model(
@@ -290,12 +300,12 @@ def _generation(
     model: dict[str, Any],
     identity: Any,
     folder: Path,
-    entry: System | None,
+    template: str,
     group: str,
     tasks: list[dict[str, Any]] | None,
 ) -> Job:
     if tasks is None:
-        tasks = tasks_of(profile, run, entry.template if entry else "alpaca")
+        tasks = tasks_of(profile, run, template)
     content: dict[str, Any] = {
         "kind": "generate",
         "model": model,
@@ -305,41 +315,8 @@ def _generation(
         "batch_tokens": profile.evaluation.batch_tokens,
         "tasks": tasks,
     }
+    if template == "chat":
+        content["template"] = template
     decides = {k: content[k] for k in ("model_fingerprint", "dtype")}
     decides["tasks"] = [{k: v for k, v in task.items() if k != "path"} for task in tasks]
     return Job({"fingerprint": runs.fingerprint(decides), **content}, folder / group)
-
-
-# ------------------------------------------------------------------------------------------------- overview
-
-
-def overview(profile: Profile, run: Run) -> Iterator[tuple[str, bool, str]]:
-    """Every stage and all predictions generated here, in order: its name, whether it is done, and if not, why."""
-    for seed in profile.run.seeds:
-        for lineage in stages(profile):
-            title = f"stage      seed {seed}: {' → '.join(lineage) or 'base'}"
-            yield _state(title, stage_job, profile, run, seed, lineage)
-        for system, entry in profile.systems.items():
-            if entry.translator is not None:
-                yield _state(f"translated seed {seed}: {system}", translator_job, profile, run, system, seed)
-            if entry.predictions is None:
-                yield _state(f"answers    seed {seed}: {system}", prediction_job, profile, run, system, seed)
-
-
-def _state(name: str, make: Callable[..., Job], *arguments: Any) -> tuple[str, bool, str]:
-    try:
-        job = make(*arguments)
-    except NotTranslatedError:
-        return name, False, "its questions are not translated yet"
-    except FileNotFoundError:
-        return name, False, "its data is prepared by notebook 01"
-    except ReadOnlyError:  # the base model is made when its first stage begins
-        return name, False, "not begun"
-    if job.done:
-        return name, True, ""
-    path = job.folder / "job.json"
-    if not path.is_file():
-        return name, False, "not begun"
-    if runs.read_json(path)["fingerprint"] == job.content["fingerprint"]:
-        return name, False, "begun: will be resumed"
-    return name, False, "was finished with other settings" if runs.is_done(path) else "was begun with other settings"

@@ -17,21 +17,21 @@ from qalign_core.params import BASE_TEXT, Profile, ProfileError
 from qalign_core.results import write_csv
 from qalign_core.rows import BadRow
 from qalign_core.runs import Run
-from qalign_core.schema import Benchmark, Corpus, DataSet
+from qalign_core.schema import Benchmark, Corpus
 
 DATA_DIR = "QALIGN_DATA_DIR"
 CACHE_DIR = "QALIGN_CACHE_DIR"
-TRANSLATED: Benchmark = "mgsm"  # the benchmark whose questions stage 1 is asked to translate
 FOLLOWED = "followed"  # the task of translating only the first of them, which the base is given, too
 
 
-def data_sets(profile: Profile) -> dict[DataSet, list[str]]:
+def data_sets(profile: Profile) -> dict[str, list[str]]:
     """The data sets a profile needs, each with the languages it is needed in.
 
     Raises:
         ProfileError: when a data set that is needed has no source, or a corpus no language to translate.
     """
-    needed: dict[DataSet, set[str]] = {name: set(profile.data.languages) for name in profile.evaluation.benchmarks}
+    asked = [name for name, test in profile.evaluation.benchmarks.items() if test.folder is None]
+    needed: dict[str, set[str]] = {name: set(profile.data.languages) for name in asked}
     for corpus in _roots(profile):
         if corpus.endswith(("-x-en", "-en-x")) and corpus_languages(profile, corpus) == ["en"]:
             raise ProfileError(
@@ -40,15 +40,19 @@ def data_sets(profile: Profile) -> dict[DataSet, list[str]]:
             )
         for name in corpora.data_sets_of(corpus, sft_data=profile.data.sft_data):
             needed.setdefault(name, set()).update(corpus_languages(profile, corpus), {"en"})
-    if profile.evaluation.translation:
-        needed[TRANSLATED] = set(profile.data.languages)
-    missing = [name for name in needed if name not in profile.data.sources]
+    missing = [name for name in needed if profile.data.source(name) is None]
     if missing:
         raise ProfileError(
             f"profile {profile.run.profile}: data.sources names no source for {', '.join(missing)}; "
             "each is hub, repository, folder or miniature"
         )
     return {name: [code for code in CODES if code in codes] for name, codes in needed.items()}
+
+
+def translated(profile: Profile) -> Benchmark:
+    """The benchmark whose questions stage 1 is asked to translate: mGSM, or the first where that is not asked."""
+    names = list(profile.evaluation.benchmarks)
+    return "mgsm" if "mgsm" in names else names[0]
 
 
 def _roots(profile: Profile) -> list[str]:
@@ -78,7 +82,7 @@ def gather(profile: Profile, run: Run, seed: int, style: str | None = None) -> P
     place = run.source(seed) if style is None else run.source(seed).with_name(f"seed-{seed}-{style}")
     world = profile.data.miniature.model_dump(exclude={"split"}) | ({"style": style} if style else {})
     for name, languages in data_sets(profile).items():
-        source = profile.data.sources[name]
+        source = str(profile.data.source(name))
         sources.gather(
             {name: source},
             place,
@@ -86,6 +90,7 @@ def gather(profile: Profile, run: Run, seed: int, style: str | None = None) -> P
             folder=_folder(profile) if source == "folder" else None,
             languages=languages,
             world={"seed": seed, **world},
+            own={code: entry.folder for code, entry in profile.data.new_languages.items() if entry.folder},
         )
     return place
 
@@ -155,7 +160,8 @@ def _target_tokens(profile: Profile, run: Run) -> derived.TargetTokens:
         from qalign_core.supervision import IGNORED, encode_examples
 
         tokenizer = base_tokenizer(profile, run)
-        encoded = encode_examples(instructions, outputs, tokenizer, profile.training.max_length)
+        length, template = profile.training.max_length, profile.model.template
+        encoded = encode_examples(instructions, outputs, tokenizer, length, template)
         return [sum(label != IGNORED for label in labels) for labels in encoded["labels"]]
 
     return count
@@ -194,11 +200,11 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
         ValueError: when a benchmark has a different number of questions in two languages.
     """
     data_dir = benchmark_source(profile, run)
-    templates = sorted({system.template for system in profile.systems.values()})
+    templates = sorted({plan.template_of(profile, system) for system in profile.systems})
     counts = []
     for name, test in profile.evaluation.benchmarks.items():
         for code in profile.data.languages:
-            rows = _questions(name, code, data_dir, test.limit)
+            rows = _questions(name, code, Path(test.folder or data_dir), test.limit)
             runs.write_json_lines(run.benchmark(name, code), rows)
             for template in templates:
                 asked = [{**_asked(row), "prompt": prompts.build(template, row["question"], code)} for row in rows]
@@ -237,14 +243,15 @@ def _asked(row: dict) -> dict:
 
 def _write_translation_prompts(profile: Profile, run: Run, data_dir: Path, limit: int | None) -> None:
     """Stage 1's exercise: a benchmark's questions to be translated, with the English ones as references."""
+    name = translated(profile)
     for code in profile.data.languages:
-        rows = _questions(TRANSLATED, code, data_dir, limit)
+        rows = _questions(name, code, Path(profile.evaluation.benchmarks[name].folder or data_dir), limit)
         if code == "en":
             runs.write_json_lines(run.benchmark("translation", "en"), rows)
             continue
         asked = _to_english(profile, rows, code)
-        runs.write_json_lines(run.prompts("translation", code), asked)
-        runs.write_json_lines(run.prompts(FOLLOWED, code), asked[:1])
+        runs.write_json_lines(run.prompts("translation", code, profile.model.template), asked)
+        runs.write_json_lines(run.prompts(FOLLOWED, code, profile.model.template), asked[:1])
 
 
 def _to_english(profile: Profile, rows: list[dict], code: str) -> list[dict]:
@@ -252,7 +259,7 @@ def _to_english(profile: Profile, rows: list[dict], code: str) -> list[dict]:
     asked = []
     for row in rows:
         instruction = prompts.translation_instruction(row["question"], code, names=profile.data.language_names)
-        asked.append({**_asked(row), "prompt": prompts.alpaca(instruction)})
+        asked.append({**_asked(row), "prompt": prompts.build(profile.model.template, instruction, "en")})
     return asked
 
 
@@ -297,7 +304,7 @@ def save_lengths(profile: Profile, run: Run, examples: dict[str, Dataset], token
     ]
     lengths = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
     if parts:  # without corpora of its own there is nothing to draw
-        write_csv(run.results, "lengths", lengths)
+        write_csv(run.results, "lengths", lengths.assign(limit=profile.training.max_length))
     lines = audit.corpora_table(examples) if examples else pd.DataFrame(columns=["corpus", "languages", "rows"])
     table = lines.assign(tokens=[int(counted[name].tokens.sum()) for name in examples])
     for name in profile.evaluation.benchmarks:

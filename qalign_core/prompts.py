@@ -70,6 +70,7 @@ def build(template: str, question: str, code: str) -> str:
 
     Args:
         template: `alpaca` (the paper's, for every system), or a published checkpoint's own: `mathoctopus`, `metamath`.
+            `chat` leaves the question as it is: the model's own template is put around it when it is asked.
         question: as it stands in the benchmark's file.
         code: the question's language.
 
@@ -81,8 +82,10 @@ def build(template: str, question: str, code: str) -> str:
     """
     if template == "alpaca":
         return alpaca(question)
+    if template == "chat":
+        return question
     if template == "mathoctopus":
         return MATHOCTOPUS.format_map({"instruction": question, "language": language(code).name})
     if template == "metamath":
         return alpaca(question) + " Let's think step by step."
-    raise ValueError(f"unknown template {template!r}; known: alpaca, mathoctopus, metamath")
+    raise ValueError(f"unknown template {template!r}; known: alpaca, mathoctopus, metamath, chat")

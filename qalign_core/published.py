@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qalign_core.languages import CODES
+from qalign_core.languages import PAPER_CODES as CODES
 from qalign_core.params import PARAMS_FOLDER
 
 PUBLISHED = PARAMS_FOLDER / "published.csv"

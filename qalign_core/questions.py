@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from qalign_core import model_folder, runs
+from qalign_core import chat, model_folder, runs
 from qalign_core.answers import answer_key
+from qalign_core.downloads import unreadable_model
 
 DTYPES = ("float32", "bfloat16", "float16")
 JOB_KEYS = ("fingerprint", "model", "model_fingerprint", "dtype", "batch_tokens", "tasks")
@@ -111,8 +112,8 @@ def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase
     except OSError as error:  # which does not always name the model
         at = f" (revision {revision})" if revision else ""
         raise FileNotFoundError(
-            f"checkpoint {source}{at} cannot be read: {' '.join(str(error).split())[:400]} Is its name right, is it a "
-            "folder here or a repository of the hub, and may you read it (hf auth login)?"
+            f"checkpoint {source}{at} cannot be read: {unreadable_model(source, revision, error)}. Is its name right, "
+            "is it a folder here or a repository of the hub, and may you read it (hf auth login)?"
         ) from None
     if tokenizer.eos_token_id is None:
         raise ValueError(f"{source}: the tokenizer has no EOS token, so no answer could end; set eos_token and save it")
@@ -127,7 +128,7 @@ def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, co
         ValueError: for a file with another checksum, a row without its fields, an index given twice, or a prompt that
             leaves no room for its answer in the model's context; with task, language and index.
     """
-    questions = []
+    questions, chats = [], job.get("template") == chat.TEMPLATE
     limits = (getattr(config, "max_position_embeddings", None), getattr(config, "sliding_window", None))
     context = min((limit for limit in limits if limit), default=None)  # inside a sliding window attention is full
     for task in job["tasks"]:
@@ -138,7 +139,9 @@ def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, co
             raise ValueError(f"{path}: not the file the job was written for (sha256 differs); write the job again")
         rows = runs.read_json_lines(path)
         _check_rows(rows, path)
-        tokens = tokenizer([row["prompt"] for row in rows])["input_ids"]
+        if chats:  # the model's own template, which brings its own BOS
+            rows = [{**row, "prompt": chat.prompt(tokenizer, row["prompt"])} for row in rows]
+        tokens = tokenizer([row["prompt"] for row in rows], add_special_tokens=not chats)["input_ids"]
         for row, input_ids in zip(rows, tokens, strict=True):
             where = f"{task['name']}, language {task['language']}, index {row['index']}"
             if context is not None and len(input_ids) + task["max_new_tokens"] > context:

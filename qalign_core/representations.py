@@ -19,9 +19,9 @@ from qalign_core.params import Profile
 from qalign_core.prepare import DATA_DIR
 from qalign_core.results import OURS, WITHOUT, write_csv
 from qalign_core.runs import Run
-from qalign_core.schema import Benchmark
+from qalign_core.schema import DataSet
 
-BENCHMARK: Benchmark = "mgsm"
+BENCHMARK: DataSet = "mgsm"
 REAL = "real-mgsm"  # the real questions, beside the miniature's own
 QUESTIONS = 100  # at most, a language
 BASE = "base"
@@ -39,11 +39,11 @@ def models(profile: Profile, run: Run, seed: int) -> list[dict[str, Any]]:
 
 
 def question_sets(profile: Profile, run: Run) -> dict[str, dict[str, Path]]:
-    """Names of the parallel questions there are → language → file; the real mGSM only where a folder holds it."""
-    codes = profile.data.languages
-    sets: dict[str, dict[str, Path]] = {}
-    if BENCHMARK in profile.evaluation.benchmarks:
-        sets[BENCHMARK] = {code: run.benchmark(BENCHMARK, code) for code in codes}
+    """Names of the parallel questions there are → language → file: mGSM, or else the profile's first benchmark; and
+    the real mGSM where the miniature stands for it and a folder holds it."""
+    codes, asked = profile.data.languages, list(profile.evaluation.benchmarks)
+    name = BENCHMARK if BENCHMARK in asked else asked[0]
+    sets = {name: {code: run.benchmark(name, code) for code in codes}}
     folder = profile.data.folder or os.environ.get(DATA_DIR)
     if folder and profile.data.sources.get(BENCHMARK) == "miniature":
         there = [c for c in codes if any(Path(folder, file).is_file() for file in benchmark_files(BENCHMARK, c))]

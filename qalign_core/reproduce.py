@@ -19,7 +19,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from qalign_core import brought, cost, launch, plan, runs
+from qalign_core import brought, cost, launch, offline, overview, plan, runs
+from qalign_core.confined import confined
+from qalign_core.downloads import DownloadError, is_offline
+from qalign_core.executed import is_executed, notebook_identity, remember, why_to_do
 from qalign_core.machines import machines
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, load
 from qalign_core.progress import clock, describe, latest, share_done
@@ -27,8 +30,6 @@ from qalign_core.rows import BadRow
 from qalign_core.runs import Run
 
 NOTEBOOKS_FOLDER = PARAMS_FOLDER.parent / "notebooks"
-STATE = "state.json"  # which notebooks of a run were executed, from what
-RESULTS = ("done.json", "accuracy.csv", "agreement.csv")  # what must still be there for a notebook to count as executed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,7 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.dry_run:
             dry_run(profile, run, chosen, console)
             return 0
-        with FileLock(run.folder / ".lock", timeout=0):
+        refuse_offline(profile, run, chosen)
+        with FileLock(run.folder / ".lock", timeout=0), confined(run):
             return reproduce(profile, run, chosen, console)
     except Timeout:
         refuse(console, f"another process is reproducing into {run.folder}: wait for it, or stop it")
@@ -71,6 +73,20 @@ def check_files(profile: Profile) -> None:
         raise ProfileError(f"training.deepspeed: {error}") from None
 
 
+def refuse_offline(profile: Profile, run: Run, chosen: list[Path]) -> None:
+    """Say once, before anything runs, what would have to be fetched where nothing may be.
+
+    Raises:
+        DownloadError: see `offline.refuse`.
+    """
+    if not is_offline():
+        return
+    ahead = [p for p in chosen if not is_executed(run, run.notebooks / p.name, notebook_identity(p, profile))]
+    undone = any(not done for _, done, _ in overview.overview(profile, run))
+    numbers = {path.name[:2] for path in ahead}
+    offline.refuse(profile, data="01" in numbers, model=undone and bool(numbers))
+
+
 def refuse(console: Console, reason: str) -> None:
     """Print why nothing was run, or not everything; brackets in it are text, not markup."""
     console.print(f"[bold red]error[/] {escape(reason)}", soft_wrap=True)
@@ -95,10 +111,11 @@ def run_folder(path: str) -> str:
 
 
 def notebooks_of(profile: Profile) -> list[Path]:
-    """The notebooks a profile needs; one without anything to train leaves out the training chapters and ablations."""
+    """The notebooks a profile needs; one without anything to train leaves out the training chapters and ablations, one
+    whose systems have a single stage chapter 2."""
     every = sorted(NOTEBOOKS_FOLDER.glob("[0-9][0-9]_*.ipynb"))
-    training = ("02", "03", "06") if not plan.stages(profile) else ()
-    return [path for path in every if path.name[:2] not in training]
+    without = ("02", "03", "06") if not plan.stages(profile) else () if profile.first_stage() else ("02",)
+    return [path for path in every if path.name[:2] not in without]
 
 
 def select(profile: Profile, only: list[str] | None, start: str | None) -> list[Path]:
@@ -244,38 +261,7 @@ def running_job(run: Run) -> tuple[str | None, dict[str, Any] | None]:
     return name, latest(folder / "progress.jsonl", since=current["since"])
 
 
-# ------------------------------------------------------------------------------------------------- what is done
-
-
-def notebook_identity(path: Path, profile: Profile) -> str:
-    """What an executed notebook depends on: its source, the profile, predictions made elsewhere, the package's code."""
-    code = {name: digest for name, digest in runs.sha256_tree(Path(__file__).parent).items() if name.endswith(".py")}
-    return runs.fingerprint([runs.sha256_file(path), profile.model_dump(mode="json"), code, brought.contents(profile)])
-
-
-def is_executed(run: Run, output: Path, identity: str) -> bool:
-    """Whether a notebook was executed from just this, and what it made is still there."""
-    entry = _entries(run).get(output.name) if output.is_file() else None
-    if not entry or entry["identity"] != identity:
-        return False
-    return all((run.folder / name).is_file() for name in entry["files"])
-
-
-def remember(run: Run, output: Path, identity: str) -> None:
-    """Record that a notebook was executed, with the result files that were there when it ended."""
-    entries = _entries(run)
-    made = [p for p in sorted(run.folder.rglob("*")) if p.is_file() and p.name in RESULTS]
-    entries[output.name] = {"identity": identity, "files": [run.relative(p) for p in made]}
-    runs.write_json(run.notebooks / STATE, entries)
-
-
-def _entries(run: Run) -> dict[str, Any]:
-    """What is recorded of a run's notebooks; nothing if that is damaged: they are executed again, jobs are not."""
-    try:
-        entries = runs.read_json(run.notebooks / STATE)
-    except (FileNotFoundError, ValueError):
-        return {}
-    return entries if isinstance(entries, dict) else {}
+# ------------------------------------------------------------------------------------------------- what is shown
 
 
 def summary(run: Run, console: Console) -> None:
@@ -288,7 +274,7 @@ def summary(run: Run, console: Console) -> None:
         tables = report.run_tables(results)
         heading, front = front_page.heading(results), front_page.front(run, results, tables)
         for table in tables:
-            if table.name.startswith(("table-2", "table-3")):
+            if table.name.startswith(("table-2", "table-3", "table-accuracy")):
                 console.print()
                 report.print_table(table, console)
         for remark in report.remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"]):
@@ -305,11 +291,16 @@ def summary(run: Run, console: Console) -> None:
 
 def dry_run(profile: Profile, run: Run, chosen: list[Path], console: Console) -> None:
     """Print every notebook, stage and prediction with whether it is done, and estimates of cost; nothing is written."""
+    listed = []
     for path in chosen:
-        done = is_executed(run, run.notebooks / path.name, notebook_identity(path, profile))
-        console.print(f"{'done ' if done else 'to do'}  notebook   {path.stem}")
-    for name, done, why in (*plan.overview(profile, run), *brought.overview(profile)):
+        why = why_to_do(run, run.notebooks / path.name, notebook_identity(path, profile))
+        listed.append((f"notebook   {path.stem}", not why, why))
+    for name, done, why in (*listed, *overview.overview(profile, run), *brought.overview(profile)):
         console.print(f"{'done ' if done else 'to do'}  {name}{f'  ({why})' if why else ''}", soft_wrap=True)
+    try:
+        offline.refuse(profile)
+    except DownloadError as error:
+        console.print(f"\n{escape(str(error))}", soft_wrap=True)
     cost.show(profile, run, console)
 
 

@@ -24,7 +24,9 @@ KnownCorpus = Literal[
     "metamathqa",
 ]
 Style = Literal["calibrated", "equations", "restating"]  # of the miniature's solutions
-Benchmark = Literal["mgsm", "msvamp"]
+BENCHMARKS = ("mgsm", "msvamp")  # the paper's
+# One of these, or one that the profile describes; its name becomes that of a folder.
+Benchmark = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=40)]
 PredictionField = Literal["index", "question", "response", "finish_reason"]
 Positive = Annotated[int, Field(gt=0, le=10**9)]
 Devices = Annotated[int, Field(gt=0, le=1024)]  # of one machine
@@ -50,7 +52,10 @@ def _known_languages(languages: list[str]) -> list[str]:
     """The codes in the order of the tables; unknown or repeated ones are refused."""
     for code in languages:
         if code not in CODES:
-            raise ValueError(f"unknown language code {code!r}; known codes: {', '.join(CODES)}")
+            raise ValueError(
+                f"unknown language code {code!r}; known codes: {', '.join(CODES)}; others are described in "
+                "data.new_languages"
+            )
     if len(set(languages)) != len(languages):
         raise ValueError("a language is named twice")
     return [code for code in CODES if code in languages]

@@ -14,20 +14,22 @@ Whatever the source, the outcome is a data folder of one layout, which `corpora`
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from filelock import FileLock
 
-from qalign_core.benchmarks import benchmark_files
+from qalign_core import data_folder
+from qalign_core.data_folder import FOLDERS, layout
 from qalign_core.data_lock import Lock, LockedDataSet, LockedFile, LockedHubDataSet, difference, read_lock
-from qalign_core.data_sets import MATHOCTOPUS_FILE
 from qalign_core.downloads import DownloadError, fetch, fetch_from_hub, lay_out
 from qalign_core.languages import CODES, language
 from qalign_core.rows import count_rows
@@ -35,17 +37,6 @@ from qalign_core.runs import fingerprint, read_json, sha256_file, sha256_tree, w
 
 REPOSITORY_URL = "QALIGN_REPOSITORY_URL"
 SOURCES = ("hub", "repository", "folder", "miniature")
-
-# Each data set and the top folder of the layout that holds it.
-FOLDERS = {
-    "mgsm": "mgsm",
-    "msvamp": "msvamp",
-    "gsm8k": "gsm8k",
-    "gsm8kinstruct": "gsm8kinstruct",
-    "questions": "gsm8kinstruct_question",
-    "metamathqa": "metamathqa",
-    "flores": "flores",
-}
 
 
 # ------------------------------------------------------------------------------------------------- public
@@ -91,7 +82,8 @@ def locate(
     if source == "folder":
         return _from_folder(data_set, folder, codes, lock)
     if source == "miniature":
-        return _from_miniature(cache, dict(world or {}))
+        with _writing(cache, "the miniature's world"):
+            return _from_miniature(cache, dict(world or {}))
     if source not in SOURCES:
         raise ValueError(f"unknown source {source!r} of {data_set}; known sources: {', '.join(SOURCES)}")
     available = lock.hub if source == "hub" else lock.repository.data_sets
@@ -100,7 +92,7 @@ def locate(
             f"{data_set} is not at source {source!r}, which has {', '.join(available)}; "
             f"set data.sources.{data_set} to {' or '.join(repr(s) for s in _sources_of(data_set, lock))}"
         )
-    with _locked(cache / ".locks" / f"{source}-{data_set}"):
+    with _locked(cache / ".locks" / f"{source}-{data_set}"), _writing(cache, data_set):
         if source == "hub":
             return _from_hub(cache, lock.hub[data_set], codes, lock, progress)
         return _from_repository(cache, lock.repository.data_sets[data_set], codes, lock, progress)
@@ -116,12 +108,14 @@ def gather(
     world: Mapping[str, Any] | None = None,
     lock: Lock | None = None,
     progress: bool = True,
+    own: Mapping[str, str] | None = None,
 ) -> Path:
     """One data folder made of several data sets, each from its own source: links to what `locate` returns.
 
     Args:
         sources: data set → source, as `data.sources` of a profile.
         destination: the folder to make; what it already holds of these data sets is replaced if it is a link.
+        own: code → the folder that holds this language's files, in the layout above, whatever the source.
 
     Raises:
         FileExistsError: if `destination` holds a real folder where a link should go.
@@ -129,19 +123,24 @@ def gather(
     """
     destination = Path(destination).absolute()
     destination.mkdir(parents=True, exist_ok=True)
+    wanted = list(CODES if languages is None else languages)
+    added = {code: place for code, place in (own or {}).items() if code in wanted}
     for data_set, source in sources.items():
         found = locate(
             data_set,
             source,
             cache_dir=cache_dir,
             folder=folder,
-            languages=languages,
+            languages=[code for code in wanted if code not in added],
             world=world,
             lock=lock,
             progress=progress,
         )
         with _locked(destination / f".{FOLDERS[data_set]}"):
-            _link(found / FOLDERS[data_set], destination / FOLDERS[data_set])
+            if added:
+                data_folder.join(found, added, data_set, destination)
+            else:
+                data_folder.link(found / FOLDERS[data_set], destination / FOLDERS[data_set])
     return destination
 
 
@@ -167,21 +166,6 @@ def verify(data_set: str, folder: str | Path, *, lock: Lock | None = None) -> pd
             }
         )
     return pd.DataFrame(found, columns=["data_set", "file", "bytes", "rows", "sha256", "status"])
-
-
-def layout(data_set: str, languages: Sequence[str]) -> list[tuple[str, ...]]:
-    """The files a data set consists of in these languages; each as the places where it may be."""
-    foreign = [code for code in languages if code != "en"]
-    if data_set in ("mgsm", "msvamp"):
-        return [benchmark_files(data_set, code) for code in languages]
-    if data_set == "gsm8kinstruct":
-        return [(f"gsm8kinstruct/{code}/train.txt", MATHOCTOPUS_FILE) for code in languages]
-    if data_set == "questions":
-        return [(f"gsm8kinstruct_question/{x}-en/train.{side}",) for x in foreign for side in (x, "en")]
-    if data_set == "flores":
-        kinds = ("{0}.txt", "{1}.parquet", "{1}.jsonl")
-        return [tuple("flores/dev/" + k.format(c, language(c).flores) for k in kinds) for c in languages]
-    return [("gsm8k/train.jsonl",)] if data_set == "gsm8k" else [("metamathqa/MetaMathQA-395K.json",)]
 
 
 # ------------------------------------------------------------------------------------------------- the four sources
@@ -280,10 +264,30 @@ def _from_miniature(cache: Path, arguments: dict[str, Any]) -> Path:
 # ------------------------------------------------------------------------------------------------- small parts
 
 
-def _locked(path: Path) -> FileLock:
-    """A lock between processes; its file stays behind, which is harmless."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _locked(path: Path) -> AbstractContextManager[Any]:
+    """A lock between processes; its file stays behind, which is harmless. In a cache that cannot be written, none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+    if not os.access(path.parent, os.W_OK):
+        return nullcontext()
     return FileLock(path.with_name(path.name + ".lock"))
+
+
+@contextmanager
+def _writing(cache: Path, data_set: str) -> Iterator[None]:
+    """Say of a cache that cannot be written what it lacks and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise DownloadError(
+            f"the cache {cache} cannot be written ({error.strerror}) and lacks a part of {data_set}: let whoever may "
+            "write there run notebook 01 once, or set QALIGN_CACHE_DIR to a folder of your own"
+        ) from None
 
 
 def _sources_of(data_set: str, lock: Lock) -> list[str]:
@@ -313,13 +317,3 @@ def _status(path: Path, candidates: Mapping[str, LockedFile | None]) -> str:
     if not rows:
         return "not in the lock"
     return "no checksum known, " + ("rows as published" if count_rows(path) in rows else f"published rows: {rows}")
-
-
-def _link(target: Path, link: Path) -> None:
-    if link.is_symlink():
-        if link.resolve() == target.resolve():
-            return
-        link.unlink()
-    elif link.exists():
-        raise FileExistsError(f"{link} is a folder of its own, not a link to {target}; move it away and run again")
-    link.symlink_to(target, target_is_directory=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from qalign_core import chat
 from qalign_core.cross_entropy import weighted_nll
 from qalign_core.packed_attention import BY_DOCUMENT
 from qalign_core.prompts import alpaca
@@ -24,7 +25,7 @@ IGNORED = -100  # label of a token that is no target
 
 
 def encode(
-    instruction: str, output: str, tokenizer: PreTrainedTokenizerBase, max_length: int = 512
+    instruction: str, output: str, tokenizer: PreTrainedTokenizerBase, max_length: int = 512, template: str = "alpaca"
 ) -> dict[str, list[int]]:
     """One supervised example: BOS + prompt + output + EOS, of which only the output and the EOS are targets.
 
@@ -33,6 +34,7 @@ def encode(
         output: the text to learn, directly behind the prompt's last colon.
         tokenizer: a fast tokenizer; whether there is a BOS is its own affair.
         max_length: tokens kept, counted from the left; a cut example has no EOS.
+        template: `alpaca`, or `chat` for the tokenizer's own, whose end of a turn then takes the place of EOS.
 
     Returns:
         `input_ids` (T,) and `labels` (T,), −100 where nothing is to be learnt. The masked prefix is as long as the
@@ -44,12 +46,16 @@ def encode(
 
     Source: NJUNLP/QAlign finetune.py:68-118, 123-128.
     """
-    columns = encode_examples([instruction], [output], tokenizer, max_length)
+    columns = encode_examples([instruction], [output], tokenizer, max_length, template)
     return {"input_ids": columns["input_ids"][0], "labels": columns["labels"][0]}
 
 
 def encode_examples(
-    instructions: list[str], outputs: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int = 512
+    instructions: list[str],
+    outputs: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int = 512,
+    template: str = "alpaca",
 ) -> dict[str, list]:
     """Many examples at once, as `encode` does each.
 
@@ -58,13 +64,17 @@ def encode_examples(
         holds the prompt's end and the output's beginning, which then is not learnt (as with the authors' code).
     """
     check_tokenizer(tokenizer)
-    prompts = [alpaca(instruction) for instruction in instructions]
-    wholes = [f"{prompt}{output}{tokenizer.eos_token}" for prompt, output in zip(prompts, outputs, strict=True)]
-    full = tokenizer(wholes, verbose=False)["input_ids"]
+    chats = template == chat.TEMPLATE  # which brings its own BOS
+    prompts = [chat.prompt(tokenizer, text) if chats else alpaca(text) for text in instructions]
+    turn = chat.turn(tokenizer) if chats else chat.Turn("", tokenizer.eos_token, tokenizer.eos_token_id)
+    wholes = [f"{prompt}{turn.before}{output}{turn.end}" for prompt, output in zip(prompts, outputs, strict=True)]
+    full, before = (tokenizer(t, verbose=False, add_special_tokens=not chats)["input_ids"] for t in (wholes, prompts))
     input_ids, labels, joined = [], [], []
-    for ids, prompt_ids in zip(full, tokenizer(prompts, verbose=False)["input_ids"], strict=True):
+    for ids, prompt_ids in zip(full, before, strict=True):
         ids = ids[:max_length]
-        masked = min(sum(token != tokenizer.pad_token_id for token in prompt_ids[:max_length]), len(ids))
+        # The authors count what is not padding; a chat's prompt may hold the pad token itself (the end of a turn).
+        asked = sum(chats or token != tokenizer.pad_token_id for token in prompt_ids[:max_length])
+        masked = min(asked, len(ids))
         input_ids.append(ids)
         labels.append([IGNORED] * masked + ids[masked:])
         joined.append(ids[:masked] != prompt_ids[:masked])
@@ -105,7 +115,11 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def encode_corpus(
-    rows: Iterable[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int = 512, chunk: int = 2000
+    rows: Iterable[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int = 512,
+    chunk: int = 2000,
+    template: str = "alpaca",
 ) -> Dataset:
     """A whole corpus, tokenised chunk by chunk; rows with a `text` are language modelling, others supervised.
 
@@ -114,6 +128,7 @@ def encode_corpus(
         tokenizer: a fast tokenizer.
         max_length: tokens kept of each row.
         chunk: rows tokenised at a time.
+        template: as for `encode`.
 
     Returns:
         Columns as of `encode_examples` or `encode_texts`: one row an example, or one a block of text.
@@ -136,9 +151,8 @@ def encode_corpus(
                         f"row {number} of the corpus has the fields {sorted(row)}; it needs instruction and output "
                         "(or every row needs text)"
                     )
-            columns = encode_examples(
-                [row["instruction"] for row in part], [row["output"] for row in part], tokenizer, max_length
-            )
+            instructions, outputs = ([row[field] for row in part] for field in ("instruction", "output"))
+            columns = encode_examples(instructions, outputs, tokenizer, max_length, template)
         parts.append(Dataset.from_dict(columns, features=features))
         first += len(part)
     if not parts:

@@ -22,13 +22,14 @@ class System(Section):
     beside every seed). With a `translator`, the lineage of another model, questions that are not English are first
     translated by it, and the system answers the translations (translate-test). A system of another table than `main`
     is compared with QAlign and, if it says so, `against` one more: its control of the same size.
+    `template` is the prompt of a checkpoint; a lineage is asked as it was trained (`model.template`).
     """
 
     lineage: list[Corpus] | None = None
     translator: list[Corpus] | None = None
     checkpoint: str | None = None
     revision: str | None = None
-    template: Literal["alpaca", "mathoctopus", "metamath"] = "alpaca"
+    template: Literal["alpaca", "mathoctopus", "metamath", "chat"] = "alpaca"
     predictions: str | None = None
     fields: dict[PredictionField, str | None] | None = None
     seed: int | None = None

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     from qalign_core.model_folder import add_pad_token, full_state_dict, load_model, load_tokenizer, merged, save_model
     from qalign_core.supervision import Collator, attention_for, check_attention
     from qalign_core.trained_linear import speed_up_linear_layers
-    from qalign_core.trainer import Heartbeat, MasterWeights, StageTrainer
+    from qalign_core.trainer import Heartbeat, MasterWeights, StageTrainer, TensorBoard
 
     # --------------------------------------------------------------------------------------------- seed, arguments
     arguments = training_arguments(job, folder)
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         data_collator=Collator(
             tokenizer.pad_token_id, job["packing"], job["loss"], micro_batch=job.get("paper_micro_batch", 2)
         ),
-        callbacks=[MasterWeights(path, revision), heartbeat],
+        callbacks=[MasterWeights(path, revision), heartbeat, TensorBoard(folder / "tensorboard", writes=is_main)],
     )
     heartbeat.trainer = trainer
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     if lock is not None:  # the main rank
         if lora:
             model, state = merged(model, state, path, revision)
-        save_model(model, tokenizer, folder / "model", state)
+        save_model(model, tokenizer, folder / "model", state, job.get("template") or "alpaca")
         write_done(job, folder, metrics(trainer, corpus, job), trainer.seconds(), peak)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         shutil.rmtree(encoded_folder(job, folder), ignore_errors=True)
@@ -181,6 +181,7 @@ def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
     given = {"report_to": "none", "save_total_limit": 2, "logging_steps": 10} | job["training_arguments"]
     if both := sorted(ours.keys() & given.keys()):
         raise ValueError(f"training_arguments: {', '.join(both)} cannot be given; the job or train.py decides them")
+    given["report_to"] = other_trackers(given["report_to"])
     if given["save_total_limit"] < 2:
         raise ValueError("training_arguments: save_total_limit must be at least 2: one checkpoint is always whole")
     if given.get("bf16") and job["deepspeed"].get("zero_optimization", {}).get("stage", 0) == 0:
@@ -188,6 +189,12 @@ def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
     if not torch.cuda.is_available():
         given.pop("tf32", None)
     return TrainingArguments(**ours, **given)
+
+
+def other_trackers(report_to: str | list[str]) -> list[str]:
+    """The trackers that transformers shall report to, without TensorBoard, whose logs are written anyway."""
+    names = [report_to] if isinstance(report_to, str) else report_to
+    return [name for name in names if name != "tensorboard"] or ["none"]
 
 
 # ------------------------------------------------------------------------------------------------- corpus
@@ -220,7 +227,7 @@ def encoded_corpus(job: dict[str, Any], folder: Path, root: Path, tokenizer: Pre
         rows = runs.read_json_lines(path)
         part = target.with_name(f".{target.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        encode_corpus(rows, tokenizer, job["max_length"]).save_to_disk(str(part))
+        encode_corpus(rows, tokenizer, job["max_length"], template=job.get("template") or "alpaca").save_to_disk(part)
         runs.sync_tree(part)
         part.rename(target)
     return Dataset.load_from_disk(str(target))

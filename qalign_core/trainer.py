@@ -128,6 +128,49 @@ class MasterWeights(TrainerCallback):
             restore_master_weights(model, self.path, self.revision)
 
 
+class TensorBoard(TrainerCallback):
+    """Writes TensorBoard's logs: loss, learning rate and gradient norm at every logging step.
+
+    A run that goes on from a checkpoint takes back what was logged after it. The writer has no thread of its own, whose
+    death on a full disk would leave the training waiting for it.
+
+    Args:
+        folder: `tensorboard/` of the job.
+        writes: whether this rank is the one that writes.
+    """
+
+    def __init__(self, folder: Path, writes: bool) -> None:
+        self.folder = folder
+        self.writes = writes
+        self.writer: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not self.writes:
+            return
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        self.folder.mkdir(exist_ok=True)
+        self.writer = EventsWriter(str(self.folder / "events"), f".{os.getpid()}")
+        start = SessionLog(status=SessionLog.START)  # what earlier files hold of this update and later ones is void
+        self.writer.write_event(Event(wall_time=time.time(), step=state.global_step + 1, session_log=start))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if self.writer is None or not logs or "loss" not in logs:
+            return
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        for name, value in logs.items():
+            summary = scalar(f"train/{name}", value)
+            self.writer.write_event(Event(wall_time=time.time(), step=state.global_step, summary=summary))
+        self.writer.flush()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
 class Heartbeat(TrainerCallback):
     """Writes `progress.jsonl`: a line with the loss at every logging step, and one without at least every `interval`.
 

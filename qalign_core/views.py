@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 import pandas as pd
-from IPython.display import Image, Markdown
+from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
 from qalign_core import runs
@@ -185,12 +185,16 @@ def audit_table(findings: pd.DataFrame) -> Table:
 def show(figure: Figure, data: pd.DataFrame, run: Run, name: str, caption: str = "") -> Image:
     """Save a figure with its data in the run's `figures/`, and show it."""
     paths = save_figure(figure, run.figures, name, data, caption)
-    return Image(next(path for path in paths if path.suffix == ".png").read_bytes(), width=720)
+    picture = next(path for path in paths if path.suffix == ".png")
+    return Image(picture.read_bytes(), width=720, alt=caption or name)
 
 
-def picture(run: Run, name: str) -> Image | Markdown:
-    """A figure that was drawn into the run's `figures/`, or a word on why there is none."""
+def picture(run: Run, name: str) -> Markdown:
+    """Show a figure that was drawn into the run's `figures/` with its caption, or say why there is none."""
     path = run.figures / f"{name}.png"
     if not path.is_file():
         return Markdown(f"*No {name}: this profile does not have the systems it compares.*")
-    return Image(path.read_bytes(), width=720)
+    text = path.with_suffix(".txt")
+    caption = text.read_text(encoding="utf-8").strip() if text.is_file() else ""
+    display(Image(path.read_bytes(), width=720, alt=caption or name))
+    return Markdown(f"<small>{escape(caption, quote=False)}</small>")

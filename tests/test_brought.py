@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from qalign_core import (
@@ -135,6 +136,20 @@ def test_a_notebook_is_executed_again_when_the_predictions_change(folder: Path):
     assert reproduce.notebook_identity(notebook, profile) == before
     runs.write_json_lines(folder / "mgsm" / "en.jsonl", [{"output": "7"}, {"output": "8"}])
     assert reproduce.notebook_identity(notebook, profile) != before
+
+
+def test_outputs_saved_into_a_notebook_are_no_change(folder: Path, tmp_path: Path):
+    profile, notebook = profile_of(theirs(folder)), nbformat.read(reproduce.NOTEBOOKS_FOLDER / "04_evaluation.ipynb", 4)
+    identities = []
+    for change in ("none", "output", "source"):
+        cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+        if change == "output":
+            cell.outputs, cell.execution_count = [nbformat.v4.new_output("stream", text="saved by hand")], 7
+        elif change == "source":
+            cell.source += "\npass"
+        nbformat.write(notebook, tmp_path / "notebook.ipynb")
+        identities.append(reproduce.notebook_identity(tmp_path / "notebook.ipynb", profile))
+    assert identities[0] == identities[1] != identities[2]
 
 
 # ------------------------------------------------------------------------------------------------- scoring

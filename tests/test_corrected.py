@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from qalign_core import brought, corrected, params, plan, response_tables, runs, scorer
+from qalign_core import brought, corrected, overview, params, plan, response_tables, runs, scorer
 from qalign_core.params import Profile
 from qalign_core.predictions import read_benchmark, read_predictions
 from qalign_core.rows import BadRow
@@ -133,3 +133,21 @@ def test_files_that_do_not_fit_are_named(run: Run, tmp_path: Path):
     (tmp_path / "better" / "mgsm" / "mgsm_de.tsv").unlink()
     with pytest.raises(FileNotFoundError, match=r"evaluation\.corrected\.mgsm: .*better holds no file of mgsm"):
         corrected.corrected_questions(profile, run)
+
+
+def test_the_overview_lists_what_is_asked_again(run: Run, tmp_path: Path, monkeypatch):
+    profile = profile_of(tmp_path, {"checkpoint": "a/b"})
+    content = {"fingerprint": "x", "model_fingerprint": "m", "dtype": "float32", "tasks": []}
+    job = SimpleNamespace(content=content, folder=tmp_path / "made" / "benchmarks", done=True)
+    for module in (plan, overview):
+        monkeypatch.setattr(module, "prediction_job", lambda *_: job)
+    name, looked_at = "answers    seed 0: A, corrected questions", Run(run.folder, read_only=True)
+    before = runs.sha256_tree(run.folder)
+    assert (name, False, "not begun") in list(overview.overview(profile, looked_at))
+    assert runs.sha256_tree(run.folder) == before
+    again = corrected.job(profile, run, "A", 0)
+    for file in ("job.json", "done.json"):
+        runs.write_json(again.folder / file, again.content)
+    assert (name, True, "") in list(overview.overview(profile, looked_at))
+    write(tmp_path, list(zip(QUESTIONS["de"], GOLDS, strict=True)))
+    assert name not in {line[0] for line in overview.overview(profile, looked_at)}

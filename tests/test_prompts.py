@@ -104,5 +104,5 @@ def test_the_papers_prompt_is_the_same_in_every_language():
 
 
 def test_an_unknown_template_is_refused():
-    with pytest.raises(ValueError, match="unknown template 'chat'; known: alpaca, mathoctopus, metamath"):
-        build("chat", "1+1?", "en")
+    with pytest.raises(ValueError, match="unknown template 'chatml'; known: alpaca, mathoctopus, metamath, chat"):
+        build("chatml", "1+1?", "en")

@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from qalign_core import params, plan, prepare, reproduce, runs
+from qalign_core import executed, params, plan, prepare, reproduce, runs
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.runs import Run
@@ -25,11 +25,13 @@ from qalign_core.runs import Run
 ROOT = PARAMS_FOLDER.parent
 
 
-def run_reproduce(*arguments: str, cache: Path, timeout: int = 900) -> subprocess.CompletedProcess[str]:
+def run_reproduce(
+    *arguments: str, cache: Path, timeout: int = 900, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "qalign_core.reproduce", *arguments],
         cwd=ROOT,
-        env={**os.environ, "QALIGN_CACHE_DIR": str(cache), "COLUMNS": "160"},
+        env={**os.environ, "QALIGN_CACHE_DIR": str(cache), "COLUMNS": "160", **environment},
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -43,10 +45,22 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Run, subprocess.CompletedProcess[str]]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder of somebody new, with a folder for temporary files in it."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "tmp").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smoke(
+    tmp_path_factory: pytest.TempPathFactory, cache: Path, home: Path
+) -> tuple[Run, subprocess.CompletedProcess[str]]:
     """A finished run of profile `smoke` and what the command printed."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    done = run_reproduce("smoke", "--run-dir", str(folder), cache=cache)
+    places = {"HOME": str(home), "TMPDIR": str(home / "tmp")}
+    places |= {f"XDG_{kind}_HOME": str(home / kind) for kind in ("CACHE", "CONFIG", "DATA", "STATE")}
+    done = run_reproduce("smoke", "--run-dir", str(folder), cache=cache, **places)
     assert done.returncode == 0, done.stdout + done.stderr
     return Run(folder), done
 
@@ -63,6 +77,16 @@ def test_smoke_ends_with_tables_and_paths(smoke: tuple[Run, subprocess.Completed
     assert len(accuracy) == len(systems) * len(benchmarks) * len(CODES) * 2  # two scorers
     assert (accuracy.total == 4).all()
     assert (accuracy.accuracy == 100 * accuracy.correct / accuracy.total).all()
+
+
+def test_nothing_is_written_outside_of_the_run_folder_and_the_cache(
+    smoke: tuple[Run, subprocess.CompletedProcess[str]], home: Path
+) -> None:
+    written = [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()]
+    assert written == []
+    assert {path.name for path in home.iterdir()} == {"tmp"}
+    beside = {path.name for folder in ("notebooks", "params") for path in (ROOT / folder).iterdir()}
+    assert not beside & {".ipynb_checkpoints", "runs"}
 
 
 def test_every_number_can_be_traced(smoke: tuple[Run, subprocess.CompletedProcess[str]]) -> None:
@@ -175,6 +199,27 @@ def test_a_notebook_runs_alone_by_papermill(
     assert "Table 2" in (tmp_path / "out.ipynb").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
+def test_a_run_that_was_moved_with_its_cache_goes_on_elsewhere(
+    smoke: tuple[Run, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Chapters 1 and 2 on one machine, the others on another: nothing is trained again, the results are the same."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    done = run_reproduce("smoke", "--only", "01", "02", "--run-dir", str(here / "run"), cache=here / "cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+    here.rename(there)
+    first = there / "run" / "models" / "seed-1" / "base" / "questions-x-en"
+    before = (first / "done.json").read_bytes()
+    done = run_reproduce("smoke", "--run-dir", str(there / "run"), cache=there / "cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("already done") == 2
+    assert (first / "done.json").read_bytes() == before
+    for name in ("accuracy.csv", "agreement.csv", "ablations.csv", "training.csv"):
+        assert (there / "run" / "results" / name).read_bytes() == (smoke[0].results / name).read_bytes(), name
+    left = [path for path in there.rglob("*.json") if str(here) in path.read_text(encoding="utf-8")]
+    assert left == []
+
+
 def test_dry_run_changes_nothing_and_tells_what_is_done(
     smoke: tuple[Run, subprocess.CompletedProcess[str]], cache: Path
 ) -> None:
@@ -190,6 +235,20 @@ def test_a_failing_cell_is_shown_and_the_exit_code_is_not_zero(tmp_path: Path, c
     assert done.returncode == 1
     assert "run notebook 01 (data preparation) first" in done.stdout
     assert "FileNotFoundError" in done.stdout
+
+
+def test_a_kernel_that_dies_is_a_failure_in_words(tmp_path: Path, monkeypatch, capsys) -> None:
+    cells = [nbformat.v4.new_code_cell("x = None", metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "01_dies.ipynb")
+    monkeypatch.setattr(reproduce, "NOTEBOOKS_FOLDER", tmp_path)
+    assert reproduce.main(["smoke", "--only", "01", "--run-dir", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().out
+    assert "The notebook's kernel died" in said
+    assert "01_dies" in said
+    assert reproduce.main(["smoke", "--only", "01", "--dry-run", "--run-dir", str(tmp_path / "run")]) == 0
+    assert "to do  notebook   01_dies  (not executed yet)" in capsys.readouterr().out
 
 
 def test_bad_profile_stops_before_anything_runs(tmp_path: Path, cache: Path) -> None:
@@ -250,7 +309,7 @@ def test_a_damaged_record_of_notebooks_counts_as_none(tmp_path: Path, content: s
     output = run.notebooks / "01_data_preparation.ipynb"
     output.parent.mkdir()
     output.write_text("{}", encoding="utf-8")
-    (run.notebooks / reproduce.STATE).write_text(content, encoding="utf-8")
+    (run.notebooks / executed.STATE).write_text(content, encoding="utf-8")
     assert not reproduce.is_executed(run, output, "x")
     reproduce.remember(run, output, "x")
     assert reproduce.is_executed(run, output, "x")

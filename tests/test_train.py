@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from qalign_core import train
 from qalign_core.model_folder import add_pad_token, load_model, load_tokenizer
 from qalign_core.runs import is_done, read_json, read_json_lines, sha256_file
 from qalign_core.supervision import IGNORED, encode
+from qalign_core.trainer import TensorBoard
 
 # The curve as it was when this was written: 20 updates, loss `paper`, fp32, CPU, 1 rank.
 GOLDEN = [
@@ -214,7 +217,48 @@ def test_done_says_what_was_done(jobs: dict[str, Path]) -> None:
         "job.json",
         "model",
         "progress.jsonl",
+        "tensorboard",
     ]
+
+
+def test_tensorboard_holds_the_loss_curve_and_is_written_by_one_rank(jobs: dict[str, Path]) -> None:
+    job = jobs["zero3-by-2"]
+    (file,) = (job.parent / "tensorboard").iterdir()
+    assert tensorboard_losses(file) == pytest.approx(losses(job))
+
+
+def events(file: Path) -> list[Any]:
+    """The events of a TensorBoard file: records of length, checksum, bytes, checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    data, found = file.read_bytes(), []
+    while data:
+        size = int.from_bytes(data[:8], "little")
+        found.append(Event.FromString(data[12 : 12 + size]))
+        data = data[16 + size :]
+    return found
+
+
+def tensorboard_losses(file: Path) -> list[float]:
+    scalars = (value for event in events(file) for value in event.summary.value)
+    return [value.simple_value for value in scalars if value.tag == "train/loss"]
+
+
+def test_a_resumed_run_takes_back_what_tensorboard_held_after_its_checkpoint(tmp_path: Path) -> None:
+    for number, steps in enumerate(([1, 2, 3, 4, 5], [4, 5, 6])):
+        logs = TensorBoard(tmp_path / f"{number}", writes=True)
+        logs.on_train_begin(None, SimpleNamespace(global_step=steps[0] - 1), None)
+        for step in steps:
+            logs.on_log(None, SimpleNamespace(global_step=step), None, {"loss": float(step)})
+        (file,) = (tmp_path / f"{number}").iterdir()  # flushed: a kill loses nothing
+        started = [event for event in events(file) if event.HasField("session_log")]
+        assert [(event.step, event.session_log.status) for event in started] == [(steps[0], 1)]  # 1: START
+        assert tensorboard_losses(file) == [float(step) for step in steps]
+        logs.on_train_end(None, None, None)
+    other = TensorBoard(tmp_path / "other", writes=False)
+    other.on_train_begin(None, SimpleNamespace(global_step=0), None)
+    other.on_log(None, SimpleNamespace(global_step=1), None, {"loss": 1.0})
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(("name", "base"), [("still-tied", "tied"), ("still-by-2", "base")])
@@ -290,6 +334,11 @@ def test_a_bad_job_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             train.training_arguments({**job, "seed": 1, "training_arguments": changes}, tmp_path)
+
+
+def test_tensorboard_is_no_second_tracker() -> None:
+    assert train.other_trackers("none") == train.other_trackers("tensorboard") == ["none"]
+    assert train.other_trackers(["wandb", "tensorboard"]) == train.other_trackers("wandb") == ["wandb"]
 
 
 def test_pickled_weights_are_refused(tmp_path: Path, folder: Path) -> None:

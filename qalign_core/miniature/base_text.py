@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from qalign_core.languages import CODES, NON_ENGLISH
+from qalign_core.languages import PAPER_CODES as CODES
+from qalign_core.languages import PAPER_NON_ENGLISH as NON_ENGLISH
 from qalign_core.miniature.generic import draw_generic, render_generic
 from qalign_core.miniature.language_data import NATIVE_DIGITS, Slots, language_data
 from qalign_core.miniature.render import question, solution

@@ -8,7 +8,9 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH
+from qalign_core.languages import LANGUAGES
+from qalign_core.languages import PAPER_CODES as CODES
+from qalign_core.languages import PAPER_NON_ENGLISH as NON_ENGLISH
 from qalign_core.miniature.generic import distinct_generic, render_generic
 from qalign_core.miniature.render import STYLES, question, solution
 from qalign_core.miniature.world import Problem, Tree, World

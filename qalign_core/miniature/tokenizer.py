@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from qalign_core.languages import CODES, NON_ENGLISH
+from qalign_core.languages import PAPER_CODES as CODES
+from qalign_core.languages import PAPER_NON_ENGLISH as NON_ENGLISH
 from qalign_core.miniature.base_text import base_text
 from qalign_core.miniature.language_data import language_data
 from qalign_core.miniature.render import question, solution

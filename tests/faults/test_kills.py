@@ -78,7 +78,7 @@ def test_the_moments_of_grief_lose_nothing_and_the_weights_are_bitwise_equal(
     assert list(home.glob("checkpoints/*"))  # it died before its clean-up, which the next start does
     launch.run_job(Job(read_json(path), home), params.load("smoke"), Run(folder), show=False)
     assert sorted(entry.name for entry in home.iterdir() if not entry.name.startswith(".")) == [
-        *("done.json", "job.json", "log.txt", "model", "progress.jsonl")
+        *("done.json", "job.json", "log.txt", "model", "progress.jsonl", "tensorboard")
     ]
 
 
