@@ -92,7 +92,7 @@ format: $(VENV)/.ready-dev  ## format code and notebooks, take the outputs out o
 	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
 
 licences: $(VENV)/.ready  ## list the licences of the packages anew, in THIRD_PARTY.md
-	@$(BIN)/python -m qalign_core.licences > THIRD_PARTY.md.part && mv THIRD_PARTY.md.part THIRD_PARTY.md
+	@$(BIN)/python -m qalign_core.checks.licences > THIRD_PARTY.md.part && mv THIRD_PARTY.md.part THIRD_PARTY.md
 
 miniature-base: $(VENV)/.ready  ## train the miniature's base model anew (about half an hour), replacing the one shipped
 	@$(BIN)/python -m qalign_core.miniature.pretrain

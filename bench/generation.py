@@ -21,10 +21,10 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from qalign_core import runs
-from qalign_core.batch_size import choose_batch_tokens
-from qalign_core.decoding import GreedyDecoder, Sequence
-from qalign_core.packed_linear import pack_linear_layers
-from qalign_core.questions import Rank, load_tokenizer
+from qalign_core.generation.batch_size import choose_batch_tokens
+from qalign_core.generation.decoding import GreedyDecoder, Sequence
+from qalign_core.generation.questions import Rank, load_tokenizer
+from qalign_core.training.packed_linear import pack_linear_layers
 
 
 def authors_loop(

@@ -30,7 +30,7 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from qalign_core.supervision import IGNORED, Collator, attention_for, weighted_loss
-from qalign_core.trained_linear import TrainedLinear, speed_up_linear_layers
+from qalign_core.training.trained_linear import TrainedLinear, speed_up_linear_layers
 
 SEQUENCES = 16  # in one update, on all ranks
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from qalign_core.data.rows import BadRow, read_json_lines, read_tsv
 from qalign_core.languages import language as language_of
-from qalign_core.rows import BadRow, read_json_lines, read_tsv
-from qalign_core.schema import BENCHMARKS
+from qalign_core.profiles.schema import BENCHMARKS
 
 NUMBER = re.compile(r"[-+]?\d[\d.,]*")  # a gold answer, such as 1,000 or 8.0
 

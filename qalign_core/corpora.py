@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from datasets import Dataset
 
-from qalign_core.data_sets import (
+from qalign_core.data.data_sets import (
     GSM8KINSTRUCT_ORDER,
     Text,
     flores_pairs,
@@ -20,10 +20,10 @@ from qalign_core.data_sets import (
     question_pairs,
     questions_answers,
 )
+from qalign_core.data.rows import BadRow, require
 from qalign_core.languages import CODES, NON_ENGLISH, STAGE1_ORDER, language
+from qalign_core.profiles.schema import DataSet
 from qalign_core.prompts import translation_instruction
-from qalign_core.rows import BadRow, require
-from qalign_core.schema import DataSet
 
 COLUMNS = ("id", "instruction", "output", "source_language", "target_language")
 

@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from qalign_core import machine_checks
-from qalign_core.machine_checks import OK, PROBLEM, WARNING, Finding
+from qalign_core.checks import machine_checks
+from qalign_core.checks.machine_checks import OK, PROBLEM, WARNING, Finding
 
 LIMIT_SECONDS = 8.0  # for the checks; the imports before them take the rest of the ten
 SIGNS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), PROBLEM: ("✗", "red")}
@@ -53,7 +53,8 @@ def examine(name: str, run_dir: str | None = None) -> list[Finding]:
         name: of a profile, or its path.
         run_dir: another run folder than `runs/<profile>`.
     """
-    from qalign_core import params, plan, profile_checks
+    from qalign_core import params, plan
+    from qalign_core.checks import profile_checks
 
     try:
         profile = params.load(name)

@@ -9,25 +9,14 @@ from pathlib import Path
 import pandas as pd
 import sacrebleu
 
-from qalign_core import (
-    brought,
-    cleaned,
-    comparisons,
-    corrected,
-    model_card,
-    openings,
-    plan,
-    primary,
-    response_kinds,
-    runs,
-    scorer,
-    trace,
-)
-from qalign_core.near_duplicates import near_duplicate_groups
+from qalign_core import plan, runs, scorer
+from qalign_core.data.near_duplicates import near_duplicate_groups
 from qalign_core.params import Profile
-from qalign_core.predictions import read_benchmark
-from qalign_core.results import Results, write_consistency, write_csv, write_results
 from qalign_core.runs import Run
+from qalign_core.scores import brought, cleaned, comparisons, corrected, openings, primary, response_kinds, trace
+from qalign_core.scores.predictions import read_benchmark
+from qalign_core.scores.results import Results, write_consistency, write_csv, write_results
+from qalign_core.training import model_card
 
 
 def score_run(profile: Profile, run: Run, systems: Sequence[str] | None = None) -> pd.DataFrame:

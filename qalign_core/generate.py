@@ -23,13 +23,23 @@ import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from qalign_core import chat, ranks, runs
-from qalign_core.answers import Answers, Heartbeat
-from qalign_core.batch_size import choose_batch_tokens
-from qalign_core.decoding import GreedyDecoder, Sequence
-from qalign_core.model_folder import load_model
-from qalign_core.packed_linear import pack_linear_layers
-from qalign_core.questions import Question, Rank, load_tokenizer, model_source, read_job, read_questions, share
+from qalign_core import runs
+from qalign_core.generation import chat
+from qalign_core.generation.answers import Answers, Heartbeat
+from qalign_core.generation.batch_size import choose_batch_tokens
+from qalign_core.generation.decoding import GreedyDecoder, Sequence
+from qalign_core.generation.questions import (
+    Question,
+    Rank,
+    load_tokenizer,
+    model_source,
+    read_job,
+    read_questions,
+    share,
+)
+from qalign_core.training import ranks
+from qalign_core.training.model_folder import load_model
+from qalign_core.training.packed_linear import pack_linear_layers
 
 # How long rank 0 waits for answers when no other rank is alive, and for ranks to end when all answers are there.
 GRACE_SECONDS = 60.0
@@ -40,7 +50,7 @@ def generate(job_path: Path) -> None:
 
     Raises:
         FileNotFoundError: for an absent job, prompt file, model or tokenizer.
-        ValueError: for a job, prompt file, tokenizer or model that cannot be used; see `qalign_core.questions`.
+        ValueError: for a job, prompt file, tokenizer or model that cannot be used; see `generation.questions`.
         RuntimeError: when another process works on the same job, or another rank died.
     """
     begun = time.monotonic()

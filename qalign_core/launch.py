@@ -17,15 +17,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from qalign_core import checkpoints, runs
-from qalign_core.failures import failure
-from qalign_core.machines import hostfile
-from qalign_core.model_card import write_card
+from qalign_core import runs
+from qalign_core.jobs.failures import failure
+from qalign_core.jobs.machines import hostfile
+from qalign_core.jobs.progress import ProgressLine, latest, show_done
 from qalign_core.params import Profile
 from qalign_core.plan import Job
-from qalign_core.progress import ProgressLine, latest, show_done
-from qalign_core.ranks import BEATS
 from qalign_core.runs import Run
+from qalign_core.training import checkpoints
+from qalign_core.training.model_card import write_card
+from qalign_core.training.ranks import BEATS
 
 MODULES = {
     "train": "qalign_core.train",

@@ -10,11 +10,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
-from qalign_core import unique_keys
-from qalign_core.data_section import DataSection, unknown_corpus
-from qalign_core.evaluation_section import EvaluationSection
-from qalign_core.lora import LoraSection
-from qalign_core.schema import (
+from qalign_core.profiles import unique_keys
+from qalign_core.profiles.data_section import DataSection, unknown_corpus
+from qalign_core.profiles.evaluation_section import EvaluationSection
+from qalign_core.profiles.schema import (
     Batch,
     Corpus,
     Devices,
@@ -25,9 +24,10 @@ from qalign_core.schema import (
     Tokens,
     Updates,
 )
-from qalign_core.schema_errors import describe, nearest, readable
-from qalign_core.studies import Studies, expanded
-from qalign_core.system_section import System
+from qalign_core.profiles.schema_errors import describe, nearest, readable
+from qalign_core.profiles.studies import Studies, expanded
+from qalign_core.profiles.system_section import System
+from qalign_core.training.lora import LoraSection
 
 PARAMS_FOLDER = Path(__file__).resolve().parent.parent / "params"
 BASE_TEXT = "base-text"  # the corpus the miniature's base is pre-trained on

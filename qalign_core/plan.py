@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from qalign_core import prompts, runs
-from qalign_core.base_models import base_model, miniature_folder, model_identity, pretrains
-from qalign_core.derived import is_drawn
-from qalign_core.lora import LoraSection
-from qalign_core.machines import machines
+from qalign_core.data.derived import is_drawn
+from qalign_core.jobs.machines import machines
 from qalign_core.params import BASE_TEXT, PARAMS_FOLDER, Profile, ProfileError, System, dump
+from qalign_core.profiles.schema import Corpus
 from qalign_core.runs import Run
-from qalign_core.schema import Corpus
+from qalign_core.training.base_models import base_model, miniature_folder, model_identity, pretrains
+from qalign_core.training.lora import LoraSection
 
 # What only decides how a stage is computed, not what comes out of it: left out of its fingerprint, so that a run
 # may be continued on other devices. The batch itself counts, as sequences an update.

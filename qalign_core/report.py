@@ -14,19 +14,19 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from qalign_core import ablation_report, drawing, figures, framework
-from qalign_core.ablation_tables import ablation_table
-from qalign_core.accuracy_tables import accuracy_table, mixed_table
-from qalign_core.captions import ACROSS_SEEDS, NEAR_ZERO, caption, few_groups, method_of, remarks, seeds_of
-from qalign_core.comparison_tables import comparison_table, languages_table, seeds_table
-from qalign_core.consistency_tables import consistency_table, split_table
 from qalign_core.languages import CODES
-from qalign_core.paper_tables import BENCHMARKS, data_table, gap_table
-from qalign_core.published import published
-from qalign_core.response_tables import cleaned_table, corrected_table, errors_table, responses_table
-from qalign_core.results import Results, read_results, write_results
-from qalign_core.tables import Table, print_table, save_table, styled
-from qalign_core.trace_tables import trace_table
+from qalign_core.scores.published import published
+from qalign_core.scores.results import Results, read_results, write_results
+from qalign_core.shown import ablation_report, drawing, figures, framework
+from qalign_core.shown.ablation_tables import ablation_table
+from qalign_core.shown.accuracy_tables import accuracy_table, mixed_table
+from qalign_core.shown.captions import ACROSS_SEEDS, NEAR_ZERO, caption, few_groups, method_of, remarks, seeds_of
+from qalign_core.shown.comparison_tables import comparison_table, languages_table, seeds_table
+from qalign_core.shown.consistency_tables import consistency_table, split_table
+from qalign_core.shown.paper_tables import BENCHMARKS, data_table, gap_table
+from qalign_core.shown.response_tables import cleaned_table, corrected_table, errors_table, responses_table
+from qalign_core.shown.tables import Table, print_table, save_table, styled
+from qalign_core.shown.trace_tables import trace_table
 
 __all__ = [
     "ablation_table",

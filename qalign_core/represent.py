@@ -23,9 +23,9 @@ from transformers.utils import logging
 
 from qalign_core import runs
 from qalign_core.generate import peak_memory
-from qalign_core.model_folder import load_model
-from qalign_core.parallel_states import middle, parallel_measures, plane
-from qalign_core.questions import Rank, load_tokenizer, model_source
+from qalign_core.generation.questions import Rank, load_tokenizer, model_source
+from qalign_core.scores.parallel_states import middle, parallel_measures, plane
+from qalign_core.training.model_folder import load_model
 
 BATCH = 16  # questions in a forward pass
 

@@ -19,15 +19,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from qalign_core import brought, cost, launch, offline, overview, plan, runs
-from qalign_core.confined import confined
-from qalign_core.downloads import DownloadError, is_offline
-from qalign_core.executed import is_executed, notebook_identity, remember, why_to_do
-from qalign_core.machines import machines
+from qalign_core import launch, plan, runs
+from qalign_core.data import offline
+from qalign_core.data.downloads import DownloadError, is_offline
+from qalign_core.data.rows import BadRow
+from qalign_core.jobs import overview
+from qalign_core.jobs.confined import confined
+from qalign_core.jobs.executed import is_executed, notebook_identity, remember, why_to_do
+from qalign_core.jobs.machines import machines
+from qalign_core.jobs.progress import clock, describe, latest, share_done
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, load
-from qalign_core.progress import clock, describe, latest, share_done
-from qalign_core.rows import BadRow
 from qalign_core.runs import Run
+from qalign_core.scores import brought
+from qalign_core.training import cost
 
 NOTEBOOKS_FOLDER = PARAMS_FOLDER.parent / "notebooks"
 
@@ -266,7 +270,9 @@ def running_job(run: Run) -> tuple[str | None, dict[str, Any] | None]:
 
 def summary(run: Run, console: Console) -> None:
     """Print Tables 2 and 3, and the paths of what a person may want to open."""
-    from qalign_core import front_page, pages, primary, report
+    from qalign_core import report
+    from qalign_core.scores import primary
+    from qalign_core.shown import front_page, pages
 
     heading, front = "QAlign", ""
     if (run.results / "accuracy.csv").is_file():

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qalign_core.identify import UNDETERMINED, response_language
+from qalign_core.data.rows import BadRow
 from qalign_core.languages import CODES
-from qalign_core.last_number import extract_number, fixed_number, has_number, paper_number
-from qalign_core.predictions import read_predictions
-from qalign_core.rows import BadRow
+from qalign_core.scores.identify import UNDETERMINED, response_language
+from qalign_core.scores.last_number import extract_number, fixed_number, has_number, paper_number
+from qalign_core.scores.predictions import read_predictions
 
 __all__ = [
     "accuracy",

@@ -27,12 +27,12 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock
 
-from qalign_core import data_folder
-from qalign_core.data_folder import FOLDERS, layout
-from qalign_core.data_lock import Lock, LockedDataSet, LockedFile, LockedHubDataSet, difference, read_lock
-from qalign_core.downloads import DownloadError, fetch, fetch_from_hub, lay_out
+from qalign_core.data import data_folder
+from qalign_core.data.data_folder import FOLDERS, layout
+from qalign_core.data.data_lock import Lock, LockedDataSet, LockedFile, LockedHubDataSet, difference, read_lock
+from qalign_core.data.downloads import DownloadError, fetch, fetch_from_hub, lay_out
+from qalign_core.data.rows import count_rows
 from qalign_core.languages import CODES, language
-from qalign_core.rows import count_rows
 from qalign_core.runs import fingerprint, read_json, sha256_file, sha256_tree, write_json
 
 REPOSITORY_URL = "QALIGN_REPOSITORY_URL"

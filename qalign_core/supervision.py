@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from qalign_core import chat
-from qalign_core.cross_entropy import weighted_nll
-from qalign_core.packed_attention import BY_DOCUMENT
+from qalign_core.generation import chat
 from qalign_core.prompts import alpaca
+from qalign_core.training.cross_entropy import weighted_nll
+from qalign_core.training.packed_attention import BY_DOCUMENT
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qalign_core import runs
-from qalign_core.ranks import begin, leave_together, prepare_deepspeed
+from qalign_core.training.ranks import begin, leave_together, prepare_deepspeed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,12 +44,19 @@ def main(argv: list[str] | None = None) -> None:
     from transformers import set_seed
     from transformers.integrations import is_deepspeed_zero3_enabled
 
-    from qalign_core import checkpoints
-    from qalign_core.lora import add_adapters
-    from qalign_core.model_folder import add_pad_token, full_state_dict, load_model, load_tokenizer, merged, save_model
     from qalign_core.supervision import Collator, attention_for, check_attention
-    from qalign_core.trained_linear import speed_up_linear_layers
     from qalign_core.trainer import Heartbeat, MasterWeights, StageTrainer, TensorBoard
+    from qalign_core.training import checkpoints
+    from qalign_core.training.lora import add_adapters
+    from qalign_core.training.model_folder import (
+        add_pad_token,
+        full_state_dict,
+        load_model,
+        load_tokenizer,
+        merged,
+        save_model,
+    )
+    from qalign_core.training.trained_linear import speed_up_linear_layers
 
     # --------------------------------------------------------------------------------------------- seed, arguments
     arguments = training_arguments(job, folder)
@@ -254,7 +261,7 @@ def metrics(trainer: Any, corpus: Dataset, job: dict[str, Any]) -> dict[str, Any
     """What is worth knowing about the stage; the whole loss curve is in `progress.jsonl`."""
     import numpy as np
 
-    from qalign_core.model_folder import whole_shape
+    from qalign_core.training.model_folder import whole_shape
 
     lengths = np.asarray(corpus["tokens"])
     curve = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback
 
-from qalign_core import checkpoints
-from qalign_core.model_folder import restore_master_weights
 from qalign_core.runs import read_json_lines, write_json_lines
 from qalign_core.supervision import check_separation, weighted_loss
+from qalign_core.training import checkpoints
+from qalign_core.training.model_folder import restore_master_weights
 
 
 class StageTrainer(Trainer):
@@ -98,7 +98,7 @@ class StageTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Inside a checkpoint: nothing, since DeepSpeed's own files hold the weights. Stages end in `save_model` of
-        `qalign_core.model_folder`."""
+        `qalign_core.training.model_folder`."""
         os.makedirs(output_dir or self.args.output_dir, exist_ok=True)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:

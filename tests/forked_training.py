@@ -26,7 +26,7 @@ from tiny_training import ENVIRONMENT
 from qalign_core.runs import is_done
 
 STAND_STILL = "STAND_STILL"  # in the environment: the number of the micro-batch, since the start, that never begins
-PRELOAD = ["datasets", "deepspeed", "transformers.trainer", "qalign_core.trainer", "qalign_core.model_folder"]
+PRELOAD = ["datasets", "deepspeed", "transformers.trainer", "qalign_core.trainer", "qalign_core.training.model_folder"]
 
 
 # ------------------------------------------------------------------------------------------------- moments of grief
@@ -78,7 +78,7 @@ def half_a_file() -> None:
 
 
 def before_the_manifest() -> None:
-    from qalign_core import checkpoints
+    from qalign_core.training import checkpoints
 
     at_call(checkpoints, "seal", lambda *_, **__: kill(), number=2)
 
@@ -154,7 +154,7 @@ def run(job: str, environment: dict[str, str], moment: str | None) -> None:
     os.environ |= environment
     try:
         from qalign_core import train
-        from qalign_core.ranks import leave_together
+        from qalign_core.training.ranks import leave_together
 
         if moment:
             MOMENTS[moment]()
@@ -245,7 +245,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 280.0, why: Callable
 
 if __name__ == "__main__":
     from qalign_core import train
-    from qalign_core.ranks import leave_together
+    from qalign_core.training.ranks import leave_together
 
     stand_still()
     train.main()

@@ -16,19 +16,13 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from qalign_core import (
-    ablation_figures,
-    ablation_report,
-    ablations,
-    parallel_states,
-    params,
-    report,
-    results,
-    unique_keys,
-)
+from qalign_core import params, report
 from qalign_core.languages import CODES
 from qalign_core.params import PARAMS_FOLDER, Profile
-from qalign_core.published import published_cells
+from qalign_core.profiles import unique_keys
+from qalign_core.scores import ablations, parallel_states, results
+from qalign_core.scores.published import published_cells
+from qalign_core.shown import ablation_figures, ablation_report
 
 SMALL = "X→En questions (600)"
 SKILL = {"MonoReason": 0.1, "QAlign": 0.6, "En→X questions": 0.3, "X→En FLORES": 0.2, SMALL: 0.4}

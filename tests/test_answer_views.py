@@ -7,9 +7,9 @@ import re
 import pandas as pd
 import pytest
 
-from qalign_core import answer_views, browser
-from qalign_core.answer_sheet import ENGLISH_ONLY, MOST, NOWHERE, SCORERS, Answer, AnswerSheet
-from qalign_core.browser import QuestionBrowser
+from qalign_core.scores.answer_sheet import ENGLISH_ONLY, MOST, NOWHERE, SCORERS, Answer, AnswerSheet
+from qalign_core.shown import answer_views, browser
+from qalign_core.shown.browser import QuestionBrowser
 
 CODES = ("th", "de", "en")
 # Question → system → languages in which it is right.

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 
-from qalign_core.audit import audit, corpora_table, pairs_of, token_lengths, translation_defects
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import COLUMNS, load_corpus
+from qalign_core.data.audit import audit, corpora_table, pairs_of, token_lengths, translation_defects
+from qalign_core.data.near_duplicates import near_duplicate_groups, overlap, tokens
+from qalign_core.data.numerals import lost, readings, small
 from qalign_core.languages import CODES
-from qalign_core.near_duplicates import near_duplicate_groups, overlap, tokens
-from qalign_core.numerals import lost, readings, small
 from qalign_core.prompts import translation_instruction
 
 # "Translated" rows that equal the English, as counted in the authors' files.

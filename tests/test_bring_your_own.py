@@ -20,14 +20,16 @@ from tiny_training import ENVIRONMENT
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
 
-from qalign_core import chat, evaluate, generate, params, plan, prepare, report, runs
+from qalign_core import evaluate, generate, params, plan, report, runs
 from qalign_core.benchmarks import load_benchmark
-from qalign_core.identify import response_language
+from qalign_core.data import prepare
+from qalign_core.generation import chat
 from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language, add
-from qalign_core.model_folder import load_tokenizer
 from qalign_core.params import Profile, ProfileError
 from qalign_core.runs import Run
+from qalign_core.scores.identify import response_language
 from qalign_core.supervision import IGNORED, encode
+from qalign_core.training.model_folder import load_tokenizer
 
 QUESTIONS = {  # the same sums in four languages: (question, its answer)
     "ko": [("사과 세 개와 두 개를 더하면 몇 개입니까?", "5"), ("연필 열 자루에서 네 자루를 빼면 몇 자루입니까?", "6")],

@@ -9,22 +9,14 @@ from typing import Any
 import nbformat
 import pytest
 
-from qalign_core import (
-    answer_sheet,
-    answer_views,
-    brought,
-    evaluate,
-    overview,
-    params,
-    plan,
-    prepare,
-    report,
-    reproduce,
-    runs,
-)
+from qalign_core import evaluate, params, plan, report, reproduce, runs
+from qalign_core.data import prepare
+from qalign_core.data.rows import BadRow
+from qalign_core.jobs import overview
 from qalign_core.params import Profile, ProfileError
-from qalign_core.rows import BadRow
 from qalign_core.runs import Run
+from qalign_core.scores import answer_sheet, brought
+from qalign_core.shown import answer_views
 
 QUESTIONS = {
     "bn": ["রহিমের ৩টি আপেল আছে।", "করিমের ৫টি আম আছে।"],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qalign_core import checkpoints
+from qalign_core.training import checkpoints
 
 
 def parts(step: int, world_size: int) -> list[str]:

@@ -2,9 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qalign_core import comparisons, consistency, figures, results
-from qalign_core.consistency_tables import consistency_table, split_table
 from qalign_core.languages import CODES, NON_ENGLISH
+from qalign_core.scores import comparisons, consistency, results
+from qalign_core.shown import figures
+from qalign_core.shown.consistency_tables import consistency_table, split_table
 
 
 def table_of(answers, gold, has_number=None):

@@ -9,11 +9,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from qalign_core import brought, corrected, overview, params, plan, response_tables, runs, scorer
+from qalign_core import params, plan, runs, scorer
+from qalign_core.data.rows import BadRow
+from qalign_core.jobs import overview
 from qalign_core.params import Profile
-from qalign_core.predictions import read_benchmark, read_predictions
-from qalign_core.rows import BadRow
 from qalign_core.runs import Run
+from qalign_core.scores import brought, corrected
+from qalign_core.scores.predictions import read_benchmark, read_predictions
+from qalign_core.shown import response_tables
 
 QUESTIONS = {"de": ["Anna hat 3 Äpfel.", "Ben hat 5 Birnen.", "Cem?"], "en": ["Ann has 3.", "Ben has 5.", "Cem has 9."]}
 GOLDS = ["3", "5", "9"]

@@ -13,13 +13,24 @@ import yaml
 from rich.console import Console
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
 
-from qalign_core import cost, params
-from qalign_core.cost import CONTEXT, CORPORA, GIB, MACHINES, UTILISATION, Machine, hours, stage_tokens, training_memory
-from qalign_core.geometry import KNOWN, Geometry, base_geometry
-from qalign_core.lora import LoraSection, add_adapters
+from qalign_core import params
 from qalign_core.params import PARAMS_FOLDER, Profile
-from qalign_core.results import write_csv
 from qalign_core.runs import Run
+from qalign_core.scores.results import write_csv
+from qalign_core.training import cost
+from qalign_core.training.cost import (
+    CONTEXT,
+    CORPORA,
+    GIB,
+    MACHINES,
+    UTILISATION,
+    Machine,
+    hours,
+    stage_tokens,
+    training_memory,
+)
+from qalign_core.training.geometry import KNOWN, Geometry, base_geometry
+from qalign_core.training.lora import LoraSection, add_adapters
 
 README = PARAMS_FOLDER.parent / "README.md"
 SIZES = {
@@ -238,5 +249,5 @@ def test_one_gpu_is_enough_for_the_profile_of_that_name(tmp_path: Path):
 
 def test_readme_shows_the_functions_table():
     text = README.read_text(encoding="utf-8")
-    assert cost.readme_table() in text, "run `python -m qalign_core.cost` and put its table into README.md"
+    assert cost.readme_table() in text, "run `python -m qalign_core.training.cost` and put its table into README.md"
     assert f"{UTILISATION:.0%} of the peak" in text

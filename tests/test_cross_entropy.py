@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qalign_core import cross_entropy
-from qalign_core.cross_entropy import weighted_nll
+from qalign_core.training import cross_entropy
+from qalign_core.training.cross_entropy import weighted_nll
 
 
 def example(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from qalign_core import derived, params, plan, prepare, runs
-from qalign_core.data_section import CorpusChoice
-from qalign_core.derived import Row
+from qalign_core import params, plan, runs
+from qalign_core.data import derived, prepare
+from qalign_core.data.derived import Row
+from qalign_core.data.rows import BadRow
 from qalign_core.params import PARAMS_FOLDER, Profile
+from qalign_core.profiles.data_section import CorpusChoice
 from qalign_core.prompts import translation_instruction
-from qalign_core.rows import BadRow
 
 
 def pairs(count: int = 40, codes: tuple[str, ...] = ("sw", "th")) -> list[Row]:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from qalign_core import disclosure, params, plan, runs
+from qalign_core import params, plan, runs
+from qalign_core.data import disclosure
 from qalign_core.miniature import solution_overlap
 from qalign_core.params import PARAMS_FOLDER, Profile
+from qalign_core.profiles.unique_keys import read
 from qalign_core.runs import Run
-from qalign_core.tables import Table
-from qalign_core.unique_keys import read
+from qalign_core.shown.tables import Table
 
 
 def profile_of(name: str, **changes: Any) -> Profile:

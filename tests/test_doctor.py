@@ -12,11 +12,13 @@ import pytest
 import yaml
 from hub_server import HubServer, Repository
 
-from qalign_core import doctor, drawing, machine_checks, params, profile_checks, source_checks
-from qalign_core.data_lock import read_lock
-from qalign_core.machine_checks import GIB, OK, PROBLEM, WARNING, Finding
+from qalign_core import doctor, params
+from qalign_core.checks import machine_checks, profile_checks, source_checks
+from qalign_core.checks.machine_checks import GIB, OK, PROBLEM, WARNING, Finding
+from qalign_core.data.data_lock import read_lock
 from qalign_core.params import PARAMS_FOLDER, Profile
 from qalign_core.runs import Run
+from qalign_core.shown import drawing
 
 ROOT = PARAMS_FOLDER.parent
 A100 = "0, NVIDIA A100-SXM4-80GB, 81920, 4, 570.86.10, 8.0"

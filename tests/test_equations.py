@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qalign_core.equations import false_equations
+from qalign_core.scores.equations import false_equations
 
 FALSE = [
     "3 + 4 = 8",

@@ -22,10 +22,11 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from qalign_core import batch_size, packed_linear
-from qalign_core.batch_size import PROCESSOR_TOKENS, cache_bytes_per_token, choose_batch_tokens
-from qalign_core.decoding import GreedyDecoder, Sequence
-from qalign_core.packed_linear import PackedLinear, pack_linear_layers
+from qalign_core.generation import batch_size
+from qalign_core.generation.batch_size import PROCESSOR_TOKENS, cache_bytes_per_token, choose_batch_tokens
+from qalign_core.generation.decoding import GreedyDecoder, Sequence
+from qalign_core.training import packed_linear
+from qalign_core.training.packed_linear import PackedLinear, pack_linear_layers
 
 VOCABULARY, CONTEXT, LIMIT = 48, 128, 24
 SHAPE = {

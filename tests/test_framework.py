@@ -3,8 +3,8 @@
 from matplotlib import font_manager, ft2font
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from qalign_core import framework
 from qalign_core.miniature.folder import benchmark_problems
+from qalign_core.shown import framework
 
 
 def test_one_question_of_the_miniature_runs_through_all_steps():

@@ -18,10 +18,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from qalign_core import answers as answers_module
-from qalign_core import batch_size, generate, questions, runs
-from qalign_core.answers import Answers
-from qalign_core.decoding import GreedyDecoder, Sequence
+from qalign_core import generate, runs
+from qalign_core.generation import answers as answers_module
+from qalign_core.generation import batch_size, questions
+from qalign_core.generation.answers import Answers
+from qalign_core.generation.decoding import GreedyDecoder, Sequence
 
 VOCABULARY = 48
 CONTEXT = 128

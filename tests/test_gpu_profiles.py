@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qalign_core import params, plan
-from qalign_core.lora import LoraSection
+from qalign_core.training.lora import LoraSection
 
 PAPER = params.load("llama2-7b")
 

@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from qalign_core import brought, journey, params, plan, prepare, runs
+from qalign_core import params, plan, runs
+from qalign_core.data import prepare
 from qalign_core.params import PARAMS_FOLDER, Profile
 from qalign_core.runs import Run
+from qalign_core.scores import brought
+from qalign_core.shown import journey
 
 QUESTIONS = {"sw": "Ana ana matufaha <3>?", "en": "Ann has <3> apples?"}
 

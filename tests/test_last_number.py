@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from qalign_core.last_number import extract_number
+from qalign_core.scores.last_number import extract_number
 
 
 def test_paper_mode_equals_the_authors_function_on_every_golden_response(reference_dir):

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from qalign_core import licences, machine_checks
+from qalign_core.checks import licences, machine_checks
 from qalign_core.params import PARAMS_FOLDER
 
 LIST = PARAMS_FOLDER.parent / "THIRD_PARTY.md"

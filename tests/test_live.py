@@ -16,12 +16,14 @@ from jupyter_client.manager import KernelManager
 from jupyterlab.commands import get_app_dir
 from nbclient import NotebookClient
 
-from qalign_core import audit, browser, live, pair_views, params
-from qalign_core.answer_sheet import Answer, AnswerSheet
-from qalign_core.comparisons import compare_languages
+from qalign_core import params
+from qalign_core.data import audit
 from qalign_core.params import PARAMS_FOLDER, ProfileError
 from qalign_core.reproduce import NOTEBOOKS_FOLDER
-from qalign_core.suspicious import EVERY, SHOWN, SuspiciousRows
+from qalign_core.scores.answer_sheet import Answer, AnswerSheet
+from qalign_core.scores.comparisons import compare_languages
+from qalign_core.shown import browser, live, pair_views
+from qalign_core.shown.suspicious import EVERY, SHOWN, SuspiciousRows
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SCRIPT = "<script>alert('x')</script>"
@@ -203,10 +205,10 @@ def test_with_someone_there_menus_carry_the_static_view(
 
 
 CELL = """
-from qalign_core import live
+from qalign_core.shown import live
 from qalign_core.params import PARAMS_FOLDER, ProfileError
 from qalign_core.reproduce import NOTEBOOKS_FOLDER
-from qalign_core.suspicious import SuspiciousRows
+from qalign_core.shown.suspicious import SuspiciousRows
 print("someone" if live.someone_is_there() else "nobody")
 SuspiciousRows([])
 """

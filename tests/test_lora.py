@@ -19,12 +19,20 @@ from safetensors.torch import load_file
 from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job
 from transformers import AutoModelForCausalLM
 
-from qalign_core import launch, params, plan, prepare, train
-from qalign_core.checkpoints import MANIFEST
-from qalign_core.lora import LoraSection, add_adapters, is_adapter, merged_state
-from qalign_core.model_folder import add_pad_token, full_state_dict, load_model, load_tokenizer, merged, save_model
+from qalign_core import launch, params, plan, train
+from qalign_core.data import prepare
 from qalign_core.params import PARAMS_FOLDER, ProfileError
 from qalign_core.runs import is_done, read_json, read_json_lines, sha256_file, write_json
+from qalign_core.training.checkpoints import MANIFEST
+from qalign_core.training.lora import LoraSection, add_adapters, is_adapter, merged_state
+from qalign_core.training.model_folder import (
+    add_pad_token,
+    full_state_dict,
+    load_model,
+    load_tokenizer,
+    merged,
+    save_model,
+)
 
 RANK = 4
 SETTINGS = LoraSection(rank=RANK, alpha=8).model_dump()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_supervision import examples, tiny_model
 
-from qalign_core.loss_weights import count_targets, gradient_cosines, shares_by_length
 from qalign_core.supervision import IGNORED, Collator
+from qalign_core.training.loss_weights import count_targets, gradient_cosines, shares_by_length
 
 
 def test_without_neighbours_every_response_weighs_alike_in_paper() -> None:

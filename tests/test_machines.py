@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from qalign_core import launch, params, plan
-from qalign_core.machines import hostfile, machines
+from qalign_core.jobs.machines import hostfile, machines
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
 
 README = (PARAMS_FOLDER.parent / "README.md").read_text(encoding="utf-8")

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from qalign_core import model_card, params, runs
+from qalign_core import params, runs
 from qalign_core.params import Profile
 from qalign_core.runs import Run
+from qalign_core.training import model_card
 
 STAGES = {"questions-x-en": "Pairs", "metamathqa": "Problems"}
 

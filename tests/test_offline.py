@@ -11,15 +11,17 @@ import pytest
 from hub_server import HubServer, Repository
 from test_sources import MGSM, lock_of
 
-from qalign_core import offline, params, reproduce, runs, sources
-from qalign_core.confined import FOLDERS, confined
-from qalign_core.downloads import DownloadError
+from qalign_core import params, reproduce, runs, sources
+from qalign_core.data import offline
+from qalign_core.data.downloads import DownloadError
+from qalign_core.jobs.confined import FOLDERS, confined
 from qalign_core.runs import Run
 
 SIZES = {"mgsm": 2, "msvamp": 2, "dev": 1, "questions": 2, "gsm8kinstruct": 2, "gsm8k": 2, "metamathqa": 2, "flores": 2}
 WORLD = {"seed": 1, "sizes": SIZES}
 ASK = """
-from qalign_core import base_models, params
+from qalign_core import params
+from qalign_core.training import base_models
 from qalign_core.runs import Run
 for base in {bases}:
     profile = params.load("llama2-7b")

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from qalign_core import launch, openings, params, plan, runs
+from qalign_core import launch, params, plan, runs
 from qalign_core.params import PARAMS_FOLDER, Profile
 from qalign_core.runs import Run
+from qalign_core.scores import openings
 
 
 def profile_of(**changes: Any) -> Profile:

@@ -7,7 +7,6 @@ import torch
 from test_supervision import examples, tiny_model
 from transformers import LlamaForCausalLM
 
-from qalign_core.packed_attention import BY_DOCUMENT
 from qalign_core.supervision import (
     IGNORED,
     SEPARATING_ATTENTION,
@@ -17,6 +16,7 @@ from qalign_core.supervision import (
     check_separation,
     weighted_loss,
 )
+from qalign_core.training.packed_attention import BY_DOCUMENT
 
 
 def packed_logits(model: LlamaForCausalLM, batch: dict, **changes) -> torch.Tensor:

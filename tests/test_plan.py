@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from qalign_core import base_models, overview, params, plan, prompts, reproduce, runs
-from qalign_core.machines import machines
+from qalign_core import params, plan, prompts, reproduce, runs
+from qalign_core.jobs import overview
+from qalign_core.jobs.machines import machines
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
 from qalign_core.runs import Run
+from qalign_core.training import base_models
 
 CORPORA = ("gsm8k", "metamathqa", "questions-x-en", "gsm8kinstruct")
 TEMPLATES = ("alpaca", "mathoctopus")

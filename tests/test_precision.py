@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from qalign_core import generate, launch, params, plan, precision, prompts, runs
+from qalign_core import generate, launch, params, plan, prompts, runs
+from qalign_core.generation import precision
 from qalign_core.runs import Run
 
 SHIPPED_BASE = params.PARAMS_FOLDER.parent / "qalign_core" / "miniature" / "base"

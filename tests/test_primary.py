@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qalign_core import primary
 from qalign_core.params import PARAMS_FOLDER
+from qalign_core.scores import primary
 
 
 def answers(system: str, right: float, *, seed: int = 1, benchmark: str = "mgsm", questions: int = 200, english=0.9):

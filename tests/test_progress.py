@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from qalign_core import loss_curve, progress
+from qalign_core.jobs import progress
+from qalign_core.shown import loss_curve
 
 
 def test_the_latest_state_is_the_last_whole_line(tmp_path: Path):

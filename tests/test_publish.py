@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from qalign_core import params, plan, prepare, runs
+from qalign_core import params, plan, runs
+from qalign_core.data import prepare
 from qalign_core.miniature import SHIPPED_BASE, pretrain
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.plan import HOW_ONLY, Job

@@ -10,8 +10,9 @@ from subprocess import run
 
 import pytest
 
-from qalign_core import params, questions
-from qalign_core.published import published_cells
+from qalign_core import params
+from qalign_core.generation import questions
+from qalign_core.scores.published import published_cells
 
 
 def test_every_published_checkpoint_is_a_system_with_a_template(reference_dir: Path):

@@ -12,8 +12,9 @@ import pytest
 from forked_training import Forks, forks, read_log, wait_for
 from tiny_training import ENVIRONMENT, make_base, make_corpus, make_job
 
-from qalign_core import ranks, runs
+from qalign_core import runs
 from qalign_core.prompts import alpaca
+from qalign_core.training import ranks
 
 __all__ = ["forks"]  # a fixture
 
@@ -145,7 +146,7 @@ def test_two_processes_of_a_scheduler_generate_as_two_ranks(folder: Path) -> Non
 WATCHED = """
 import sys, time
 from pathlib import Path
-from qalign_core import ranks
+from qalign_core.training import ranks
 thread = ranks.end_with_beats(Path(sys.argv[1]), interval=0.05, limit=float(sys.argv[2]))
 print("watching" if thread else "free", flush=True)
 time.sleep(100)

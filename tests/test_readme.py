@@ -280,6 +280,8 @@ def test_every_module_has_its_place() -> None:
     (tree,) = [block for block in blocks(README, "") if "qalign_core/   the package" in block]
     modules = {path.stem for path in (ROOT / "qalign_core").glob("*.py")} - {"__init__"}
     assert sorted(modules - set(re.findall(r"\w+", tree))) == [], "name them in README, The folders"
+    packages = {path.parent.name for path in (ROOT / "qalign_core").glob("*/__init__.py")}
+    assert packages == set(re.findall(r"^  (\w+)/", tree, re.MULTILINE))
 
 
 # ------------------------------------------------------------------------------------------------- messages

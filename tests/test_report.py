@@ -12,20 +12,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
-from qalign_core import (
-    accuracy_tables,
-    comparison_tables,
-    comparisons,
-    drawing,
-    figures,
-    report,
-    results,
-    scorer,
-    tables,
-)
-from qalign_core.captions import few_groups
+from qalign_core import report, scorer
 from qalign_core.languages import CODES
-from qalign_core.published import PUBLISHED, SOURCES, published_cells
+from qalign_core.scores import comparisons, results
+from qalign_core.scores.published import PUBLISHED, SOURCES, published_cells
+from qalign_core.shown import accuracy_tables, comparison_tables, drawing, figures, tables
+from qalign_core.shown.captions import few_groups
 
 SKILL = {
     "SFT": 0.2,

@@ -12,9 +12,10 @@ import torch
 from tiny_training import make_base
 from transformers import AutoModelForCausalLM
 
-from qalign_core import miniature, parallel_states, params, represent, representations, runs
-from qalign_core.model_folder import load_tokenizer
+from qalign_core import miniature, params, represent, runs
 from qalign_core.runs import Run
+from qalign_core.scores import parallel_states, representations
+from qalign_core.training.model_folder import load_tokenizer
 
 QUESTIONS = ["7 plus 8", "1 plus 2 plus 3 plus 4 plus 5", "9", "6 plus 6 plus 6", "3 plus 0"]
 

@@ -17,7 +17,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from qalign_core import executed, params, plan, prepare, reproduce, runs
+from qalign_core import params, plan, reproduce, runs
+from qalign_core.data import prepare
+from qalign_core.jobs import executed
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.runs import Run

@@ -7,10 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from qalign_core import cleaned, params, response_kinds, response_tables, runs, scorer
-from qalign_core.evaluation_section import EvaluationSection
-from qalign_core.evaluation_section import Test as Asked
+from qalign_core import params, runs, scorer
+from qalign_core.profiles.evaluation_section import EvaluationSection
+from qalign_core.profiles.evaluation_section import Test as Asked
 from qalign_core.runs import Run
+from qalign_core.scores import cleaned, response_kinds
+from qalign_core.shown import response_tables
 
 # question's language, response, how it ended, gold → kind of the wrong answer (None: it is right)
 CASES = [

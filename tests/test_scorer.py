@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from qalign_core import scorer
-from qalign_core.identify import response_language
 from qalign_core.languages import CODES
-from qalign_core.predictions import read_benchmark, read_predictions
+from qalign_core.scores.identify import response_language
+from qalign_core.scores.predictions import read_benchmark, read_predictions
 
 RESPONSES = {"en": "The answer is: 12", "de": "Die Antwort ist: 3,5", "bn": "উত্তর হল: 12"}
 GOLD = {"en": "12", "de": "3.5", "bn": "12"}

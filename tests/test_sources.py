@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 from hub_server import HubServer, Repository
 
-from qalign_core import data_lock, downloads, sources
+from qalign_core import sources
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import load_corpus
-from qalign_core.data_lock import Lock, LockedFile
-from qalign_core.downloads import DownloadError
+from qalign_core.data import data_lock, downloads
+from qalign_core.data.data_lock import Lock, LockedFile
+from qalign_core.data.downloads import DownloadError
 
 COMMIT = "a" * 40
 SWAHILI = b"Swali la kwanza?\nSwali la pili?\n" * 4000
@@ -199,7 +200,7 @@ def test_two_processes_fetch_a_file_once(server, tmp_path):
     program = textwrap.dedent(
         f"""
         from qalign_core import sources
-        from qalign_core.data_lock import Lock
+        from qalign_core.data.data_lock import Lock
         lock = Lock.model_validate_json(open({str(tmp_path / "lock.json")!r}).read())
         sources.locate("questions", "repository", cache_dir={str(tmp_path / "cache")!r}, languages=["sw"], lock=lock)
         """

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from qalign_core import comparisons, statistics
+from qalign_core import statistics
 from qalign_core.languages import CODES
+from qalign_core.scores import comparisons
 
 QUESTIONS, LANGUAGES, RUNS = 250, 10, 1500
 

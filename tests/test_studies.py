@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from qalign_core import params, plan, prepare, runs, studies, unique_keys
+from qalign_core import params, plan, runs
+from qalign_core.data import prepare
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
+from qalign_core.profiles import studies, unique_keys
 from qalign_core.runs import Run
 
 ALL: dict[str, Any] = {

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from qalign_core import params, plan, runs, trace, trace_tables
-from qalign_core.evaluation_section import EvaluationSection
-from qalign_core.evaluation_section import Test as Asked
+from qalign_core import params, plan, runs
+from qalign_core.profiles.evaluation_section import EvaluationSection
+from qalign_core.profiles.evaluation_section import Test as Asked
 from qalign_core.runs import Run
+from qalign_core.scores import trace
+from qalign_core.shown import trace_tables
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job,
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qalign_core import train
-from qalign_core.model_folder import add_pad_token, load_model, load_tokenizer
 from qalign_core.runs import is_done, read_json, read_json_lines, sha256_file
 from qalign_core.supervision import IGNORED, encode
 from qalign_core.trainer import TensorBoard
+from qalign_core.training.model_folder import add_pad_token, load_model, load_tokenizer
 
 # The curve as it was when this was written: 20 updates, loss `paper`, fp32, CPU, 1 rank.
 GOLDEN = [

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from qalign_core import trained_linear
-from qalign_core.trained_linear import TrainedLinear, speed_up_linear_layers
+from qalign_core.training import trained_linear
+from qalign_core.training.trained_linear import TrainedLinear, speed_up_linear_layers
 
 
 @pytest.fixture

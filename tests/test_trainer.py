@@ -16,9 +16,9 @@ from tiny_training import ENVIRONMENT
 from torch.nn.utils import clip_grad_norm_
 from transformers import Trainer, TrainingArguments, get_scheduler
 
-from qalign_core.packed_attention import BY_DOCUMENT
 from qalign_core.supervision import Collator
 from qalign_core.trainer import StageTrainer
+from qalign_core.training.packed_attention import BY_DOCUMENT
 
 PARAMS = Path(__file__).resolve().parents[1] / "params"
 
@@ -110,7 +110,7 @@ def test_adamw_with_clipping_equals_the_closed_form(tmp_path: Path, optimizer: s
 ACCUMULATION = """
 import json, sys
 import torch
-from qalign_core.ranks import prepare_deepspeed
+from qalign_core.training.ranks import prepare_deepspeed
 prepare_deepspeed()
 import deepspeed
 from deepspeed.utils import safe_get_full_grad

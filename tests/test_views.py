@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from qalign_core import answer_views, pages, response_tables, runs, views
-from qalign_core.answer_sheet import AnswerSheet, answer_sheet
-from qalign_core.predictions import read_predictions
-from qalign_core.response_kinds import KINDS, RATES
+from qalign_core import runs
 from qalign_core.runs import Run
+from qalign_core.scores.answer_sheet import AnswerSheet, answer_sheet
+from qalign_core.scores.predictions import read_predictions
+from qalign_core.scores.response_kinds import KINDS, RATES
+from qalign_core.shown import answer_views, pages, response_tables, views
 
 SCRIPT = "<script>alert('x')</script>"
 IMAGE = '"><img src=x onerror=alert(1)>'

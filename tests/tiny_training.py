@@ -99,7 +99,7 @@ def main(jobs: list[str]) -> None:
     from accelerate.state import AcceleratorState
 
     from qalign_core import train
-    from qalign_core.ranks import leave_together
+    from qalign_core.training.ranks import leave_together
 
     for job in jobs:
         try:

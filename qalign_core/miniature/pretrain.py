@@ -13,7 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from qalign_core import launch, params, plan, prepare, runs
+from qalign_core import launch, params, plan, runs
+from qalign_core.data import prepare
 from qalign_core.miniature import SHIPPED_BASE
 
 PROFILE = "miniature-base"

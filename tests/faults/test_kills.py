@@ -15,10 +15,11 @@ import pytest
 from forked_training import MOMENTS, STAND_STILL, Forks, forks, read_log, wait_for
 from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, progress
 
-from qalign_core import failures, launch, params
-from qalign_core.checkpoints import MANIFEST, latest
+from qalign_core import launch, params
+from qalign_core.jobs import failures
 from qalign_core.plan import Job
 from qalign_core.runs import Run, is_done, read_json, sha256_file
+from qalign_core.training.checkpoints import MANIFEST, latest
 
 __all__ = ["forks"]  # a fixture
 UPDATES = 200

@@ -1,0 +1,1 @@
+"""What stands below `train` and `trainer`: models, losses, checkpoints, ranks, memory and speed."""
