@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from qalign_core import languages
+
 NOWHERE = "http://127.0.0.1:9"  # a proxy that is not there: what a test starts cannot reach the network either
 
 
@@ -62,6 +64,15 @@ def no_network() -> Iterator[None]:
         for name in ("no_proxy", "NO_PROXY"):
             patch.setenv(name, "127.0.0.1,localhost,::1")
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def only_the_languages_of_the_paper() -> Iterator[None]:
+    """A profile's own languages are known to the whole process: forget them, as the next test file is another run."""
+    before = dict(languages.LANGUAGES)
+    yield
+    languages.LANGUAGES.clear()
+    languages.LANGUAGES.update(before)
 
 
 def _folder_from_environment(variable: str) -> Path:

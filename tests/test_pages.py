@@ -201,7 +201,7 @@ def test_the_front_page_holds_tables_figures_and_warnings_and_loads_nothing(tmp_
 
 
 def test_no_equation_of_the_chapters_stops_a_page():
-    notebooks = sorted((Path(pages.__file__).parent.parent / "notebooks").glob("[0-9]*.ipynb"))
+    notebooks = sorted((Path(pages.__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb"))
     assert notebooks
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
