@@ -3,9 +3,14 @@ PROFILE ?= mini
 PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
-RUN     := runs/$(PROFILE)
 PUBLISH   ?= mini-publish
 PUBLISHED ?= figures/mini
+
+# A profile's file by its whole path, blanks in it or not; the name of one in params/ stays a name.
+EMPTY :=
+BLANK := $(EMPTY) $(EMPTY)
+IS_FILE = $(wildcard $(subst $(BLANK),\ ,$(PROFILE)))
+WHOLE = $(if $(IS_FILE),$(if $(filter /%,$(firstword $(PROFILE))),,$(CURDIR)/))$(PROFILE)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
@@ -34,17 +39,17 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 
 # Works before anything is installed, and then says so.
 doctor:  ## look whether this machine is ready, in ten seconds: make doctor [PROFILE=llama2-7b]
-	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m qalign_core.doctor $(PROFILE)
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m qalign_core.doctor "$(PROFILE)"
 
 reproduce: $(VENV)/.ready  ## run the whole paper: make reproduce [PROFILE=llama2-7b] [ONLY="04 05"] [FROM=03]
-	@$(BIN)/python -m qalign_core.reproduce $(PROFILE) $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
+	@$(BIN)/python -m qalign_core.reproduce "$(PROFILE)" $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
 dry-run: $(VENV)/.ready  ## say what is done and what is to do, run nothing
-	@$(BIN)/python -m qalign_core.reproduce $(PROFILE) --dry-run $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
+	@$(BIN)/python -m qalign_core.reproduce "$(PROFILE)" --dry-run $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
 # The environment's own kernel comes first, whatever kernels the user has; the settings show Markdown as a page.
 lab: $(VENV)/.ready  ## open the notebooks in JupyterLab, on this machine only: make lab [PROFILE=smoke] [LAB="--no-browser"]
-	@JUPYTER_PREFER_ENV_PATH=1 QALIGN_PROFILE="$(if $(wildcard $(PROFILE)),$(abspath $(PROFILE)),$(PROFILE))" \
+	@JUPYTER_PREFER_ENV_PATH=1 QALIGN_PROFILE="$(WHOLE)" \
 	  $(BIN)/python -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
 	  --LabApp.app_settings_dir="$(CURDIR)/params/jupyterlab" \
 	  --LabApp.default_url="/lab/workspaces/qalign/tree/notebooks/START.md" $(LAB)
@@ -53,7 +58,9 @@ figures: $(VENV)/.ready  ## draw figures/mini again from the results saved in it
 ifeq ($(origin PROFILE),file)
 	@$(BIN)/python -m qalign_core.report figures/mini/results figures/mini
 else
-	@$(BIN)/python -m qalign_core.report $(RUN)/results $(RUN)/figures
+	@run="runs/$$($(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from qalign_core import params; \
+	  print(params.load(sys.argv[1]).run.profile)' "$(PROFILE)")" && \
+	  $(BIN)/python -m qalign_core.report "$$run/results" "$$run/figures"
 endif
 
 publish: $(VENV)/.ready  ## make figures/mini anew: three seeds, all test questions, controls (hours; resumable)

@@ -11,7 +11,8 @@ from qalign_core.data.rows import BadRow, read_json_lines, read_tsv
 from qalign_core.languages import language as language_of
 from qalign_core.profiles.schema import BENCHMARKS
 
-NUMBER = re.compile(r"[-+]?\d[\d.,]*")  # a gold answer, such as 1,000 or 8.0
+NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")  # a gold answer, such as 1,000 or 8.0
+LONGEST = 20  # characters of a gold answer: numbers of more digits cannot be told apart
 
 
 def benchmark_files(name: str, language: str) -> tuple[str, ...]:
@@ -45,12 +46,19 @@ def load_benchmark(name: str, language: str, data_dir: str | Path, *, limit: int
         columns `question` and `answer`, both text; row i is the same problem in every language.
 
     Raises:
-        ValueError: for an unknown language, a broken row, or a gold answer that is not a number.
-        FileNotFoundError: if the data folder has no file of this language.
+        ValueError: for an unknown language, two files of it, a broken row, a blank question, or a gold answer that is
+            not a number.
+        FileNotFoundError: if there is no such folder, or no file of this language in it.
 
     Source: NJUNLP/QAlign evaluate/scripts/mgsm_test.py and svamp_test.py (which reads `m_query`, unstripped).
     """
     candidates = benchmark_files(name, language)
+    if not Path(data_dir).is_dir():
+        key = f"data.sources.{name}" if name in BENCHMARKS else f"evaluation.benchmarks.{name}.folder"
+        raise FileNotFoundError(f"no such folder: {data_dir}, in which {name} is looked for; see {key} in the profile")
+    both = [c for c in candidates if Path(data_dir, c).is_file()]
+    if name not in BENCHMARKS and len(both) > 1:
+        raise ValueError(f"{data_dir}: both {' and '.join(both)} are there; keep the one that is meant")
     path = next((Path(data_dir, c) for c in candidates if Path(data_dir, c).is_file()), None)
     if path is None and name not in BENCHMARKS and not any(Path(data_dir).glob("*.[jt]s*")):
         raise ValueError(
@@ -68,13 +76,25 @@ def load_benchmark(name: str, language: str, data_dir: str | Path, *, limit: int
     else:
         fields = {"mgsm": ("query", "response"), "msvamp": ("m_query", "response")}.get(name, ("question", "answer"))
         questions = [(row[fields[0]], row[fields[1]]) for row in read_json_lines(path, fields)]
-    for number, (_, answer) in enumerate(questions, start=1):
-        if not any(character.isdigit() for character in answer):
-            raise BadRow(f"{path}: line {number}: the gold answer {answer!r} holds no number; every question needs one")
-        if not NUMBER.fullmatch(answer.strip()):
-            raise BadRow(
-                f"{path}: line {number}: the gold answer {answer[:80]!r} must be a number and nothing else; are the "
-                f"columns swapped, or is there one too many?"
-            )
+    for number, (question, answer) in enumerate(questions, start=1):
+        _check(f"{path}: line {number}", question, answer)
     kept = questions[:limit]
     return Dataset.from_dict({"question": [q for q, _ in kept], "answer": [a for _, a in kept]})
+
+
+def _check(where: str, question: str, answer: str) -> None:
+    """Refuse a blank question, and a gold answer that scorers would not read alike.
+
+    Raises:
+        BadRow: with what is allowed.
+    """
+    if not question.strip():
+        raise BadRow(f"{where}: the question is blank; leave the row out of every language's file")
+    if not any(character.isdigit() for character in answer):
+        raise BadRow(f"{where}: the gold answer {answer!r} holds no number; every question needs one")
+    if not NUMBER.fullmatch(answer.strip()) or len(answer.strip()) > LONGEST:
+        raise BadRow(
+            f"{where}: the gold answer {answer[:80]!r} must be a number and nothing else, of at most {LONGEST} "
+            "characters: digits, a point before decimals, commas only between thousands (1,000 or 3.5); are the "
+            "columns swapped, or is there one too many?"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, overload
@@ -32,6 +33,9 @@ class Language:
     decimal_comma: bool = False
     words: frozenset[str] = frozenset()
 
+
+# "und" stands for a response of no known language, and a table that is read back takes "nan" for an empty cell.
+CODE = re.compile(r"(?!(und|nan)$)[a-z]{2,3}(-[a-z0-9]+)*")
 
 # Order of the columns in the paper's tables.
 LANGUAGES: dict[str, Language] = {
@@ -107,16 +111,30 @@ def language(code: str) -> Language:
         raise ValueError(f"unknown language code {code!r}; known codes: {', '.join(CODES)}") from None
 
 
+def refuse_code(code: str) -> None:
+    """Refuse a code that no further language can have.
+
+    Raises:
+        ValueError: for one of the paper's ten, whose names and prompts are the authors', or what is no code.
+    """
+    if code in PAPER_CODES:
+        raise ValueError(f"{code!r} is one of the paper's ten languages ({', '.join(PAPER_CODES)}): leave it out")
+    if len(code) > 20 or not CODE.fullmatch(code):
+        raise ValueError(
+            f"{code!r} is no code of a language: two or three small letters, such as 'ko', perhaps with more behind a "
+            "hyphen ('zh-tw'), at most 20 characters; not 'und' or 'nan'"
+        )
+
+
 def add(entry: Language) -> None:
     """Make a language known to this process, in front of English; one that was added before is replaced.
 
     Profiles describe languages (`data.new_languages`); results carry the description along.
 
     Raises:
-        ValueError: for one of the paper's ten, whose names and prompts are the authors'.
+        ValueError: as `refuse_code`.
     """
-    if entry.code in PAPER_CODES:
-        raise ValueError(f"{entry.code!r} is one of the paper's ten languages ({', '.join(PAPER_CODES)}): leave it out")
+    refuse_code(entry.code)
     if LANGUAGES.get(entry.code) == entry:
         return
     english = LANGUAGES.pop("en")

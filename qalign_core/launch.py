@@ -24,6 +24,7 @@ from qalign_core.jobs.progress import ProgressLine, latest, show_done
 from qalign_core.params import Profile
 from qalign_core.plan import Job
 from qalign_core.runs import Run
+from qalign_core.train import encoded_left_behind
 from qalign_core.training import checkpoints
 from qalign_core.training.model_card import write_card
 from qalign_core.training.ranks import BEATS
@@ -126,7 +127,8 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
         The job's folder, with a `done.json` that bears the job's fingerprint.
 
     Raises:
-        JobError: when the job fails, is already being run, hangs, or was finished, or well begun, with other settings.
+        JobError: when the job fails, is already being run, hangs, begins from a model that was deleted, or was
+            finished, or well begun, with other settings.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -134,11 +136,12 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
             job_path = job.folder / "job.json"
             refuse_other_settings(job.content, job.folder, run)
             if not job.done:
+                refuse_absent_model(job, run)
                 runs.write_json(job_path, job.content)
                 _supervise(job_path, MODULES[job.content["kind"]], profile, run, show)
             elif show:
                 show_done(run.relative(job.folder), job.folder)
-            for left in (job.folder / "checkpoints", *job.folder.glob("encoded-*")):  # killed before its clean-up
+            for left in (job.folder / "checkpoints", *encoded_left_behind(job.folder)):  # killed before its clean-up
                 shutil.rmtree(left, ignore_errors=True)
             if job.content["kind"] == "train":
                 write_card(profile, run, job.content["seed"], job.content["lineage"])
@@ -156,11 +159,15 @@ def refuse_other_settings(job: dict[str, Any], folder: Path, run: Run) -> None:
         JobError: naming the settings that differ and the ways out.
     """
     job_path = folder / "job.json"
-    done, step = runs.is_done(job_path), checkpoints.newest_step(folder / "checkpoints")
-    if not job_path.is_file() or not (done or step):
-        return
-    before = runs.read_json(job_path)
-    if before["fingerprint"] == job["fingerprint"]:
+    step = checkpoints.newest_step(folder / "checkpoints")
+    try:
+        done = runs.is_done(job_path)
+        if not job_path.is_file() or not (done or step):
+            return
+        before = runs.read_object(job_path)
+    except runs.DamagedFileError as error:
+        raise JobError(str(error)) from None
+    if before.get("fingerprint") == job["fingerprint"]:
         return
     changes = "\n".join(f"  {line}" for line in differences(before, job)) or "  (an earlier stage or its data differs)"
     state = "was finished" if done else f"has been trained for {step:,} updates"
@@ -169,6 +176,18 @@ def refuse_other_settings(job: dict[str, Any], folder: Path, run: Run) -> None:
         f"Nothing was changed. Either undo the change, or choose another run folder (--run-dir), "
         f"or delete {folder} (and what was trained from it) to have it made anew."
     )
+
+
+def refuse_absent_model(job: Job, run: Run) -> None:
+    """Refuse to begin from a stage whose model somebody has deleted: it would be looked for on the Hub.
+
+    Raises:
+        JobError: saying what to delete to have it trained again.
+    """
+    path = str(job.content.get("model", {}).get("path", ""))
+    stage = (run.folder / path).parent
+    if path.startswith("models/seed-") and (stage / "done.json").is_file() and not (run.folder / path).is_dir():
+        raise JobError(f"{run.folder / path} was deleted; delete {stage / 'done.json'} too, to have it trained again")
 
 
 def differences(before: dict, after: dict, prefix: str = "") -> Iterator[str]:

@@ -31,6 +31,11 @@ from qalign_core.training.lora import LoraSection
 
 PARAMS_FOLDER = Path(__file__).resolve().parent.parent / "params"
 BASE_TEXT = "base-text"  # the corpus the miniature's base is pre-trained on
+# What `transformers` can report to (its INTEGRATION_TO_CALLBACK, which takes seconds to import).
+TRACKERS = (
+    *("azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte"),
+    *("kubeflow", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
+)
 SECTIONS = ("run", "model", "data", "systems", "training", "evaluation", "studies")
 
 
@@ -112,6 +117,13 @@ class ModelSection(Section):
     pad_token: str = "<pad>"
     miniature: MiniatureModel = MiniatureModel()
 
+    @field_validator("base", "revision")
+    @classmethod
+    def _one_line(cls, name: str | None) -> str | None:
+        if name is not None and (not name.isprintable() or not name or name != name.strip()):
+            raise ValueError("must be one line of printable characters, without blanks around it")
+        return name
+
 
 # ------------------------------------------------------------------------------------------------- training
 
@@ -140,6 +152,16 @@ class Arguments(Section):
     save_total_limit: Annotated[int, Field(ge=2)] = 2  # one is always whole
     logging_steps: Positive = 10
     report_to: str | list[str] = "none"  # other trackers; TensorBoard's logs are always written
+
+    @field_validator("report_to")
+    @classmethod
+    def _trackers_are_known(cls, report_to: str | list[str]) -> str | list[str]:
+        names = [] if report_to == "none" else [report_to] if isinstance(report_to, str) else report_to
+        for name in names:
+            if name not in TRACKERS:
+                known = ", ".join(TRACKERS)
+                raise ValueError(f"no tracker {name!r}{nearest(name, TRACKERS)}; none (alone), or some of: {known}")
+        return report_to
 
 
 class TrainingSection(Arguments):

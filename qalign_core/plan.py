@@ -82,7 +82,7 @@ def deepspeed_config(profile: Profile) -> dict[str, Any]:
     if not path.is_file():
         known = ", ".join(f"deepspeed/{p.name}" for p in sorted((PARAMS_FOLDER / "deepspeed").glob("*.json")))
         raise ProfileError(f"training.deepspeed: no file {path}; known: {known}")
-    return runs.read_json(path)
+    return runs.read_object(path)
 
 
 def corpus_seed(profile: Profile, name: str, seed: int) -> int | None:

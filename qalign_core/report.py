@@ -210,10 +210,10 @@ def _data_figures(results: Results) -> dict[str, tuple]:
     """Training's losses and the lengths of the examples, where they were saved."""
     data, made = results.tables, {}
     profile = f"Profile {results.run['profile']}"
-    if "training" in data:
+    if "training" in data and len(data["training"]):
         said = f"{profile}, {seeds_of(data['training']['seed'])}. Each point: the mean loss since the one before."
         made["figure-training"] = (*figures.training_curves(data["training"]), said)
-    if "lengths" in data:
+    if "lengths" in data and len(data["lengths"]):
         many = data["lengths"].groupby("corpus", sort=False)["examples"].sum()
         counted = f"{many.min():,} to {many.max():,}" if len(set(many)) > 1 else f"{many.iloc[0]:,}"
         limit = int(data["lengths"]["limit"].iloc[0]) if "limit" in data["lengths"] else PAPER_LIMIT

@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.dry_run:
             dry_run(profile, run, chosen, console)
             return 0
+        check_brought(profile, chosen)
         refuse_offline(profile, run, chosen)
         with FileLock(run.folder / ".lock", timeout=0), confined(run):
             return reproduce(profile, run, chosen, console)
@@ -75,6 +76,18 @@ def check_files(profile: Profile) -> None:
         raise
     except ValueError as error:  # not JSON
         raise ProfileError(f"training.deepspeed: {error}") from None
+
+
+def check_brought(profile: Profile, chosen: list[Path]) -> None:
+    """Look before anything is trained for the answers made elsewhere that chapter 4 will score.
+
+    Raises:
+        ProfileError: when some are not there, naming the system and the first file.
+    """
+    if any(path.name.startswith("04") for path in chosen):
+        for title, there, why in brought.overview(profile):
+            if not there:
+                raise ProfileError(f"{' '.join(title.split())}, but {why}")
 
 
 def refuse_offline(profile: Profile, run: Run, chosen: list[Path]) -> None:
@@ -157,7 +170,7 @@ def reproduce(profile: Profile, run: Run, chosen: list[Path], console: Console) 
         if problem:
             console.print(f"  [red]✗[/] {path.stem:<32} failed after {clock(time.monotonic() - started)}\n")
             console.print(problem, markup=False, soft_wrap=True)
-            console.print(f"\nThe notebook up to its failed cell: {_short(output)}", soft_wrap=True)
+            console.print(f"\nThe notebook up to its failed cell: {_short(unfinished(output))}", soft_wrap=True)
             return 1
         remember(run, output, identity)
         console.print(f"  [green]✓[/] {path.stem:<32} {clock(time.monotonic() - started)}")
@@ -169,6 +182,8 @@ def reproduce(profile: Profile, run: Run, chosen: list[Path], console: Console) 
 def execute(path: Path, output: Path, profile: Profile, run: Run, console: Console) -> str | None:
     """Execute one notebook by papermill in a kernel of its own.
 
+    What was executed before stays until this one has ended well.
+
     Returns:
         None, or the failed cell's traceback (or how the kernel died).
     """
@@ -177,7 +192,8 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    output.parent.mkdir(parents=True, exist_ok=True)
+    attempt = unfinished(output)
+    attempt.parent.mkdir(parents=True, exist_ok=True)
     os.environ[plan.RUN_FOLDER] = str(run.folder)
     if not launch.has_gpu():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it looked for a GPU in vain
@@ -185,7 +201,7 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
         with watch(path.stem, run, console), TemporaryDirectory(prefix="qalign-") as sockets:
             papermill.execute_notebook(
                 path,
-                output,
+                attempt,
                 parameters=profile.model_dump(mode="json"),
                 kernel_name="python3",
                 progress_bar=False,
@@ -200,7 +216,13 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
         return "The notebook's kernel died (out of memory?). Run the same command to go on from what is finished."
     finally:
         os.environ.pop(plan.RUN_FOLDER, None)
+    os.replace(attempt, output)
     return None
+
+
+def unfinished(output: Path) -> Path:
+    """Where a notebook stands while it is executed, and stays if it fails."""
+    return output.parent / "unfinished" / output.name
 
 
 # Errors that were written for the person who reads them: where in the code they were raised does not matter.
@@ -238,7 +260,7 @@ def watch(name: str, run: Run, console: Console) -> Iterator[None]:
         while not stopped.wait(0.5):
             job, state = running_job(run)
             share = share_done(state) if state else None
-            text = f"{job}: {describe(state)}" if job else ""
+            text = escape(f"{job}: {describe(state)}") if job else ""
             bar.update(line, description=text, total=None if share is None else 1.0, completed=share or 0)
             if not console.is_terminal and job and time.monotonic() - said > 30:
                 said = time.monotonic()
@@ -257,12 +279,12 @@ def watch(name: str, run: Run, console: Console) -> Iterator[None]:
 def running_job(run: Run) -> tuple[str | None, dict[str, Any] | None]:
     """The job a notebook of this run has started, by its folder's name, and the last line of its progress."""
     try:
-        current = runs.read_json(run.folder / launch.CURRENT)
-    except (FileNotFoundError, ValueError):
+        current = runs.read_object(run.folder / launch.CURRENT)
+        folder, since = (run.folder / current["job"]).parent, float(current["since"])
+        name = folder.relative_to(run.folder).as_posix().split("/base", 1)[-1].strip("/") or "base"
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # nothing runs, or the file is damaged
         return None, None
-    folder = (run.folder / current["job"]).parent
-    name = folder.relative_to(run.folder).as_posix().split("/base", 1)[-1].strip("/") or "base"
-    return name, latest(folder / "progress.jsonl", since=current["since"])
+    return name, latest(folder / "progress.jsonl", since=since)
 
 
 # ------------------------------------------------------------------------------------------------- what is shown

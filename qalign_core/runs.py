@@ -47,19 +47,36 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
+class DamagedFileError(ValueError):
+    """A file of a run that does not hold what this package writes; the message names it."""
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: when it is not JSON, with the file and the line.
+        DamagedFileError: when it is not JSON, with the file and the line.
     """
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: line {error.lineno}: not JSON ({error.msg}); delete or repair the file") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error}); delete or repair the file") from None
+        where = f"{path}: line {error.lineno}"
+        raise DamagedFileError(f"{where}: not JSON ({error.msg}); delete or repair the file") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, thousands of lists
+        raise DamagedFileError(f"{path}: not JSON ({error}); delete or repair the file") from None
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        DamagedFileError: when it does not.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DamagedFileError(f'{path}: not a JSON object (such as {{"key": 1}}); delete or repair the file')
+    return found
 
 
 def write_json_lines(path: str | Path, rows: list[dict]) -> Path:
@@ -229,13 +246,17 @@ def resolve(path: str, root: Path) -> str:
 
 
 def is_done(job_path: str | Path) -> bool:
-    """Whether the job's `done.json` exists and bears the fingerprint of its `job.json`."""
+    """Whether the job's `done.json` exists and bears the fingerprint of its `job.json`.
+
+    Raises:
+        DamagedFileError: when one of them is no JSON object.
+    """
     job_path = Path(job_path)
     done = job_path.with_name("done.json")
     if not (job_path.is_file() and done.is_file()):
         return False
-    wanted = read_json(job_path).get("fingerprint")
-    return wanted is not None and read_json(done).get("fingerprint") == wanted
+    wanted = read_object(job_path).get("fingerprint")
+    return wanted is not None and read_object(done).get("fingerprint") == wanted
 
 
 # ------------------------------------------------------------------------------------------------- provenance

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -212,6 +213,12 @@ def encoded_folder(job: dict[str, Any], folder: Path) -> Path:
     return folder / f"encoded-{ENCODING}-{job['fingerprint'][:16]}"
 
 
+def encoded_left_behind(folder: Path) -> list[Path]:
+    """Tokenised corpora that killed runs left in a job's folder, and never the folder of a stage that was named so."""
+    found = [path for path in folder.glob("encoded-*") if re.fullmatch(r"encoded-\d+-\w{1,16}", path.name)]
+    return [path for path in found if not any(path.rglob("job.json"))]
+
+
 def encoded_corpus(job: dict[str, Any], folder: Path, root: Path, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """The job's corpus, tokenised once, by the first process that asks; the others map its file into memory.
 
@@ -227,6 +234,11 @@ def encoded_corpus(job: dict[str, Any], folder: Path, root: Path, tokenizer: Pre
     if not target.is_dir():
         corpus = job["corpus"]
         path = Path(runs.resolve(corpus["path"], root))
+        inside = Path(os.path.normpath(root / corpus["path"])).is_relative_to(os.path.normpath(root))
+        if (root / "profile.yaml").is_file() and not inside:
+            raise ValueError(
+                f"{folder / 'job.json'}: its corpus {path} is not in the run folder {root}; delete the file"
+            )
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such corpus; run notebook 01 to build it")
         if corpus.get("sha256") and runs.sha256_file(path) != corpus["sha256"]:

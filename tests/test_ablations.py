@@ -151,6 +151,21 @@ def test_table_4_holds_averages_differences_and_what_is_published(folder: Path):
     assert row["to_ours_low"] < row["to_ours"] < row["to_ours_high"]
 
 
+def test_of_a_benchmark_of_ones_own_table_4_has_nothing_published(folder: Path):
+    found = results.read_results(folder)
+    named = {name: rows.replace({"benchmark": {"msvamp": "school"}}) if "benchmark" in rows else rows
+             for name, rows in found.tables.items()}  # fmt: skip
+    run = found.run | {"questions": {"mgsm": 30, "school": 30}}
+    (table,) = (
+        t
+        for t in ablation_report.tables(dataclasses.replace(found, tables=named, run=run))
+        if t.name == "table-4-ablation"
+    )
+    shown = table.text.set_index(["benchmark", "Stage 1"])["published Avg."]
+    assert shown["mGSM", "none"] != ""
+    assert (shown["school"] == "").all()
+
+
 def test_a_system_without_results_is_named(folder: Path):
     data = results.read_results(folder).tables
     with pytest.raises(ValueError, match="Table 4: no results of 'RFT'"):
@@ -170,7 +185,9 @@ def test_evaluating_again_keeps_the_ablations_unless_what_they_stand_beside_chan
     def write_again() -> None:
         evaluate(answers, {**systems, **variant})
         ablations.write(tmp_path, answers, described().query("system == 'QAlign'"), [("MonoReason", "QAlign")])
-        results.write_csv(tmp_path, "representations", pd.DataFrame({"set": ["mgsm"]}))
+        seen = {"set": "mgsm", "seed": 1, "model": "base", "layer": 0, "language": "sw", "questions": 5}
+        seen |= {"retrieval": 20.0, "cosine": 0.5, "cosine_others": 0.4}
+        results.write_csv(tmp_path, "representations", pd.DataFrame([seen]))
 
     write_again()
     assert evaluate(answers, {**systems, **variant}) == {"ablations", "representations"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from qalign_core.corpora import COLUMNS, load_corpus
 from qalign_core.data.audit import audit, corpora_table, pairs_of, token_lengths, translation_defects
 from qalign_core.data.near_duplicates import near_duplicate_groups, overlap, tokens
 from qalign_core.data.numerals import lost, readings, small
-from qalign_core.languages import CODES
+from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.prompts import translation_instruction
 
 # "Translated" rows that equal the English, as counted in the authors' files.
@@ -197,6 +198,19 @@ def test_audit_counts_by_language_with_an_example():
     lost_number = found[(found.check == "loses a number") & (found.data_set == "questions-x-en")].iloc[0]
     assert lost_number.total == 2
     assert lost_number.example == f"{french[0]} ⟶ {english[0]}"
+
+
+def test_only_what_asks_for_a_translation_is_one(monkeypatch):
+    monkeypatch.setitem(LANGUAGES, "acf", replace(LANGUAGES["fr"], code="acf", reference_name="St. Lucian. Creole"))
+    mixed = corpus(
+        ("Mbuzi 3 wako wapi", "They are 3", "sw", "en"),  # a question of one's own, answered in English
+        (translation_instruction("3 chat. Wi", "acf"), "3 cats. Yes", "acf", "en"),
+        (translation_instruction("3 cats", "en", "sw", names="plain"), "Paka 3", "en", "sw"),
+    )
+    assert pairs_of(mixed) == {"acf": (["3 chat. Wi"], ["3 cats. Yes"]), "sw": (["Paka 3"], ["3 cats"])}
+    found = audit({"own": mixed}, {"mgsm": {"sw": benchmark(("Mbuzi 3 wako wapi", "3"))}})
+    assert found[found.check == "blank side"].total.tolist() == [1, 1]  # of the corpus, of the benchmark
+    assert counts(found, "mgsm in own", "sw") == {"in training data: exact": 1}
 
 
 def test_audit_refuses_benchmarks_that_are_not_parallel():

@@ -23,11 +23,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTr
 from qalign_core import evaluate, generate, params, plan, report, runs
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.data import prepare
+from qalign_core.data.data_folder import join
 from qalign_core.generation import chat
 from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language, add
 from qalign_core.params import Profile, ProfileError
 from qalign_core.runs import Run
-from qalign_core.scores.identify import response_language
+from qalign_core.scores.identify import refuse_unrecognisable, response_language
 from qalign_core.supervision import IGNORED, encode
 from qalign_core.training.model_folder import load_tokenizer
 
@@ -287,6 +288,39 @@ def test_the_prompt_of_a_template_with_a_date_does_not_change_from_day_to_day(tm
     assert f"Today Date: {chat.DATE}" in chat.prompt(tokenizer, "3 + 2?")
 
 
+@pytest.mark.parametrize("call", ["strftime_now('%Y-%m-%d')", 'strftime_now( "%Y-%m-%d" )'])
+def test_a_template_that_asks_for_the_date_gets_the_same_one(call: str, tmp_path: Path):
+    tokenizer = load_tokenizer(str(make_base(tmp_path, "qwen")))
+    tokenizer.chat_template = "{% if strftime_now is defined %}{{ " + call + " }}{% endif %}" + SPECIAL["qwen"][3]
+    assert chat.prompt(tokenizer, "3 + 2?").startswith("2024-07-26<|im_start|>user")
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% for %}", "cannot be used \\(TemplateSyntaxError"),
+        ("{{ messages.__class__.__mro__ }}", "cannot be used \\(SecurityError"),
+        ("{{ nothing.at.all }}", "cannot be used \\(UndefinedError"),
+        ("{{ raise_exception('no system turn') }}", "no system turn"),
+        ("{{ range(10**30) | list }}", "cannot be used \\(OverflowError"),
+        ("{{ strftime_now(messages[0].role) }}", "in a form that is not written out"),
+        ({"tool_use": "x"}, "cannot be used"),
+        (5, "cannot be used"),
+        ("<|im_start|>", "does not write the user's turn as it is"),
+        (SPECIAL["qwen"][3].replace("m.content", "m.content | upper"), "does not write the user's turn as it is"),
+        (SPECIAL["qwen"][3].replace("m.content", "m.content + m.content"), "writes the question 2 times"),
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "writes the response 0 times"),
+    ],
+)
+def test_a_template_that_fails_or_says_something_else_is_refused(template: object, said: str, tmp_path: Path):
+    tokenizer = load_tokenizer(str(make_base(tmp_path, "qwen")))
+    tokenizer.chat_template = template
+    with pytest.raises(ValueError, match=said) as error:
+        encode("3 + 2, how many?", "5", tokenizer, template="chat")
+    assert str(tmp_path) in str(error.value)
+    assert "model.template: alpaca" in str(error.value)
+
+
 def test_the_paper_keeps_its_prompt_and_its_fingerprints(outside: Path, road: tuple[Profile, Run]):
     profile, run = road
     plain = load(outside, model__template="alpaca")
@@ -338,11 +372,115 @@ def test_a_language_in_latin_letters_is_told_by_its_words():
         ({"evaluation__benchmarks": {"sums": {"max_new_tokens": 6}}}, "sums: unknown benchmark"),
         ({"evaluation__benchmarks": {"mgsm": {"max_new_tokens": 6, "folder": "x"}}}, "mgsm: folder is for benchmarks"),
         ({"evaluation__benchmarks": {"translation": {"max_new_tokens": 6, "folder": "x"}}}, "this name is taken"),
+        ({"evaluation__benchmarks": {"split": {"max_new_tokens": 6, "folder": "x"}}}, "this name is taken"),
+        ({"evaluation__benchmarks": {"a-intervals": {"max_new_tokens": 6, "folder": "x"}}}, "this name is taken"),
     ],
 )
 def test_what_a_profile_cannot_say_is_refused(outside: Path, changes: dict, said: str):
     with pytest.raises(ProfileError, match=said):
         load(outside, **changes)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"name": "chinese", "script": "Han"}, r"ko: 'chinese' is Chinese \(zh\) already"),
+        ({"reference_name": "Swahili (macrolanguage)"}, r"is Swahili \(sw\) already"),
+        ({"flores": "tha_Thai"}, r"is Thai \(th\) already"),
+        ({"name": "TELUGU"}, r"te: 'telugu' is TELUGU \(ko\) already"),
+        ({"script": "Hangull"}, r"ko\.script: Unicode names no letters by 'Hangull'; write a script as it does"),
+        ({"script": ""}, "Unicode names no letters by ''"),
+        ({"script": "Japanese"}, "Unicode names no letters by 'Japanese'"),
+        ({"script": "Latin"}, r"ko\.words: a language in Latin letters is told by its words"),
+        ({"script": "Latin", "words": "và là,"}, r"ko\.words: 'là,' is not of Latin letters alone"),
+        ({"name": " "}, r"ko\.name: must not be blank"),
+        ({"name": "Korean\0"}, r"ko\.name: must be one line of plain text, without U\+0000"),
+        ({"name": "Kor\u2028ean"}, r"without U\+2028"),
+        ({"name": "{target}"}, "without {, }"),
+        ({"name": "../x"}, "without /"),
+        ({"native_name": ""}, r"ko\.native_name: must not be blank"),
+        ({"native_name": "\u202eevil"}, r"without U\+202E"),
+        ({"reference_name": "Korean.\n\nIgnore"}, r"ko\.reference_name: must be one line of plain text"),
+        ({"flores": "../../../etc/passwd"}, r"ko\.flores: "),
+    ],
+)
+def test_a_language_that_could_not_be_told_from_others_is_refused(outside: Path, entry: dict, said: str):
+    described = {"ko": {"name": "Korean", "script": "Hangul"} | entry, "te": {"name": "Telugu", "script": "Telugu"}}
+    with pytest.raises(ProfileError, match=said):
+        load(outside, data__new_languages=described)
+
+
+@pytest.mark.parametrize("code", ["und", "nan", "KO", "../x", "korean", "ko-" + "a" * 20])
+def test_a_code_that_means_something_else_is_refused(outside: Path, code: str):
+    with pytest.raises(ProfileError, match="is no code of a language"):
+        load(outside, data__new_languages={code: {"name": "Korean", "script": "Hangul"}})
+
+
+def test_names_may_be_written_as_their_speakers_do(outside: Path):
+    described = {
+        "ko": {"name": "St. Lucian Creole", "words": "la\u0300 SE\u0301", "native_name": "ක්\u200dෂ"},
+        "te": {"name": "Telugu", "reference_name": "Telugu (macrolanguage)", "script": "telugu"},
+    }
+    load(outside, data__new_languages=described)
+    assert LANGUAGES["ko"].words == {"là", "sé"}
+    assert response_language(QUESTIONS["te"][0][0], "te") == "te"
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        ("Han", "佢有幾多個蘋果"),
+        ("katakana", "アイヌイタク"),
+        ("Ol Chiki", "ᱚᱞ ᱪᱤᱠᱤ"),
+        ("Thai", "มีกี่ผล"),
+        ("LATIN", "Anh a\u0302\u0301y la\u0300 5"),
+    ],
+)
+def test_responses_in_a_script_are_recognised(script: str, text: str, monkeypatch: pytest.MonkeyPatch):
+    entry = Language("xa", "X", "X", "X", script, "xa", words=frozenset({"ấy", "là"}))
+    refuse_unrecognisable(entry)
+    monkeypatch.setitem(LANGUAGES, "xa", entry)
+    assert response_language(text, "xa") == "xa"
+    assert response_language("The answer is 5", "xa") == "en"
+    assert response_language("これは何個ですか", "ja") == "ja"
+
+
+def test_a_corpus_names_languages_of_its_own_profile_only(outside: Path):
+    load(outside)  # Korean and Telugu are known now
+    changes = {"data__new_languages": {}, "data__languages": ["sw", "en"]}
+    for key in ("languages", "without"):
+        corpora = {"solved": {"path": "x.jsonl"}, "part": {"of": "questions-x-en", key: ["ko"]}}
+        with pytest.raises(
+            ProfileError, match=r"corpora\.part: 'ko' is none of the paper's languages and not described"
+        ):
+            load(outside, **changes, data__corpora=corpora)
+
+
+@pytest.mark.parametrize("source", ["miniature", "repository"])
+def test_a_source_that_cannot_have_the_language_is_refused_before_anything_is_fetched(outside: Path, source: str):
+    described = yaml.safe_load((outside / "outside.yaml").read_text(encoding="utf-8"))["data"]["new_languages"]
+    del described["ko"]["folder"]
+    profile = load(outside, data__new_languages=described, data__sources={"questions": source})
+    with pytest.raises(
+        ProfileError, match=rf"source {source} of questions has no files in Korean: give data\.new_lang"
+    ):
+        prepare.data_sets(profile)
+    load(outside)
+
+
+def test_files_of_another_language_are_not_replaced(outside: Path, tmp_path: Path):
+    for home, text in (("found", "theirs\n"), ("korean", "ours\n"), ("copied", "theirs\n")):
+        write = tmp_path / home / "msvamp" / "test_Korean.json"
+        write.parent.mkdir(parents=True)
+        write.write_text(text, encoding="utf-8")
+    load(outside)
+    with pytest.raises(
+        FileExistsError, match=r"new_languages\.ko: .*/korean/.* would replace .*/found/msvamp/test_Kor"
+    ):
+        join(tmp_path / "found", {"ko": str(tmp_path / "korean")}, "msvamp", tmp_path / "joined")
+    assert not (tmp_path / "joined").exists()
+    join(tmp_path / "found", {"ko": str(tmp_path / "copied")}, "msvamp", tmp_path / "joined")
+    assert (tmp_path / "joined" / "msvamp" / "test_Korean.json").read_text(encoding="utf-8") == "theirs\n"
 
 
 def test_files_that_a_language_lacks_are_named(outside: Path, tmp_path: Path):

@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from qalign_core import evaluate, params, plan, report, reproduce, runs
+from qalign_core.checks import profile_checks
 from qalign_core.data import prepare
 from qalign_core.data.rows import BadRow
 from qalign_core.jobs import overview
@@ -120,6 +121,10 @@ def test_dry_run_says_that_it_is_brought_and_what_is_missing(folder: Path, capsy
     written.write_text(params.dump(profile), encoding="utf-8")
     assert reproduce.main([str(written), "--dry-run", "--run-dir", str(tmp_path / "other")]) == 0
     assert "to do  answers    Theirs: brought from" in capsys.readouterr().out.replace("\n", " ")
+    assert reproduce.main([str(written), "--run-dir", str(tmp_path / "other")]) == 2
+    assert "answers Theirs: brought from" in (said := capsys.readouterr().out.replace("\n", ""))
+    assert "1 of 3 files are missing" in said
+    assert "1 of 3 files are missing" in " ".join(finding.found for finding in profile_checks.files(profile))
 
 
 def test_a_notebook_is_executed_again_when_the_predictions_change(folder: Path):

@@ -141,7 +141,9 @@ def test_files_that_do_not_fit_are_named(run: Run, tmp_path: Path):
 def test_the_overview_lists_what_is_asked_again(run: Run, tmp_path: Path, monkeypatch):
     profile = profile_of(tmp_path, {"checkpoint": "a/b"})
     content = {"fingerprint": "x", "model_fingerprint": "m", "dtype": "float32", "tasks": []}
-    job = SimpleNamespace(content=content, folder=tmp_path / "made" / "benchmarks", done=True)
+    job = plan.Job(content, tmp_path / "made" / "benchmarks")
+    for file in ("job.json", "done.json"):
+        runs.write_json(job.folder / file, content)
     for module in (plan, overview):
         monkeypatch.setattr(module, "prediction_job", lambda *_: job)
     name, looked_at = "answers    seed 0: A, corrected questions", Run(run.folder, read_only=True)

@@ -173,14 +173,25 @@ def test_a_file_of_ones_own_is_read_with_english_assumed(tmp_path: Path):
     [
         ({"instruction": "x"}, "line 2: field 'output' is missing"),
         ({"instruction": "x", "output": " "}, "line 2: field 'output' is blank"),
-        ({"instruction": "x", "output": "y", "source_language": "xx"}, "line 2: unknown language code 'xx'"),
-        ({"instruction": "x", "output": "y", "source_language": ["de"]}, "line 2: "),
+        ({"instruction": "x", "output": "y", "source_language": "xx"}, "source_language: unknown language code 'xx'"),
+        (
+            {"instruction": "x", "output": "y", "target_language": ["de"]},
+            r"line 2: target_language: unknown language code .*known codes",
+        ),
+        ({"instruction": "x", "output": "y", "id": "\ud83d"}, r"line 2: field 'id' holds .ud83d, half a character"),
+        ({"instruction": "x", "output": "y", "id": {}}, "line 2: field 'id' must be text or a number"),
     ],
 )
 def test_a_row_of_ones_own_that_cannot_be_used_is_named(tmp_path: Path, row: dict, said: str):
     path = brought(tmp_path / "own.jsonl", {"instruction": "a", "output": "b"}, row)
     with pytest.raises(BadRow, match=said):
         derived.read_brought("own", path)
+
+
+@pytest.mark.parametrize(("path", "said"), [("", "is a folder"), ("/dev/zero", "is not a regular file")])
+def test_a_corpus_of_ones_own_is_a_file(tmp_path: Path, path: str, said: str):
+    with pytest.raises(BadRow, match=rf"data\.corpora\.own\.path: .* {said}; name a file of JSON lines"):
+        derived.read_brought("own", path or tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------- in a run

@@ -435,6 +435,42 @@ def test_other_settings_over_checkpoints_are_named_and_nothing_is_changed(run: R
     assert runs.sha256_tree(job.folder) == before
 
 
+@pytest.mark.parametrize("content", ["[]", "5", "{"])
+def test_a_damaged_record_of_a_job_is_named_and_nothing_is_changed(run: Run, direct, content: str):
+    job = stub_job(run, "done()")
+    run_job(job, stub_profile(), run, show=False)
+    (job.folder / "done.json").write_text(content)
+    before = runs.sha256_tree(job.folder)
+    with pytest.raises(JobError, match=r"done\.json: .*delete or repair"):
+        run_job(job, stub_profile(), run, show=False)
+    assert runs.sha256_tree(job.folder) == before
+
+
+def test_a_model_that_was_deleted_is_not_looked_for_on_the_hub(run: Run, direct):
+    stage = run.stage(1, ["metamathqa"])
+    runs.write_json(stage / "done.json", {})
+    job = stub_job(run, "done()", model={"path": run.relative(stage / "model")})
+    with pytest.raises(JobError, match=r"metamathqa/model was deleted; delete .*metamathqa/done\.json too"):
+        run_job(job, stub_profile(), run, show=False)
+    (stage / "model").mkdir()
+    run_job(job, stub_profile(), run, show=False)
+    assert job.done
+
+
+def test_the_clean_up_takes_tokenised_corpora_and_no_stage(run: Run, direct):
+    job = stub_job(run, "done()")
+    left, stage = (job.folder / f"encoded-2-{letter * 16}" for letter in "ab")
+    other = job.folder / "encoded-mine"
+    for folder in (left, stage / "gsm8k", other):
+        folder.mkdir(parents=True)
+        (folder / "state.json").write_text("{}")
+    (stage / "gsm8k" / "job.json").write_text("{}")
+    run_job(job, stub_profile(), run, show=False)
+    assert not left.exists()
+    assert (stage / "gsm8k" / "job.json").is_file()
+    assert other.is_dir()
+
+
 def test_an_earlier_stage_that_changed_is_named_as_the_reason(run: Run, direct):
     job = stub_job(run, "done()")
     run_job(job, stub_profile(), run, show=False)

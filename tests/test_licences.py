@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.message
 import re
+from pathlib import Path
 
 import pytest
 
@@ -34,10 +35,25 @@ def test_the_list_says_what_the_packages_say():
         ("GPL-3.0-only", None),
         ("MIT AND GPL-2.0-or-later", None),
         ("Permission is hereby granted", None),
+        ("()", None),
+        ("", None),
     ],
 )
 def test_words_that_are_known_to_mean_a_licence(words: str, expression: str | None):
     assert licences.identifier(words) == expression
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("no-such-package-here==1", "no-such-package-here: 1 is required, but it is not installed here"),
+        ("pytest==0.0.1", f"pytest: 0.0.1 is required, but it is {pytest.__version__} here"),
+    ],
+)
+def test_only_what_is_installed_is_listed(tmp_path: Path, line: str, said: str):
+    (tmp_path / "requirements.txt").write_text(line)
+    with pytest.raises(ValueError, match=said):
+        licences.table(tmp_path / "requirements.txt")
 
 
 def test_a_licence_that_nobody_looked_at_is_refused(monkeypatch):

@@ -280,6 +280,15 @@ def test_make_lab_starts_on_loopback_at_a_page_that_is_there():
     assert f'--ServerApp.root_dir="{root}"' in made
 
 
+@pytest.mark.parametrize("target", ["doctor", "reproduce", "dry-run", "lab", "figures"])
+def test_make_takes_a_profile_whose_path_has_a_blank(target: str, tmp_path: Path):
+    profile = tmp_path / "my prof.yaml"
+    profile.write_bytes((PARAMS_FOLDER / "smoke.yaml").read_bytes())
+    command = ["make", "-n", target, "VENV=v", f"PROFILE={profile}"]
+    made = subprocess.run(command, cwd=NOTEBOOKS_FOLDER.parent, capture_output=True, text=True, check=True).stdout
+    assert made.count("my prof.yaml") == made.count(f'"{profile}"') == 1
+
+
 def test_the_settings_are_ones_that_jupyterlab_knows():
     overrides = json.loads((PARAMS_FOLDER / "jupyterlab" / "overrides.json").read_text(encoding="utf-8"))
     for plugin, settings in overrides.items():

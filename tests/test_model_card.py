@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_scores_come_with_their_intervals(profile: Profile, run: Run):
     rows = [("QAlign", 1234, "mgsm", "sw", 50.0, 43.8, 56.2), ("QAlign", 1234, "mgsm", "gap", 12.0, 8.0, 16.0)]
     rows += [("QAlign", 99, "mgsm", "sw", 1.0, 0.0, 2.0), ("MonoReason", 1234, "mgsm", "sw", 3.0, 1.0, 5.0)]
     run.results.mkdir(parents=True)
-    pd.DataFrame(rows, columns=columns).to_csv(run.results / "intervals.csv", index=False)
+    pd.DataFrame(rows, columns=columns).assign(method="Wilson").to_csv(run.results / "intervals.csv", index=False)
     runs.write_json(run.results / "run.json", {"scorer": "paper"})
     before = {path: runs.sha256_file(path) for path in run.folder.rglob("done.json")}
     aligned, through = (run.model(1234, list(STAGES)[:n]) / "README.md" for n in (2, 1))
@@ -125,4 +126,21 @@ def test_a_licence_that_is_not_known_stays_blank(
 def test_names_of_systems_are_text_not_markdown(profile: Profile, run: Run):
     systems = {"A | <b>x</b> [y](z)": profile.systems["QAlign"]}
     text = model_card.card(profile.model_copy(update={"systems": systems}), run, 1234, list(STAGES))
-    assert "# A \\| \\<b\\>x\\</b\\> \\[y\\](z) (profile" in text
+    assert "# A \\| &lt;b&gt;x&lt;/b&gt; \\[y\\](z) (profile" in text
+
+
+def test_what_the_record_and_the_profile_say_is_text_not_markdown(profile: Profile, run: Run):
+    folder = run.stage(1234, ["questions-x-en"])
+    done = runs.read_json(folder / "done.json")
+    runs.write_json(folder / "done.json", done | {"versions": {"torch": "![v](http://evil/p.png)"}})
+    model = profile.model.model_copy(update={"base": "[b](http://evil) <img src=x>", "revision": "`r` ![r](x)"})
+    text = model_card.card(profile.model_copy(update={"model": model}), run, 1234, ["questions-x-en"])
+    assert "<img" not in text.split("---\n")[2]
+    assert not re.search(r"(?<!\\)\[[^\]]*\]\((?!https://arxiv)", text.split("---\n")[2].replace("\\]", ""))
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "{", '{"metrics": {}}'])
+def test_a_card_that_cannot_be_written_is_a_warning(profile: Profile, run: Run, content: str):
+    (run.stage(1234, ["questions-x-en"]) / "done.json").write_text(content, encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"README\.md: this card could not be written .*; the model is whole"):
+        assert model_card.write_card(profile, run, 1234, ["questions-x-en"]) is None

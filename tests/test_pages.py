@@ -200,6 +200,18 @@ def test_the_front_page_holds_tables_figures_and_warnings_and_loads_nothing(tmp_
     assert not re.search(r"(src|srcset|data|poster)\s*=\s*[\"']?https?:|url\(|@import", text)
 
 
+@pytest.mark.parametrize(
+    ("paragraph", "shown"),
+    [
+        ("<p>It <b>helps. Why</b>? Table 4:</p>", "<p>It <b>helps. Why</b>?</p>"),
+        ("<p>It helps.</p>", "<p>It helps.</p>"),
+        ("<p>text</p>", "<p>text</p>"),
+    ],
+)
+def test_a_chapter_is_announced_in_whole_sentences(paragraph: str, shown: str):
+    assert pages.opening(f"<h1>6</h1>{paragraph}<ul><li>more</li></ul>") == shown
+
+
 def test_no_equation_of_the_chapters_stops_a_page():
     notebooks = sorted((Path(pages.__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb"))
     assert notebooks

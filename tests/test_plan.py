@@ -411,6 +411,27 @@ def test_overview_tells_how_far_a_stage_is(base: Path, run: Run):
     assert states(profile, run)[name] == (True, "")
     assert states(other, run)[name] == (False, "was finished with other settings")
     assert states(profile, run)["answers    seed 1: MonoReason"] == (False, "not begun")
+    runs.write_json(job.folder / "done.json", {"fingerprint": job.content["fingerprint"], "files": {"model/x": "0"}})
+    assert states(profile, run)[name] == (
+        True,
+        "but model/x is gone; delete its done.json too, to have it made again",
+    )
+
+
+@pytest.mark.parametrize("damaged", ["job.json", "done.json"])
+@pytest.mark.parametrize("content", ["[]", "5", "{", "[" * 10**5, "{}"])
+def test_overview_names_a_damaged_file(base: Path, run: Run, damaged: str, content: str):
+    profile, name = profile_of(base), "stage      seed 1: metamathqa"
+    job = plan.stage_job(profile, run, 1, ["metamathqa"])
+    finish(job)
+    (job.folder / damaged).write_text(content)
+    done, why = states(profile, run)[name]
+    assert not done
+    if content != "{}":
+        assert why.startswith(str(job.folder / damaged))
+        assert "delete or repair" in why
+    else:
+        assert why == {"job.json": "was begun with other settings", "done.json": "begun: will be resumed"}[damaged]
 
 
 def test_overview_of_an_empty_folder_points_to_notebook_01(base: Path, tmp_path: Path):

@@ -43,6 +43,54 @@ def test_progress_has_a_share():
     assert progress.share_done({"step": 0, "total_steps": 4}) == 0.0
 
 
+DAMAGED = [
+    *('{"loss": 1.0}', '["loss"]', '"loss"', "5", '{"time": "x", "loss": 1}', '{"step": null, "loss": 1}'),
+    *('{"step": "1", "loss": 1}', '{"step": [1], "loss": 1}', '{"step": -1, "loss": 1}', '{"step": true, "loss": 1}'),
+    *('{"step": 5, "loss": "1"}', '{"step": 5, "loss": NaN}', '{"step": 5, "loss": -Infinity}'),
+    '{"step": 5, "loss": ' + "9" * 400 + "}",
+    '{"step": ' + "9" * 400 + ', "loss": 1}',
+    '{"step": 5, "loss": ' + "9" * 5000 + "}",
+    '{"step": 5, "loss": ' + "[" * 4000,
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_damaged_lines_are_passed_over(tmp_path: Path, line: str):
+    path = tmp_path / "progress.jsonl"
+    path.write_text(f'{{"time": 1, "step": 1, "loss": 2.0}}\n{line}\n{{"time": 2, "step": 2, "loss": 1.0}}\n{line}\n')
+    losses = loss_curve.Losses(path)
+    assert losses.read() == [(1, 2.0), (2, 1.0)]
+    assert "nan" not in loss_curve.svg(losses.read(), losses.total_steps)
+    assert progress.latest(path) == {"time": 2, "step": 2, "loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("state", "text", "share"),
+    [
+        ({"time": 1}, "running", None),
+        ({"phase": "[/red]<script>"}, "running", None),
+        ({"phase": "training", "step": "a", "total_steps": [], "loss": "x"}, "training", None),
+        ({"phase": "training", "step": -5, "total_steps": 5}, "training · -5/5", 0.0),
+        ({"phase": "training", "seconds_left": float("inf"), "loss": 10**400}, "training", None),
+    ],
+)
+def test_a_damaged_state_is_described_as_far_as_it_goes(state: dict, text: str, share: float | None):
+    assert progress.describe(state) == text
+    assert progress.share_done(state) == share
+
+
+def test_a_damaged_total_leaves_the_curve_its_end(tmp_path: Path):
+    path = tmp_path / "progress.jsonl"
+    written(path, range(1, 4))
+    with path.open("a") as stream:
+        stream.writelines(
+            f'{{"step": 4, "loss": 1, "total_steps": {total}}}\n' for total in ('"9"', "[]", "null", "NaN")
+        )
+    losses = loss_curve.Losses(path)
+    assert losses.read()[-1] == (4, 1)
+    assert losses.total_steps == 100
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (185, "3:05"), (7385.2, "2:03:05")])
 def test_a_clock_reads_as_people_write(seconds: float, text: str):
     assert progress.clock(seconds) == text

@@ -27,7 +27,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("bench/**/*.md"), *ROOT.glob("notebooks/*.md"), *ROOT.glob("qalign_core/**/*.md")]
 )
-THEIR_OWN = {"two-machines"}  # profiles that README has its reader write
+THEIR_OWN = {"two-machines", "my/profile.yaml"}  # profiles that README has its reader write
 MODULE = r"-m (qalign_core[\w.]*)(.*)"
 
 
@@ -156,7 +156,18 @@ def check_deepspeed(words: list[str], capfd: pytest.CaptureFixture[str]) -> None
     capfd.readouterr()
 
 
-CHECKS = {"make": check_make, "papermill": check_papermill, "hf": check_hub, "deepspeed": check_deepspeed}
+def check_python(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    _, module, *arguments = words
+    check_module(module, arguments)
+
+
+CHECKS = {
+    "make": check_make,
+    "python": check_python,
+    "papermill": check_papermill,
+    "hf": check_hub,
+    "deepspeed": check_deepspeed,
+}
 
 
 @pytest.mark.parametrize("command", commands())

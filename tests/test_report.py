@@ -1,6 +1,8 @@
 import csv
 import dataclasses
+import html
 import html.parser
+import re
 import resource
 import shutil
 import subprocess
@@ -12,7 +14,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
-from qalign_core import report, scorer
+from qalign_core import report, runs, scorer
 from qalign_core.languages import CODES
 from qalign_core.scores import comparisons, results
 from qalign_core.scores.published import PUBLISHED, SOURCES, published_cells
@@ -421,6 +423,7 @@ def test_published_names_may_carry_a_size() -> None:
         ("accuracy.csv", "system,seed,benchmark,language,scorer,correct,total,accuracy\na,1,b,c,d,1,2,x\n", "numbers"),
         ("run.json", "[]", "not what the evaluation wrote"),
         ("run.json", "{", "not JSON"),
+        ("run.json", "[" * 100_000, "not JSON"),
         ("systems.json", "[]", "not what the evaluation wrote"),
     ],
 )
@@ -431,6 +434,87 @@ def test_damaged_results_are_named(results_folder, tmp_path, capsys, name, conte
     shown = capsys.readouterr().err
     assert str(folder / name) in shown
     assert said in shown
+
+
+@pytest.mark.parametrize("name", ["accuracy", "intervals", "agreement", "solved", "training"])
+@pytest.mark.parametrize("change", ["a column less", "words for numbers", "every row twice", "no rows"])
+def test_a_tampered_table_is_named_with_the_notebook_that_writes_it(results_folder, tmp_path, name, change):
+    if (name, change) == ("training", "no rows"):
+        pytest.skip("a run may train nothing")
+    folder = shutil.copytree(results_folder, tmp_path / "results")
+    rows = pd.read_csv(folder / f"{name}.csv")
+    again = {"a column less": rows.drop(columns=rows.columns[0]), "words for numbers": rows.map(lambda _: "x"),
+             "every row twice": pd.concat([rows, rows]), "no rows": rows.iloc[:0]}[change]  # fmt: skip
+    again.to_csv(folder / f"{name}.csv", index=False)
+    with pytest.raises(ValueError, match=rf"{folder / name}.csv: .*; run notebook 0\d \(.*\) again"):
+        results.read_results(folder)
+
+
+def test_tables_that_may_be_empty_are_left_out(results_folder, tmp_path):
+    folder = shutil.copytree(results_folder, tmp_path / "results")
+    for name in ("comparisons", "languages", "floor", "training", "lengths"):
+        pd.read_csv(folder / f"{name}.csv").iloc[:0].to_csv(folder / f"{name}.csv", index=False)
+    read = results.read_results(folder)
+    assert "table-comparisons" not in {table.name for table in report.run_tables(read)}
+    assert report._data_figures(read) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "said"),
+    [
+        ("run", "seeds", [], "seeds: whole numbers"),
+        ("run", "seeds", ["<script>"], "seeds: whole numbers"),
+        ("run", "questions", {"mgsm": 0, "msvamp": 4}, "questions: a number for each of mgsm, msvamp"),
+        ("run", "questions", [], "questions: a number for each of mgsm, msvamp"),
+        ("run", "scorer", 5, "scorer: paper or fixed"),
+        ("run", "base_size", "99B", "base_size: null or one of 7B, 13B"),
+        ("run", "profile", None, "profile: a name"),
+        ("run", "languages", {"../x": {"code": "../x"}}, "languages: code"),
+        ("run", "languages", [1], "languages: code"),
+        ("systems", "QAlign", 5, "QAlign: a lineage or checkpoint"),
+        ("systems", "QAlign", {"published": [1]}, "QAlign.published: a name"),
+        ("systems", "Zed", {}, "accuracy.csv has no rows of Zed"),
+        ("systems", "QAlign", {"table": "zzz"}, "QAlign: a lineage or checkpoint, and as table one of main"),
+    ],
+)
+def test_a_tampered_description_is_named_by_its_key(results_folder, tmp_path, name, key, value, said):
+    folder = shutil.copytree(results_folder, tmp_path / "results")
+    runs.write_json(folder / f"{name}.json", runs.read_json(folder / f"{name}.json") | {key: value})
+    with pytest.raises(ValueError, match=rf"{name}\.json: not what the evaluation wrote \({re.escape(said)}.*again"):
+        results.read_results(folder)
+
+
+@pytest.mark.parametrize("benchmark", ["../../x", "x/y", "<script>", "", "a\nb", "x" * 41])
+def test_a_benchmark_whose_name_could_be_no_files_is_refused(results_folder, tmp_path, benchmark):
+    folder = shutil.copytree(results_folder, tmp_path / "results")
+    rows = pd.read_csv(folder / "accuracy.csv").replace({"benchmark": {"msvamp": benchmark}})
+    rows.to_csv(folder / "accuracy.csv", index=False)
+    said = "allowed are lower-case letters, digits and single hyphens" if benchmark else "benchmark is blank"
+    with pytest.raises(ValueError, match=rf"accuracy\.csv: .*{said}"):
+        results.read_results(folder)
+
+
+def test_a_tables_name_is_no_markup():
+    table = dataclasses.replace(
+        tables.from_frame(pd.DataFrame({"a": [1]}), name="t", title="", caption=""), name=SCRIPT
+    )
+    assert "script" not in {tag for tag, _ in tags(table._repr_html_())}
+
+
+def test_a_system_may_have_any_name(tmp_path):
+    names = {"SFT": "5", "MonoReason": r"$\frac{a$ ![x](http://evil/p.png)"}
+    answers = make_answers(questions=4)
+    answers = answers[answers["system"].isin(names) & (answers["benchmark"] == "mgsm")].replace({"system": names})
+    systems = {name: SYSTEMS[old] for old, name in names.items()}
+    folder = tmp_path / "results"
+    results.write_results(folder, answers, profile="test", systems=systems, pairs=[("5", names["MonoReason"])])
+    results.write_consistency(folder)
+    assert list(results.read_results(folder).tables["comparisons"]["a"].unique()) == ["5"]
+    paths = {path.name: path for path in report.redraw(folder, tmp_path / "figures", ("table", "figure-solved"))}
+    assert paths.keys() >= {"table-comparisons.md", "figure-solved-languages.svg"}
+    shown = paths["table-2-mgsm.md"].read_text(encoding="utf-8")
+    assert "](" not in shown
+    assert all(name in shown.replace("\\(", "(").replace("\\:", ":") for name in names.values())
 
 
 @pytest.mark.parametrize(("name", "column"), [("accuracy", "language"), ("intervals", "measure")])

@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from qalign_core import params, plan, reproduce, runs
+from qalign_core import launch, params, plan, reproduce, runs
 from qalign_core.data import prepare
 from qalign_core.jobs import executed
 from qalign_core.languages import CODES, LANGUAGES
@@ -240,6 +240,9 @@ def test_a_failing_cell_is_shown_and_the_exit_code_is_not_zero(tmp_path: Path, c
 
 
 def test_a_kernel_that_dies_is_a_failure_in_words(tmp_path: Path, monkeypatch, capsys) -> None:
+    before = tmp_path / "run" / "notebooks" / "01_dies.ipynb"
+    before.parent.mkdir(parents=True)
+    before.write_text("executed before")
     cells = [nbformat.v4.new_code_cell("x = None", metadata={"tags": ["parameters"]})]
     cells += [nbformat.v4.new_code_cell("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -249,6 +252,8 @@ def test_a_kernel_that_dies_is_a_failure_in_words(tmp_path: Path, monkeypatch, c
     said = capsys.readouterr().out
     assert "The notebook's kernel died" in said
     assert "01_dies" in said
+    assert before.read_text() == "executed before"
+    assert "os.kill" in (before.parent / "unfinished" / "01_dies.ipynb").read_text()
     assert reproduce.main(["smoke", "--only", "01", "--dry-run", "--run-dir", str(tmp_path / "run")]) == 0
     assert "to do  notebook   01_dies  (not executed yet)" in capsys.readouterr().out
 
@@ -270,7 +275,7 @@ def test_an_empty_run_folder_is_refused_and_is_not_the_profiles_own(capsys) -> N
         assert "--run-dir: is empty; name a folder, or leave the option out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [None, "{"])
+@pytest.mark.parametrize("content", [None, "{", "[]"])
 def test_a_deepspeed_file_of_no_use_stops_before_anything_runs(tmp_path: Path, capsys, content: str | None) -> None:
     configuration = tmp_path / "zero.json"
     if content:
@@ -283,7 +288,7 @@ def test_a_deepspeed_file_of_no_use_stops_before_anything_runs(tmp_path: Path, c
     assert reproduce.main([str(profile), "--run-dir", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().out.replace("\n", "")
     assert str(configuration) in said
-    assert ("line 1: not JSON" if content else "training.deepspeed: no file") in said
+    assert {None: "training.deepspeed: no file", "{": "line 1: not JSON", "[]": "not a JSON object"}[content] in said
     assert not (tmp_path / "run").exists()
 
 
@@ -305,7 +310,30 @@ def test_a_run_folder_that_is_a_file_is_an_error_not_a_traceback(tmp_path: Path,
     assert place.read_text(encoding="utf-8") == "mine"
 
 
-@pytest.mark.parametrize("content", ["{", "[]", ""])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        "[]",
+        "5",
+        "{",
+        '{"job": 1, "since": 0}',
+        '{"job": "a/job.json", "since": []}',
+        '{"job": "/x/y", "since": 0}',
+    ],
+)
+def test_a_damaged_note_of_what_runs_does_not_end_the_one_who_follows(tmp_path: Path, content: str) -> None:
+    (tmp_path / launch.CURRENT).write_text(content, encoding="utf-8")
+    assert reproduce.running_job(Run(tmp_path)) == (None, None)
+
+
+ENTRY = '{"01_data_preparation.ipynb": %s}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "", *(ENTRY % entry for entry in ("5", "{}", '{"identity": "x"}', '{"identity": "x", "files": [5]}'))],
+)
 def test_a_damaged_record_of_notebooks_counts_as_none(tmp_path: Path, content: str) -> None:
     run = Run(tmp_path)
     output = run.notebooks / "01_data_preparation.ipynb"

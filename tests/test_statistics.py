@@ -223,6 +223,17 @@ def test_intervals_name_their_method_and_agree_with_plain_means(answers):
     assert ((table["low"] <= table["estimate"]) & (table["estimate"] <= table["high"])).all()
 
 
+def test_answers_that_are_all_alike_have_an_interval_nevertheless(answers):
+    groups = {"msvamp": pd.Series(np.arange(60) // 3)}
+    for right, row in ((False, ("msvamp", "th")), (True, ("msvamp", "average")), (False, ("mgsm", "non_english"))):
+        table = comparisons.intervals(answers.assign(correct_paper=right), groups, draws=200)
+        found = table.set_index(["benchmark", "measure"]).loc[row].iloc[0]
+        expected = statistics.wilson(right * found["clusters"], found["clusters"])
+        assert (found["low"], found["high"]) == tuple(map(float, expected))
+        assert found["low"] <= 100 * right <= found["high"] > found["low"]
+        assert found["method"] == "Wilson, by cluster"
+
+
 def test_only_declared_pairs_are_compared_seed_by_seed(answers):
     table = comparisons.compare(answers, draws=500)
     assert set(zip(table["a"], table["b"], strict=True)) == {("QAlign", "MonoReason")}

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, progress
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from qalign_core import train
+from qalign_core import params, train
 from qalign_core.runs import is_done, read_json, read_json_lines, sha256_file
 from qalign_core.supervision import IGNORED, encode
 from qalign_core.trainer import TensorBoard
@@ -334,6 +334,23 @@ def test_a_bad_job_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             train.training_arguments({**job, "seed": 1, "training_arguments": changes}, tmp_path)
+
+
+def test_the_trackers_of_a_profile_are_those_of_transformers() -> None:
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    assert set(params.TRACKERS) == set(INTEGRATION_TO_CALLBACK)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../corpus.jsonl", "data/../../corpus.jsonl"])
+def test_a_corpus_outside_of_its_run_is_not_opened(tmp_path: Path, path: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "profile.yaml").write_text("")
+    (tmp_path / "corpus.jsonl").write_text("{}")
+    job = {"fingerprint": "0" * 64, "corpus": {"name": "x", "path": path, "rows": 1}}
+    with pytest.raises(ValueError, match=r"job\.json: its corpus .* is not in the run folder .*; delete the file"):
+        train.encoded_corpus(job, run / "job", run, None)
 
 
 def test_tensorboard_is_no_second_tracker() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbconvert import HTMLExporter
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from qalign_core import runs
 from qalign_core.runs import Run
@@ -103,6 +106,17 @@ def test_a_script_in_the_name_of_a_system_or_a_remark_is_shown_as_text():
         assert "<script" not in table._repr_html_()
         assert "<img" not in table._repr_html_()
     assert "<script" not in views.remarks([SCRIPT]).data
+
+
+def test_a_remark_or_caption_is_text_and_neither_image_nor_link_nor_formula(run: Run):
+    text = "![x](http://evil/p.png) [y](http://evil) http://evil www.evil.org $x$ **b** `c`"
+    runs.write_atomic(run.figures / "figure.png", b"")
+    runs.write_atomic(run.figures / "figure.txt", text)
+    for said in (views.remarks([text]).data.partition("- ")[2], views.picture(run, "figure").data):
+        page = HTMLExporter().from_notebook_node(new_notebook(cells=[new_markdown_cell(said)]))[0].partition("<main")[2]
+        page = page.partition(">")[2].partition("</main>")[0]
+        assert not re.search(r"<(img|a|strong|em|code)\b", page)
+        assert html.unescape(re.sub("<[^>]*>", "", page)).strip() == text
 
 
 def test_a_page_holds_no_script_and_keeps_the_text(shown: str):

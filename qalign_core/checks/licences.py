@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -51,7 +52,7 @@ under NVIDIA's own licence agreement.
 def identifier(text: str) -> str | None:
     """The SPDX expression a package's words mean; None for words that are not known to mean one."""
     expression = SPDX.get(text.strip().lower(), text.strip())
-    return expression if names(expression) <= PERMISSIVE | set(OTHERS) else None
+    return expression if set() < names(expression) <= PERMISSIVE | set(OTHERS) else None
 
 
 def names(expression: str) -> set[str]:
@@ -79,14 +80,36 @@ def licence(package: str) -> str:
 
 
 def table(requirements: Path = REQUIREMENTS) -> str:
-    """The list in Markdown: a line a package, with what a licence asks for that is not permissive."""
+    """The list in Markdown: a line a package, with what a licence asks for that is not permissive.
+
+    Raises:
+        ValueError: for a package that is not installed in the stated version, or an unknown licence.
+    """
     lines = [HEAD, "| package | version | licence | asks for more than a notice |", "|---|---|---|---|"]
     for package, version in required(requirements).items():
+        check_installed(package, version)
         expression = licence(package)
         more = "; ".join(OTHERS[name] for name in sorted(names(expression) & OTHERS.keys()))
         lines.append(f"| {package} | {version} | {expression} | {more} |")
     return "\n".join(lines) + "\n"
 
 
+def check_installed(package: str, version: str) -> None:
+    """Refuse a package that is not here in just this version: another one may have another licence.
+
+    Raises:
+        ValueError: saying what is here.
+    """
+    try:
+        installed = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        installed = "not installed"
+    if installed.split("+")[0] != version:  # torch says +cpu or +cu130, of the same version
+        raise ValueError(f"{package}: {version} is required, but it is {installed} here; run `make setup`")
+
+
 if __name__ == "__main__":
-    print(table(), end="")
+    try:
+        print(table(), end="")
+    except ValueError as error:
+        sys.exit(str(error))

@@ -17,6 +17,7 @@ from qalign_core.data.prepare import cache_dir, data_sets
 from qalign_core.jobs.machines import hostfile, machines
 from qalign_core.params import Profile
 from qalign_core.runs import Run
+from qalign_core.scores import brought
 from qalign_core.training.cost import GIB, training_memory
 from qalign_core.training.geometry import Geometry, base_geometry
 from qalign_core.training.lora import LoraSection
@@ -77,6 +78,9 @@ def files(profile: Profile) -> Iterator[Finding]:
         if path is not None and not Path(path).exists():
             yield Finding("files", PROBLEM, f"{key}: {path} is not there", "correct the path in the profile")
         said += [path] if path is not None and Path(path).exists() else []
+    for title, there, why in brought.overview(profile):
+        if not there:
+            yield Finding("files", PROBLEM, f"{' '.join(title.split())}, but {why}", "put them there")
     yield Finding("files", OK, ", ".join(said) or "none are needed")
     if hosts:
         program = LAUNCHERS[profile.run.launcher or "pdsh"]

@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from qalign_core.data.near_duplicates import near_duplicate_groups, overlap
 from qalign_core.data.numerals import lost, readings, small
-from qalign_core.prompts import alpaca
+from qalign_core.prompts import alpaca, translation_instruction
 
 __all__ = [
     "audit",
@@ -122,10 +122,12 @@ def translation_defects(translations: Sequence[str], originals: Sequence[str]) -
 
 
 def pairs_of(dataset: Dataset) -> dict[str, tuple[list[str], list[str]]]:
-    """The texts of a translation corpus without their prompt: language → (texts in it, the same in English)."""
+    """The texts of a corpus's translations without their prompt: language → (texts in it, the same in English)."""
     found: dict[str, tuple[list[str], list[str]]] = {}
     for instruction, output, source, target in _rows(dataset):
-        text = instruction.split(". ", maxsplit=1)[1]  # behind "Translate the following sentences from X to Y."
+        text = _to_translate(instruction, source, target)
+        if text is None:
+            continue
         foreign, english = found.setdefault(target if source == "en" else source, ([], []))
         foreign.append(output if source == "en" else text)
         english.append(text if source == "en" else output)
@@ -189,13 +191,11 @@ def _cut(text: str, characters: int) -> str:
 
 
 def _corpus_lines(name: str, dataset: Dataset) -> Iterable[dict]:
-    if _is_translation(dataset):
-        for code, (foreign, english) in pairs_of(dataset).items():
-            shown = [f"{text} ⟶ {original}" for text, original in zip(foreign, english, strict=True)]
-            for check, rows in translation_defects(foreign, english).items():
-                yield _line(check, name, code, rows, len(foreign), shown)
-            yield _line("repeats an earlier row", name, code, _repeated(foreign), len(foreign), foreign)
-        return
+    for code, (foreign, english) in pairs_of(dataset).items():
+        shown = [f"{text} ⟶ {original}" for text, original in zip(foreign, english, strict=True)]
+        for check, rows in translation_defects(foreign, english).items():
+            yield _line(check, name, code, rows, len(foreign), shown)
+        yield _line("repeats an earlier row", name, code, _repeated(foreign), len(foreign), foreign)
     for code, (questions, solutions) in _by_language(dataset).items():
         blank = [i for i, pair in enumerate(zip(questions, solutions, strict=True)) if not all(map(str.strip, pair))]
         yield _line("blank side", name, code, blank, len(questions), questions)
@@ -256,16 +256,22 @@ def _rows(dataset: Dataset) -> Iterable[tuple[str, str, str, str]]:
     return zip(*(dataset[name][:] for name in names), strict=True)
 
 
-def _is_translation(dataset: Dataset) -> bool:
-    return dataset[0]["source_language"] != dataset[0]["target_language"]
+def _to_translate(instruction: str, source: str, target: str) -> str | None:
+    """The text that an instruction has translated into or from English; None if it is about something else."""
+    if (source == "en") == (target == "en"):
+        return None
+    heads = (translation_instruction("", source, target, names=names) for names in ("paper", "plain"))
+    return next((instruction[len(head) :] for head in heads if instruction.startswith(head)), None)
 
 
 def _by_language(dataset: Dataset) -> dict[str, tuple[list[str], list[str]]]:
+    """Language → (questions, solutions) of what is not a translation."""
     found: dict[str, tuple[list[str], list[str]]] = {}
-    for instruction, output, source, _ in _rows(dataset):
-        questions, solutions = found.setdefault(source, ([], []))
-        questions.append(instruction)
-        solutions.append(output)
+    for instruction, output, source, target in _rows(dataset):
+        if _to_translate(instruction, source, target) is None:
+            questions, solutions = found.setdefault(source, ([], []))
+            questions.append(instruction)
+            solutions.append(output)
     return found
 
 
@@ -273,14 +279,11 @@ def _training_texts(corpora: Mapping[str, Dataset]) -> dict[str, dict[str, list[
     """Language → corpus → the distinct questions a model trained on the corpus has seen in it."""
     found: dict[str, dict[str, list[str]]] = {}
     for name, dataset in corpora.items():
-        if not _is_translation(dataset):
-            sides = {code: questions for code, (questions, _) in _by_language(dataset).items()}
-        elif name.startswith("questions"):
-            pairs = pairs_of(dataset)
-            sides = {code: foreign for code, (foreign, _) in pairs.items()}
-            sides["en"] = [text for _, english in pairs.values() for text in english]
-        else:
-            continue
+        sides = {code: questions for code, (questions, _) in _by_language(dataset).items()}
+        if name.startswith("questions"):
+            for code, pair in pairs_of(dataset).items():
+                for side, texts in zip((code, "en"), pair, strict=True):
+                    sides.setdefault(side, []).extend(texts)
         for code, texts in sides.items():
             found.setdefault(code, {})[name] = list(dict.fromkeys(texts))
     return found

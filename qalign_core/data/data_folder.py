@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def join(found: Path, added: Mapping[str, str], data_set: str, destination: Path
 
     Raises:
         FileNotFoundError: when an added language lacks a file, naming it.
-        FileExistsError: for files where links should go.
+        FileExistsError: for files where links should go, or when an added language's file would replace another one.
     """
     files = {p.relative_to(found): p for p in (found / FOLDERS[data_set]).rglob("*") if p.is_file()}
     for code, folder in added.items():
@@ -59,7 +60,13 @@ def join(found: Path, added: Mapping[str, str], data_set: str, destination: Path
                     f"data.new_languages.{code}: {folder} holds no {' or '.join(places)}, which {data_set} needs: put "
                     f"it there, or leave {code!r} out of data.languages"
                 )
-            files |= {Path(place): Path(folder, place) for place in here}
+            for name, brought in ((Path(place), Path(folder, place)) for place in here):
+                if name in files and not filecmp.cmp(files[name], brought, shallow=False):
+                    raise FileExistsError(
+                        f"data.new_languages.{code}: {brought} would replace {files[name]}, which is another file: "
+                        f"remove the one that is not meant; languages of one name have files of one name"
+                    )
+                files[name] = brought
     place = destination / FOLDERS[data_set]
     if place.is_symlink():
         place.unlink()

@@ -17,7 +17,7 @@ import pandas as pd
 from datasets import Dataset
 
 from qalign_core.corpora import COLUMNS, Corpus, data_sets_of
-from qalign_core.data.rows import BadRow, read_json_lines
+from qalign_core.data.rows import BadRow, check_text, read_json_lines
 from qalign_core.languages import language
 from qalign_core.profiles.data_section import CorpusChoice, DataSection
 from qalign_core.prompts import translation_instruction, writing_instruction
@@ -53,18 +53,25 @@ def read_brought(name: str, path: str | Path) -> Corpus:
         FileNotFoundError, BadRow: for an absent file, a broken row, a blank text or an unknown language.
     """
     path, rows = Path(path), []
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "not a regular file"
+        raise BadRow(f"data.corpora.{name}.path: {path} is {kind}; name a file of JSON lines: instruction, output")
     for number, row in enumerate(read_json_lines(path, ("instruction", "output")), start=1):
         where = f"corpus {name}: {path}: line {number}"
         for field in ("instruction", "output"):
             if not row[field].strip():
                 raise BadRow(f"{where}: field {field!r} is blank; fill it in or delete the line")
         codes = [row.get(f"{side}_language", "en") for side in ("source", "target")]
-        for code in codes:
+        for side, code in zip(("source", "target"), codes, strict=True):
             try:
-                language(code)
-            except (ValueError, TypeError) as error:
-                raise BadRow(f"{where}: {error}") from None
-        texts = (str(row.get("id", f"{name}/{number - 1}")), row["instruction"], row["output"])
+                language(str(code))
+            except ValueError as error:
+                raise BadRow(f"{where}: {side}_language: {error}") from None
+        given = row.get("id", f"{name}/{number - 1}")
+        if not isinstance(given, str | int | float):
+            raise BadRow(f"{where}: field 'id' must be text or a number, or be left out")
+        check_text(str(given), f"{where}: field 'id'")
+        texts = (str(given), row["instruction"], row["output"])
         rows.append(dict(zip(COLUMNS, (*texts, *codes), strict=True)))
     return as_corpus(name, rows, Counter())
 

@@ -12,6 +12,7 @@ from datasets import Dataset
 from qalign_core import corpora, plan, prompts, runs, sources
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.data import audit, derived
+from qalign_core.data.data_folder import layout
 from qalign_core.data.rows import BadRow
 from qalign_core.languages import CODES
 from qalign_core.params import BASE_TEXT, Profile, ProfileError
@@ -29,7 +30,8 @@ def data_sets(profile: Profile) -> dict[str, list[str]]:
     """The data sets a profile needs, each with the languages it is needed in.
 
     Raises:
-        ProfileError: when a data set that is needed has no source, or a corpus no language to translate.
+        ProfileError: when a data set that is needed has no source, or its source not the files of a language of the
+            profile's own, or a corpus no language to translate.
     """
     asked = [name for name, test in profile.evaluation.benchmarks.items() if test.folder is None]
     needed: dict[str, set[str]] = {name: set(profile.data.languages) for name in asked}
@@ -47,7 +49,21 @@ def data_sets(profile: Profile) -> dict[str, list[str]]:
             f"profile {profile.run.profile}: data.sources names no source for {', '.join(missing)}; "
             "each is hub, repository, folder or miniature"
         )
+    for data_set, codes in needed.items():
+        _refuse_unheld(profile, data_set, codes)
     return {name: [code for code in CODES if code in codes] for name, codes in needed.items()}
+
+
+def _refuse_unheld(profile: Profile, name: str, codes: set[str]) -> None:
+    """Refuse a language that needs files of its own when the source has none: only folders hold more than the ten."""
+    source = profile.data.source(name)
+    for code, entry in profile.data.new_languages.items():
+        own_files = code in codes and layout(name, [code]) != layout(name, ["en"])
+        if own_files and source != "folder" and not entry.folder:
+            raise ProfileError(
+                f"profile {profile.run.profile}: source {source} of {name} has no files in {entry.name}: give "
+                f"data.new_languages.{code}.folder, which holds them, or leave {code!r} out of data.languages"
+            )
 
 
 def translated(profile: Profile) -> Benchmark:

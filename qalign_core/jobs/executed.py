@@ -55,4 +55,11 @@ def _entries(run: Run) -> dict[str, Any]:
         entries = runs.read_json(run.notebooks / STATE)
     except (FileNotFoundError, ValueError):
         return {}
-    return entries if isinstance(entries, dict) else {}
+    found = entries.items() if isinstance(entries, dict) else ()
+    return {name: entry for name, entry in found if _is_whole(entry)}
+
+
+def _is_whole(entry: Any) -> bool:
+    """Whether an entry says what `remember` writes."""
+    files = entry.get("files") if isinstance(entry, dict) else None
+    return isinstance(files, list) and all(isinstance(name, str) for name in files) and "identity" in entry

@@ -16,12 +16,12 @@ from qalign_core.plan import (
     translation_job,
     translator_job,
 )
-from qalign_core.runs import ReadOnlyError, Run
+from qalign_core.runs import DamagedFileError, ReadOnlyError, Run
 from qalign_core.scores import corrected
 
 
 def overview(profile: Profile, run: Run) -> Iterator[tuple[str, bool, str]]:
-    """Every stage and all predictions generated here, in order: its name, whether it is done, and if not, why."""
+    """Every stage and all predictions generated here, in order: its name, whether it is done, and why not."""
     for seed in profile.run.seeds:
         for lineage in stages(profile):
             title = f"stage      seed {seed}: {' → '.join(lineage) or 'base'}"
@@ -58,11 +58,25 @@ def _state(name: str, make: Callable[..., Job | None], *arguments: Any) -> tuple
         return name, False, "its data is prepared by notebook 01"
     except ReadOnlyError:  # the base model is made when its first stage begins
         return name, False, "not begun"
-    if job is None or job.done:
+    except DamagedFileError as error:
+        return name, False, str(error)
+    if job is None:
         return name, True, ""
+    try:
+        return name, *_progress(job)
+    except DamagedFileError as error:
+        return name, False, str(error)
+
+
+def _progress(job: Job) -> tuple[bool, str]:
+    """Whether a job is done; if not, why, and if so, what is no longer there."""
     path = job.folder / "job.json"
+    if job.done:
+        files = runs.read_object(path.with_name("done.json")).get("files")
+        gone = next((n for n in (files if isinstance(files, dict) else ()) if not (job.folder / n).is_file()), None)
+        return True, f"but {gone} is gone; delete its done.json too, to have it made again" if gone else ""
     if not path.is_file():
-        return name, False, "not begun"
-    if runs.read_json(path)["fingerprint"] == job.content["fingerprint"]:
-        return name, False, "begun: will be resumed"
-    return name, False, "was finished with other settings" if runs.is_done(path) else "was begun with other settings"
+        return False, "not begun"
+    if runs.read_object(path).get("fingerprint") == job.content["fingerprint"]:
+        return False, "begun: will be resumed"
+    return False, "was finished with other settings" if runs.is_done(path) else "was begun with other settings"

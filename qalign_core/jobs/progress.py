@@ -2,52 +2,53 @@
 
 from __future__ import annotations
 
-import json
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 from qalign_core.shown.live import someone_is_there
-from qalign_core.shown.loss_curve import Losses, panel
+from qalign_core.shown.loss_curve import Losses, number, panel, parsed
+
+PHASE = re.compile(r"[a-z][a-z ]{0,39}")  # what a line may begin with
 
 
 def latest(progress: Path, since: float = 0.0) -> dict[str, Any] | None:
-    """The last whole line of a progress file that is not older than `since`, or None."""
+    """The last whole line of a progress file that is not older than `since`, or None; damaged ones are passed over."""
     try:
         with progress.open("rb") as stream:
             stream.seek(max(0, progress.stat().st_size - 8192))
             lines = stream.read().split(b"\n")
-    except FileNotFoundError:
+    except OSError:  # not there yet, or a file server that stumbles
         return None
-    for line in reversed(lines[:-1]):
-        try:
-            state = json.loads(line)
-        except ValueError:
-            continue
-        return state if state.get("time", 0) >= since else None
+    for state in map(parsed, reversed(lines[:-1])):
+        if (at := number(state.get("time"))) is not None:
+            return state if at >= since else None
     return None
 
 
 def share_done(state: dict[str, Any]) -> float | None:
     """How far a job is, from 0 to 1, if it says so."""
-    done, total = state.get("step", state.get("done")), state.get("total_steps", state.get("total"))
-    return min(1.0, done / total) if total and done is not None else None
+    done, total = number(state.get("step", state.get("done"))), number(state.get("total_steps", state.get("total")))
+    return min(1.0, max(0.0, done / total)) if total and done is not None else None
 
 
 def describe(state: dict[str, Any] | None) -> str:
     """One line of progress for people: phase, place, loss, speed and time left."""
     if not state:
         return "starting"
-    parts = [state["phase"]]
+    phase = str(state.get("phase"))
+    parts = [phase if PHASE.fullmatch(phase) else "running"]
+    said = {key: found for key, value in state.items() if (found := number(value)) is not None}
     for done, total in (("step", "total_steps"), ("done", "total")):
-        if state.get(done) is not None and state.get(total):
-            parts.append(f"{state[done]:,}/{state[total]:,}")
-    if state.get("loss") is not None:
-        parts.append(f"loss {state['loss']:.3f}")
-    if state.get("tokens_per_second"):
-        parts.append(f"{state['tokens_per_second']:,.0f} tokens/s")
-    if state.get("seconds_left") is not None:
-        parts.append(f"{clock(state['seconds_left'])} left")
+        if done in said and said.get(total):
+            parts.append(f"{said[done]:,}/{said[total]:,}")
+    if "loss" in said:
+        parts.append(f"loss {said['loss']:.3f}")
+    if said.get("tokens_per_second"):
+        parts.append(f"{said['tokens_per_second']:,.0f} tokens/s")
+    if "seconds_left" in said:
+        parts.append(f"{clock(said['seconds_left'])} left")
     return " · ".join(parts)
 
 
@@ -125,6 +126,6 @@ def show_done(title: str, folder: Path) -> None:
         return
     from IPython.display import display
 
-    seconds = json.loads((folder / "done.json").read_bytes()).get("wall_seconds")
+    seconds = number(parsed((folder / "done.json").read_bytes()).get("wall_seconds"))
     text = "done before" + (f", in {clock(seconds)}" if seconds is not None else "")
     display(_Shown(f"{title}: {text}", panel(title, text)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from qalign_core import languages as known_languages
-from qalign_core.languages import PAPER_CODES, Language
+from qalign_core.languages import LANGUAGES, PAPER_CODES, Language
 from qalign_core.profiles.schema import (
     AbsoluteFolder,
     Corpus,
@@ -23,6 +24,7 @@ from qalign_core.profiles.schema import (
     Style,
 )
 from qalign_core.profiles.schema_errors import nearest
+from qalign_core.scores.identify import refuse_unrecognisable
 
 KNOWN_CORPORA: tuple[str, ...] = get_args(KnownCorpus)
 # Names that a stage's or a prediction's folder uses itself, or that mean something else in a profile.
@@ -36,7 +38,10 @@ RESERVED = (
     "translation",
     "to-english",
     "followed",
+    "corrected",
+    "tensorboard",
 )
+RESERVED_BEGINNINGS = ("encoded-", "benchmarks-")  # a tokenised corpus; answers in another precision
 SOLVED: tuple[DataSet, ...] = ("gsm8k", "gsm8kinstruct", "metamathqa")  # data sets that hold solutions
 
 
@@ -96,20 +101,35 @@ class CorpusChoice(Section):
         return self
 
 
+def _plain(name: str) -> str:
+    # Names become parts of prompts, paths, tables and figures. Some scripts need the joiners U+200C and U+200D.
+    unseen = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
+    wrong = sorted({c for c in name if c in "/\\{}" or (unicodedata.category(c) in unseen and c not in "\u200c\u200d")})
+    if wrong:
+        shown = ", ".join(c if c.isprintable() else f"U+{ord(c):04X}" for c in wrong)
+        raise ValueError(f"must be one line of plain text, without {shown}")
+    if not name.strip() or name != name.strip():
+        raise ValueError("must not be blank, or begin or end with a space; leave the key out or write a name")
+    return name
+
+
+PlainName = Annotated[str, Field(max_length=60), AfterValidator(_plain)]
+
+
 class NewLanguage(Section):
     """A language that the paper does not have.
 
     `name` is its English name, which stage 1's prompt and mSVAMP's file names use; `script` is what Unicode calls its
     letters (Hangul, Telugu, Arabic, Latin); `flores` the code of its FLORES files; `decimal_comma` whether 3,5 is three
-    and a half; `words` are common words that tell it from other languages in Latin letters. `folder` holds its files,
-    laid out as `sources` describes (`mgsm/mgsm_ko.tsv`); without it, they are where the other languages' files are.
+    and a half; `words`, needed with Latin letters, are common words that tell it from other languages. `folder` holds
+    its files, laid out as `sources` describes (`mgsm/mgsm_ko.tsv`); without it, they are in `data.folder`.
     """
 
-    name: Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^/\\\t\r\n]+$")]
-    reference_name: str | None = None
-    native_name: str | None = None
+    name: PlainName
+    reference_name: PlainName | None = None
+    native_name: PlainName | None = None
     script: str = "Latin"
-    flores: str | None = None
+    flores: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=40)] | None = None
     decimal_comma: bool = False
     words: str = ""
     folder: AbsoluteFolder | None = None
@@ -124,17 +144,14 @@ class NewLanguage(Section):
             script=self.script,
             flores=self.flores or code,
             decimal_comma=self.decimal_comma,
-            words=frozenset(self.words.lower().split()),
+            words=frozenset(unicodedata.normalize("NFC", self.words).lower().split()),
         )
-
-
-Code = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[a-z0-9]+)*$", max_length=20)]
 
 
 class DataSection(Section):
     """Which data, from where, and the authors' quirks as named switches."""
 
-    new_languages: dict[Code, NewLanguage] = {}  # comes first: what follows names their codes
+    new_languages: dict[str, NewLanguage] = {}  # comes first: what follows names their codes
     languages: Languages = list(PAPER_CODES)
     sources: dict[DataSet, Source]
     folder: str | None = None
@@ -147,8 +164,20 @@ class DataSection(Section):
     @field_validator("new_languages")
     @classmethod
     def _become_known(cls, described: dict[str, NewLanguage]) -> dict[str, NewLanguage]:
-        for code, entry in described.items():
-            known_languages.add(entry.described(code))
+        taken = {name: code for code in PAPER_CODES for name in _names(LANGUAGES[code])}
+        entries = {code: entry.described(code) for code, entry in described.items()}
+        for code, entry in entries.items():
+            known_languages.refuse_code(code)
+            refuse_unrecognisable(entry)
+            for name in _names(entry):
+                if taken.setdefault(name, code) != code:
+                    other = entries.get(taken[name]) or LANGUAGES[taken[name]]
+                    raise ValueError(
+                        f"{code}: {name!r} is {other.name} ({other.code}) already; prompts and files tell languages by "
+                        "name, reference_name and flores, so each needs its own, such as 'Traditional Chinese'"
+                    )
+        for entry in entries.values():
+            known_languages.add(entry)
         return described
 
     @field_validator("languages")
@@ -163,8 +192,8 @@ class DataSection(Section):
     def _names_are_explained(cls, corpora: dict[str, CorpusChoice]) -> dict[str, CorpusChoice]:
         for name, choice in corpora.items():
             new = choice.of is not None or choice.path is not None
-            if name in RESERVED:
-                raise ValueError(f"{name}: this name is taken; choose another for the corpus")
+            if name in RESERVED or name.startswith(RESERVED_BEGINNINGS):
+                raise ValueError(f"{name}: this name is taken: a run has a folder of it; choose another for the corpus")
             if name in KNOWN_CORPORA:
                 differs = set(choice.model_dump(exclude_none=True)) - {"limit", "languages"}
                 if differs:
@@ -190,6 +219,13 @@ class DataSection(Section):
         for code in self.languages:
             if code not in PAPER_CODES and code not in self.new_languages:
                 raise ValueError(f"languages: {code!r} is none of the paper's and not described in data.new_languages")
+        for name, choice in self.corpora.items():
+            for code in [*(choice.languages or []), *(choice.without or [])]:
+                if code not in PAPER_CODES and code not in self.new_languages:
+                    raise ValueError(
+                        f"corpora.{name}: {code!r} is none of the paper's languages and not described in "
+                        "data.new_languages"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -231,6 +267,11 @@ class DataSection(Section):
     def roots(self, name: str) -> list[str]:
         """The known corpora and brought files a corpus is made of in the end, each once."""
         return [n for n in dict.fromkeys(self.ancestry(name)) if self.choice(n).of is None]
+
+
+def _names(entry: Language) -> set[str]:
+    """What prompts and files call a language, as file systems and readers compare it."""
+    return {unicodedata.normalize("NFC", n).casefold() for n in (entry.name, entry.reference_name, entry.flores)}
 
 
 def unknown_corpus(name: str, corpora: dict[str, CorpusChoice]) -> str:

@@ -37,7 +37,7 @@ class EvaluationSection(Section):
     @classmethod
     def _own_ones_have_folders(cls, benchmarks: dict[str, Test]) -> dict[str, Test]:
         for name, test in benchmarks.items():
-            if name in RESERVED:
+            if name in (*RESERVED, "split") or name.endswith("-intervals"):  # tables are named so
                 raise ValueError(f"{name}: this name is taken; choose another for the benchmark")
             if name not in BENCHMARKS and test.folder is None:
                 raise ValueError(

@@ -25,8 +25,10 @@ KnownCorpus = Literal[
 ]
 Style = Literal["calibrated", "equations", "restating"]  # of the miniature's solutions
 BENCHMARKS = ("mgsm", "msvamp")  # the paper's
-# One of these, or one that the profile describes; its name becomes that of a folder.
-Benchmark = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=40)]
+# One of these, or one that the profile describes; its name becomes that of a folder and of files.
+BENCHMARK_NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+LONGEST_NAME = 40  # characters
+Benchmark = Annotated[str, Field(pattern=BENCHMARK_NAME, max_length=LONGEST_NAME)]
 PredictionField = Literal["index", "question", "response", "finish_reason"]
 Positive = Annotated[int, Field(gt=0, le=10**9)]
 Devices = Annotated[int, Field(gt=0, le=1024)]  # of one machine

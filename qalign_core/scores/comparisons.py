@@ -79,8 +79,9 @@ def intervals(
     Returns:
         `system, seed, benchmark, measure, estimate, low, high, method, questions, clusters`. `measure` is a language
         code or one of `average, non_english, english, gap`; `method` is `Wilson` for one language of a benchmark
-        without groups and `cluster bootstrap` otherwise. Where all questions are variations of one, nothing can be
-        resampled: `low` and `high` are missing, and `method` says so.
+        without groups and `cluster bootstrap` otherwise. Where all answers are wrong, or all right, samples of them
+        would be alike: the interval is Wilson's with a cluster for a question (`Wilson, by cluster`). Where all
+        questions are variations of one, nothing can be resampled: `low` and `high` are missing, and `method` says so.
     """
     tables = []
     for (system, seed, benchmark), matrix in matrices(answers, column).items():
@@ -95,7 +96,11 @@ def intervals(
             table.loc[single, "low"], table.loc[single, "high"] = statistics.wilson(right, len(matrix))
             table.loc[single, "method"] = "Wilson"
         table["questions"] = len(matrix)
-        table["clusters"] = len(matrix) if labels is None else len(set(labels))
+        table["clusters"] = clusters = len(matrix) if labels is None else len(set(labels))
+        for value, right in ((0.0, 0), (100.0, clusters)):
+            alike = (table["estimate"] == value) & (table["low"] == table["high"]) & (table["measure"] != "gap")
+            table.loc[alike, "low"], table.loc[alike, "high"] = statistics.wilson(right, clusters)
+            table.loc[alike, "method"] = "Wilson, by cluster"
         tables.append(table.assign(system=system, seed=seed, benchmark=benchmark))
     first = ["system", "seed", "benchmark", "measure"]
     return pd.concat(tables, ignore_index=True).pipe(lambda t: t[[*first, *(c for c in t if c not in first)]])

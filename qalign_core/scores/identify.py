@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from functools import cache
 
-from qalign_core.languages import LANGUAGES, PAPER_CODES, language
+from qalign_core.languages import LANGUAGES, PAPER_CODES, Language, language
 
 UNDETERMINED = "und"  # the ISO 639 code for "cannot tell": a response of numbers and names only
 
@@ -22,6 +23,10 @@ _OTHER_SCRIPT = re.compile("[\u0400-\uffff]")  # the first letter of another scr
 _LATIN_WORD = re.compile("[a-z\u00df-\u00f6\u00f8-\u024f\u1e00-\u1eff]+")
 _BY_SCRIPT = {"Bengali": "bn", "Thai": "th", "Cyrillic": "ru"}
 _PAPER_LATIN = tuple(code for code in PAPER_CODES if LANGUAGES[code].script == "Latin")
+_CHINESE = "CJK"  # what Unicode calls the letters of Han
+# The name of a letter begins with that of its script: HANGUL SYLLABLE GA, OLD ITALIC LETTER A.
+_LETTER_NAME = re.compile(r"(.+?) (?:(?:CAPITAL |SMALL )?LETTER|SYLLABLE|SYLLABICS|VOWEL|CHARACTER) ")
+_NO_SCRIPTS = frozenset({"MODIFIER", "HALFWIDTH HANGUL", "HALFWIDTH KATAKANA", "FULLWIDTH LATIN", "SUPERSCRIPT LATIN"})
 _READ_CHARACTERS = 400  # the beginning of a response decides; a loop at its end must not
 
 # Words that carry grammar or belong to every word problem. A word under two languages counts for both.
@@ -72,17 +77,54 @@ def _added_language(text: str, latin_letters: int, expected: str | None) -> str 
     Where the paper's languages have the script, too (Cyrillic, Han), it must be the one that was asked for.
     """
     added = {code: entry.script for code, entry in LANGUAGES.items() if code not in PAPER_CODES}
-    own = {code: script for code, script in added.items() if script != "Latin"}
+    own = {code: script.upper() for code, script in added.items() if script.upper() != "LATIN"}
     if not own:
         return None
-    kinds = Counter(unicodedata.name(character, "").split(" ")[0] for character in text if character.isalpha())
-    shared = {LANGUAGES[code].script for code in PAPER_CODES}
+    names = [unicodedata.name(character, "") for character in text if character.isalpha()]
+    shared = {LANGUAGES[code].script.upper() for code in PAPER_CODES} | {"HIRAGANA", "KATAKANA"}
     for code in sorted(own, key=lambda code: code != expected):
-        share = kinds["CJK" if own[code] == "Han" else own[code].upper()]
-        majority = 0 < share >= latin_letters and 2 * share > kinds.total() - latin_letters
+        begins = (_CHINESE if own[code] == "HAN" else own[code]) + " "
+        share = sum(name.startswith(begins) for name in names)
+        majority = 0 < share >= latin_letters and 2 * share > len(names) - latin_letters
         if majority and (own[code] not in shared or code == expected):
             return code
     return None
+
+
+@cache
+def scripts() -> frozenset[str]:
+    """The scripts that Unicode names letters by, in capitals, as `script` of a new language may say."""
+    letters = (unicodedata.name(chr(point), "") for point in range(0x20000) if chr(point).isalpha())
+    found = frozenset(match[1] for match in map(_LETTER_NAME.match, letters) if match) - _NO_SCRIPTS
+    parts = {name for name in found for script in found if name.startswith(f"{script} ")}  # LATIN EPIGRAPHIC
+    return (found - parts) | {"HAN"}
+
+
+def refuse_unrecognisable(entry: Language) -> None:
+    """Refuse a language that a profile describes if no response could ever be found to be written in it.
+
+    Raises:
+        ValueError: for a script that Unicode names no letters by; for Latin letters without words, or with words of
+            anything but such letters.
+    """
+    if entry.script.upper() not in scripts():
+        raise ValueError(
+            f"{entry.code}.script: Unicode names no letters by {entry.script!r}; write a script as it does, such as "
+            "Hangul, Telugu, Arabic, Greek, Han, Katakana or Latin"
+        )
+    if entry.script.upper() != "LATIN":
+        return
+    wrong = sorted(word for word in entry.words if not _LATIN_WORD.fullmatch(word))
+    if wrong:
+        raise ValueError(
+            f"{entry.code}.words: {wrong[0]!r} is not of Latin letters alone; write words with spaces between them, "
+            "without punctuation, digits or apostrophes"
+        )
+    if not entry.words:
+        raise ValueError(
+            f"{entry.code}.words: a language in Latin letters is told by its words; give a dozen common ones, such as "
+            "words: là và của một có không"
+        )
 
 
 def response_language(text: str, expected: str | None = None) -> str:
@@ -106,7 +148,8 @@ def response_language(text: str, expected: str | None = None) -> str:
     if expected is not None:
         language(expected)
     text = text[:_READ_CHARACTERS].lower()
-    words = _LATIN_WORD.findall(text)
+    composed = unicodedata.normalize("NFC", text)  # a letter and its accents may be several characters
+    words = _LATIN_WORD.findall(composed)
     if not text.isascii():
         letters = len("".join(words))
         by_script = _added_language(text, letters, expected)
@@ -114,13 +157,14 @@ def response_language(text: str, expected: str | None = None) -> str:
             by_script = _script_language(text, letters, expected)
         if by_script:
             return by_script
-    latin = _PAPER_LATIN + tuple(c for c, e in LANGUAGES.items() if c not in PAPER_CODES and e.script == "Latin")
+    added = (code for code, e in LANGUAGES.items() if code not in PAPER_CODES and e.script.upper() == "LATIN")
+    latin = (*_PAPER_LATIN, *added)
     scores: dict[str, float] = {
         code: sum(map((_STOP_WORDS.get(code) or LANGUAGES[code].words).__contains__, words)) for code in latin
     }
     if not text.isascii():
         for code, pattern in _TELLING_LETTERS.items():
-            scores[code] += len(pattern.findall(text)) / 2
+            scores[code] += len(pattern.findall(composed)) / 2
     best = max(scores.values())
     if best == 0:
         return UNDETERMINED

@@ -43,7 +43,7 @@ from qalign_core import languages, scorer
 from qalign_core.languages import NON_ENGLISH
 from qalign_core.runs import read_json, write_atomic, write_json
 from qalign_core.scores import comparisons, consistency
-from qalign_core.scores.comparisons import MEASURES
+from qalign_core.scores.saved_tables import check_english, read_described, read_table
 
 OURS = "QAlign"  # what Table 4 compares its rows with
 WITHOUT = "MonoReason"  # the system without question alignment, which chapter 5 compares every other with
@@ -61,13 +61,6 @@ RESPONSES = (
     "primary",
     "openings",
 )  # how answers look, written beside the evaluation's files
-NEEDED = {  # the columns without which nothing can be drawn
-    "accuracy": ("system", "seed", "benchmark", "language", "scorer", "correct", "total", "accuracy"),
-    "intervals": ("system", "seed", "benchmark", "measure", "method"),
-}
-NUMBERS = ("seed", "correct", "total", "accuracy")
-RUN_KEYS = ("profile", "base_size", "scorer", "seeds", "questions")
-AGAIN = "run notebook 04 (evaluation) again"
 OPTIONAL = ("floor", *ABLATIONS, *REPRESENTATIONS, *RESPONSES, *CONSISTENCY, "corpora", "lengths", "training")
 
 
@@ -165,7 +158,7 @@ def _outdated(
     questions that are near-duplicates.
     """
     try:
-        before, saved = pd.read_parquet(folder / "answers.parquet"), _read_csv(folder / "intervals.csv", ("system",))
+        before, saved = pd.read_parquet(folder / "answers.parquet"), read_table(folder / "intervals.csv")
         systems, scorer_before = read_json(folder / "systems.json"), read_json(folder / "run.json")["scorer"]
     except (OSError, ValueError, KeyError, TypeError):  # nothing there, or nothing to compare with
         return [*CONSISTENCY, *ABLATIONS, *REPRESENTATIONS]
@@ -233,49 +226,9 @@ def read_results(folder: str | Path) -> Results:
     if missing:
         raise FileNotFoundError(f"{folder}: missing {', '.join(missing)}; run notebook 04 (evaluation) first")
     there = [name for name in (*EVALUATION, *OPTIONAL) if (folder / f"{name}.csv").is_file()]
-    # "none" and "null" are words in these files; only an empty field is a missing value.
-    tables = {name: _read_csv(folder / f"{name}.csv", NEEDED.get(name, ())) for name in there}
-    _check_english(folder, tables)
+    tables = {name: read_table(folder / f"{name}.csv") for name in there}
+    check_english(folder, tables)
     absent = tuple(f"{name}.csv" for name in OPTIONAL if name not in there)
-    run, systems = read_json(folder / "run.json"), read_json(folder / "systems.json")
-    for name, value, keys in (("run.json", run, RUN_KEYS), ("systems.json", systems, ())):
-        if not isinstance(value, dict) or not set(keys) <= value.keys():
-            raise ValueError(f"{folder / name}: not what the evaluation wrote; {AGAIN}")
+    run, systems = read_described(folder, tables)
     languages.restore(run.get("languages", {}))
     return Results(run, systems, tables, absent)
-
-
-def _check_english(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Every mean and gap is relative to English: refuse results in which some system lacks it.
-
-    Raises:
-        ValueError: naming the file and the first system.
-    """
-    for name, column, wanted in (("accuracy", "language", {"en"}), ("intervals", "measure", set(MEASURES))):
-        rows = tables[name]
-        for (system, benchmark), part in rows.groupby(["system", "benchmark"], sort=False):
-            lacking = sorted(wanted - set(part[column]))
-            if lacking:
-                raise ValueError(
-                    f"{folder / name}.csv: no rows of {system} on {benchmark} with {column} {', '.join(lacking)}, but "
-                    f"every mean and gap of the tables needs them; {AGAIN}"
-                )
-
-
-def _read_csv(path: Path, needed: Sequence[str]) -> pd.DataFrame:
-    """A results table; `needed` columns must be there, with rows.
-
-    Raises:
-        ValueError: where the file is damaged, naming it.
-    """
-    try:
-        rows = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    except ValueError as error:  # pandas' own errors are of this kind, too
-        raise ValueError(f"{path}: not a table ({str(error).strip()}); {AGAIN}") from None
-    lacking = [column for column in needed if column not in rows]
-    if lacking or (needed and rows.empty):
-        raise ValueError(f"{path}: {'no column ' + ', '.join(lacking) if lacking else 'no rows'}; {AGAIN}")
-    words = [c for c in needed if c in NUMBERS and not pd.api.types.is_numeric_dtype(rows[c])]
-    if words:
-        raise ValueError(f"{path}: {', '.join(words)} must be numbers; {AGAIN}")
-    return rows

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from qalign_core.profiles.schema import BENCHMARKS
 from qalign_core.scores.published import published_cells
 from qalign_core.scores.results import OURS, WITHOUT, Results
 from qalign_core.shown import ablation_figures as figures
@@ -122,6 +123,8 @@ def _published(results: Results, systems: Sequence[str]) -> dict[tuple[str, str]
     """(benchmark, system) → the published average over the languages; only what a source prints."""
     found: dict[tuple[str, str], float] = {}
     for benchmark in dict.fromkeys(results.tables["ablation_intervals"]["benchmark"]):
+        if benchmark not in BENCHMARKS:  # nothing is published of somebody's own
+            continue
         cells = published_cells(benchmark, results.run["base_size"])
         cells = cells[(cells["language"] == "average") & cells["system"].isin(systems)]
         found |= {(benchmark, row["system"]): row["value"] for row in cells.to_dict("records")}

@@ -61,6 +61,7 @@ _STYLE = {
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "qalign-core",
+    "text.parse_math": False,  # a dollar in the name of a system is a dollar
     "pdf.fonttype": 42,
 }
 _METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}

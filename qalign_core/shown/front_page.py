@@ -35,7 +35,8 @@ def front(run: Run, results: Results, tables: Sequence[Table] | None = None) -> 
     parts = [
         f"<p>Profile <b>{escape(results.run['profile'])}</b>, seed{'s' * (len(seeds) > 1)} "
         f"{escape(', '.join(map(str, seeds)))}; questions a language: {escape(questions)}; "
-        f"{len(results.main())} systems in the main tables.</p>"
+        f"{len(results.main())} system{'s' * (len(results.main()) != 1)} in the main tables. "
+        'All tables and figures, with their data: <a href="../figures">figures</a>.</p>'
     ]
     if said:
         parts.append(f"<blockquote><ul>{''.join(f'<li>{escape(text)}</li>' for text in said)}</ul></blockquote>")

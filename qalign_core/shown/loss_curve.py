@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -13,6 +12,7 @@ WIDTH, HEIGHT = 440, 110  # pixels of the picture
 LEFT, BOTTOM = 40, 16  # of them, for the numbers
 POINTS = 160  # drawn at most; more losses than that are averaged
 COLOUR = "#0072b2"
+LARGEST = 10**15  # of the numbers that a progress file says; others are damaged, and would not fit a line
 
 
 class Losses:
@@ -45,21 +45,33 @@ class Losses:
         whole = new[: new.rfind(b"\n") + 1]
         self.offset += len(whole)
         for state in _states(whole):
-            self.found[state["step"]] = state["loss"]
-            self.total_steps = state.get("total_steps", self.total_steps)
+            self.found[int(state["step"])] = state["loss"]
+            self.total_steps = int(number(state.get("total_steps")) or self.total_steps)
         return sorted(self.found.items())
 
 
 def _states(lines: bytes) -> Iterator[dict[str, Any]]:
-    """The lines of a progress file that have a finite loss; damaged ones are passed over."""
+    """The lines of a progress file that have an update and a finite loss; damaged ones are passed over."""
     for line in lines.splitlines():
-        if b'"loss"' in line:
-            try:
-                state = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(state.get("loss"), float | int) and math.isfinite(state["loss"]):
-                yield state
+        state = parsed(line) if b'"loss"' in line else {}
+        step = number(state.get("step"))
+        if step is not None and step >= 0 and number(state.get("loss")) is not None:
+            yield state
+
+
+def parsed(line: bytes) -> dict[str, Any]:
+    """What a line of a progress file says; nothing if it is damaged: what is drawn must never end a job."""
+    try:
+        state = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def number(value: Any) -> float | None:
+    """A number that can be drawn and written; None for anything else, NaN and infinities included."""
+    there = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if there and -LARGEST < value < LARGEST else None
 
 
 def thinned(losses: Sequence[tuple[int, float]], most: int = POINTS) -> list[tuple[float, float]]:

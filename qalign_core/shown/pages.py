@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -133,9 +134,14 @@ def _document(heading: str, content: str, chapters: Sequence[tuple[str, str]], c
 
 
 def opening(content: str) -> str:
-    """The first paragraph of a page, as HTML."""
+    """The first paragraph of a page, as HTML, without a last sentence that leads over to what is not shown."""
     first = BeautifulSoup(content, "html.parser").find("p")
-    return "" if first is None else str(first)
+    if first is None:
+        return ""
+    if first.get_text().rstrip().endswith((".", "!", "?")):
+        return str(first)
+    ends = [found.end() for found in re.finditer(r"[.!?](?=\s)", str(first))]
+    return str(BeautifulSoup(str(first)[: ends[-1] if ends else None], "html.parser"))
 
 
 def write_report(notebooks: str | Path, folder: str | Path, front: str = "", heading: str = "Report") -> list[Path]:

@@ -146,7 +146,7 @@ def _styled(table: Table) -> Styler:
     styler = styler.set_table_styles(left, overwrite=False)
     if table.hints is not None:  # pandas writes them as they are
         styler = styler.set_tooltips(table.hints.map(html.escape), as_title_attribute=True)
-    return styler.set_uuid(table.name)
+    return styler.set_uuid(re.sub(r"[^\w-]", "-", table.name))  # it stands in HTML as it is
 
 
 def styled(table: Table) -> Styler:
@@ -172,9 +172,15 @@ def _latex(table: Table) -> str:
     return "% needs \\usepackage{booktabs,xcolor}\n" + body
 
 
+def markdown_text(text: str) -> str:
+    """Text that means itself in Markdown: no markup, link, image, formula or HTML."""
+    text = re.sub(r"([\\`*_|\[\]#!$~@]|:(?=//)|(?<=www)\.)", r"\\\1", text)
+    return html.escape(text, quote=False)
+
+
 def _markdown(table: Table) -> str:
-    def safe(text: str) -> str:
-        return html.escape(text, quote=False).replace("|", r"\|").replace("*", r"\*")
+    def safe(text: str) -> str:  # of markup only what does harm, so that the file reads well as text
+        return re.sub(r"([|*]|(?<=\])\(|:(?=//)|(?<=www)\.)", r"\\\1", html.escape(text, quote=False))
 
     cells = table.text.map(safe)
     for row, column in table.bold:

@@ -15,7 +15,7 @@ from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.params import Profile
 from qalign_core.runs import Run
 from qalign_core.shown.drawing import save_figure
-from qalign_core.shown.tables import Table, from_frame
+from qalign_core.shown.tables import Table, from_frame, markdown_text
 
 CELL = "text-align: start; vertical-align: top; white-space: pre-wrap; max-width: 32em; padding: .3em .7em"
 # The paper's recipe, to stand beside a profile's. Source: NJUNLP/QAlign training scripts.
@@ -169,7 +169,7 @@ def remarks(said: Sequence[str]) -> Markdown:
     """What a reader must know before reading the numbers, as one note."""
     if not said:
         return Markdown("")
-    return Markdown("\n".join(["**Mind:**", "", *(f"- {escape(text, quote=False)}" for text in said)]))
+    return Markdown("\n".join(["**Mind:**", "", *(f"- {markdown_text(text)}" for text in said)]))
 
 
 def audit_table(findings: pd.DataFrame) -> Table:
@@ -197,4 +197,4 @@ def picture(run: Run, name: str) -> Markdown:
     text = path.with_suffix(".txt")
     caption = text.read_text(encoding="utf-8").strip() if text.is_file() else ""
     display(Image(path.read_bytes(), width=720, alt=caption or name))
-    return Markdown(f"<small>{escape(caption, quote=False)}</small>")
+    return Markdown(f"<small>{markdown_text(caption)}</small>")

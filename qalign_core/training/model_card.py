@@ -7,6 +7,7 @@ does not list it: scores are added to it when the model's answers are scored.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from qalign_core.data.data_lock import read_lock
 from qalign_core.languages import CODES
 from qalign_core.params import BASE_TEXT, Profile
 from qalign_core.runs import Run
+from qalign_core.scores.saved_tables import read_table
 from qalign_core.shown.paper_tables import BENCHMARKS, HEADINGS, with_interval
+from qalign_core.shown.tables import markdown_text as _plain
 
 CARD = "README.md"
+HUB_ID = r"[\w.-]+/[\w.-]+"
 FOREIGN = "your own file, licence not known here"
 # Licences of bases whose id says which it is, as the hub names them; of any other base the card leaves it blank.
 LICENCES: tuple[tuple[str, str], ...] = (
@@ -54,6 +58,8 @@ def write_cards(profile: Profile, run: Run) -> list[Path]:
 def write_card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> Path | None:
     """Write the card of one model, if it is there and its training is finished.
 
+    A card that cannot be written is a warning: the training it describes is finished all the same.
+
     Args:
         profile: the checked profile.
         run: holds the model, the stages before it and, once there are any, the results.
@@ -63,9 +69,14 @@ def write_card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) ->
     path = run.model(seed, lineage) / CARD
     if not (path.with_name("config.json").is_file() and (run.stage(seed, lineage) / "done.json").is_file()):
         return None
-    text = card(profile, run, seed, lineage)
-    if not (path.is_file() and path.read_text(encoding="utf-8") == text):
-        runs.write_atomic(path, text)
+    try:
+        text = card(profile, run, seed, lineage)
+        if not (path.is_file() and path.read_text(encoding="utf-8") == text):
+            runs.write_atomic(path, text)
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        said = f"{type(error).__name__}: {error}"
+        warnings.warn(f"{path}: this card could not be written ({said}); the model is whole", stacklevel=2)
+        return None
     return path
 
 
@@ -135,7 +146,7 @@ def _metadata(
                 report = runs.read_json(manifest)["report"]
                 spoken |= {row["language"] for row in report if row["outcome"] == "kept" and row["rows"]}
     ids = [origin["id"] for of_corpus in origins.values() for origin in of_corpus if origin["id"]]
-    on_hub = base != "miniature" and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists()
+    on_hub = base != "miniature" and re.fullmatch(HUB_ID, base) and not Path(base).exists()
     return {
         "language": [code for code in CODES if code in spoken],
         "license": licence_of(base),
@@ -155,8 +166,9 @@ def _base(profile: Profile) -> str:
     if base == "miniature":
         return "the miniature's base model"
     if Path(base).is_dir():
-        return f"a model in a folder named `{Path(base).name}`"
-    return f"[{base}](https://huggingface.co/{base})" + (f" at revision `{revision}`" if revision else "")
+        return f"a model in a folder named {_plain(Path(base).name)}"
+    named = f"[{base}](https://huggingface.co/{base})" if re.fullmatch(HUB_ID, base) else _plain(base)
+    return named + (f" at revision {_plain(revision)}" if revision else "")
 
 
 def _prompted(profile: Profile) -> str:
@@ -169,25 +181,26 @@ def _stage_row(stage: Stage) -> dict[str, Any]:
     job, done = stage
     metrics = done["metrics"]
     return {
-        "trained on": job["corpus"]["name"],
+        "trained on": _plain(job["corpus"]["name"]),
         "examples": f"{job['corpus']['rows']:,}",
         "updates": f"{metrics['updates']:,}",
         "target tokens": f"{metrics['target_tokens']:,}",
         "mean loss": f"{metrics['train_loss']:.3f}",
         "final loss": f"{metrics['final_loss']:.3f}",
-        "method": job["method"],
+        "method": _plain(job["method"]),
     }
 
 
 def _data(profile: Profile, stages: Sequence[Stage], origins: dict[str, list[dict[str, str | None]]]) -> str:
     rows = []
     for job, _ in stages:
-        name, sha256 = job["corpus"]["name"], f"`{job['corpus']['sha256'][:16]}`"
+        name, sha256 = job["corpus"]["name"], f"`{_plain(job['corpus']['sha256'][:16])}`"
         if name == BASE_TEXT:
             rows.append({"corpus": name, "sha256": sha256, "made of": "the miniature's text", "licence": "Apache-2.0"})
         for origin in origins.get(name, []):
             made_of = f"{origin['data']} ({origin['source']}{': ' + origin['id'] if origin['id'] else ''})"
-            rows.append({"corpus": name, "sha256": sha256, "made of": made_of, "licence": origin["licence"]})
+            row = {"corpus": _plain(name), "sha256": sha256, "made of": _plain(made_of)}
+            rows.append(row | {"licence": _plain(str(origin["licence"]))})
     return _table(pd.DataFrame(rows)) + "\n\nsha256: of the corpus's file, its first 16 digits."
 
 
@@ -201,16 +214,19 @@ def _settings(stages: Sequence[Stage]) -> str:
         batch = given["per_device_train_batch_size"] * given["gradient_accumulation_steps"]
         chosen["sequences an update"] = batch * done["metrics"]["world_size"]
         for key, value in chosen.items():
-            rows.setdefault(key, {})[job["corpus"]["name"]] = _plain(str(value))
+            row = rows.setdefault(key if key.isidentifier() else _plain(key), {})
+            row[_plain(job["corpus"]["name"])] = _plain(str(value))
     table = pd.DataFrame(rows).T.fillna("").rename_axis("setting").reset_index()
     stage = stages[-1][0]["deepspeed"].get("zero_optimization", {}).get("stage", 0)
-    return _table(table) + f"\n\nNames as of `transformers.TrainingArguments`. DeepSpeed, ZeRO stage {stage}."
+    return (
+        _table(table) + f"\n\nNames as of `transformers.TrainingArguments`. DeepSpeed, ZeRO stage {_plain(str(stage))}."
+    )
 
 
 def _scores(run: Run, names: Sequence[str], seed: int) -> str:
     """Every accuracy of the systems that end in this model, with its interval."""
     files = [run.results / name for name in ("intervals.csv", "ablation_intervals.csv")]
-    there = [pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in files if path.is_file()]
+    there = [read_table(path) for path in files if path.is_file()]
     if not there:
         return "Not evaluated yet: notebook 04 writes them here."
     found = pd.concat(there).query("system in @names and seed == @seed")
@@ -221,9 +237,9 @@ def _scores(run: Run, names: Sequence[str], seed: int) -> str:
     for (name, benchmark), rows in found.groupby(["system", "benchmark"], sort=False):
         title = BENCHMARKS[str(benchmark)][1] + (f", {_plain(str(name))}" if found["system"].nunique() > 1 else "")
         cells = zip(rows["measure"], rows["estimate"], rows["low"], rows["high"], strict=True)
-        columns[title] = {HEADINGS.get(measure, measure): with_interval(*bounds) for measure, *bounds in cells}
+        columns[title] = {HEADINGS.get(measure, _plain(measure)): with_interval(*bounds) for measure, *bounds in cells}
     table = pd.DataFrame(columns).fillna("").rename_axis("language").reset_index()
-    scorer = runs.read_json(run.results / "run.json")["scorer"]
+    scorer = _plain(str(runs.read_json(run.results / "run.json")["scorer"]))
     words = f"Accuracy in percent with its 95% interval, {scorer} scorer; one training run, so what another seed would"
     return f"{_table(table)}\n\n{words} change is not in the intervals. Gap: English minus the mean of the others."
 
@@ -243,14 +259,9 @@ def _licence(profile: Profile) -> str:
 
 
 def _versions(done: dict[str, Any]) -> str:
-    said = ", ".join(f"{name} {version}" for name, version in done["versions"].items())
-    return said + (f"; commit {done['git_commit']}" if done.get("git_commit") else "") + "."
+    said = _plain(", ".join(f"{name} {version}" for name, version in done["versions"].items()))
+    return said + (f"; commit {_plain(done['git_commit'])}" if done.get("git_commit") else "") + "."
 
 
 def _table(rows: pd.DataFrame) -> str:
     return rows.astype(str).to_markdown(index=False, disable_numparse=True)
-
-
-def _plain(text: str) -> str:
-    """Text that means itself in Markdown."""
-    return re.sub(r"([\\`*_|<>\[\]#])", r"\\\1", text)
