@@ -69,7 +69,7 @@ def no_network() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def interrupts_are_heard() -> None:
-    """A shell without job control starts what runs in the background deaf to Ctrl-C, and so would be what tests start."""
+    """What a shell without job control starts in the background is deaf to Ctrl-C, and so would be what tests start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
