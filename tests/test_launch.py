@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 import pytest
+from forked_training import wait_for
 
 from qalign_core import launch, params, runs
 from qalign_core.launch import JobError, run_job
@@ -107,15 +108,6 @@ def error_of(run: Run, code: str, **changes: Any) -> str:
         run_job(stub_job(run, code), stub_profile(**changes), run, show=False)
     assert not (run.folder / launch.CURRENT).exists()
     return str(error.value)
-
-
-def wait_for(what: Any, seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := what():
-            return found
-        time.sleep(0.05)
-    pytest.fail(f"did not happen within {seconds} s")
 
 
 def process_group(number: int) -> list[int]:

@@ -5,6 +5,7 @@ What papermill and nbconvert make is read later, without a kernel: there everyth
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 
@@ -22,7 +23,7 @@ def someone_is_there() -> bool:
     return bool(request.get("content", {}).get("allow_stdin"))
 
 
-class Explorer:
+class Explorer(ABC):
     """Something to explore: by menus of ipywidgets where someone is there to use them, as a static view elsewhere.
 
     The menus carry the static view along, for a reader of the saved notebook who has no kernel.
@@ -31,12 +32,13 @@ class Explorer:
     def __init__(self) -> None:
         self._controls: Any = None
 
+    @abstractmethod
     def static(self) -> str:
         """What is shown without a kernel, as HTML; all text from models and data escaped."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _make_controls(self) -> Any:
-        raise NotImplementedError
+        """The widgets."""
 
     def controls(self) -> Any:
         """The widgets, made once."""
