@@ -365,7 +365,7 @@ def test_a_language_in_latin_letters_is_told_by_its_words():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"data__new_languages": {}}, "'ko' is none of the paper's and not described in data.new_languages"),
+        ({"data__new_languages": {}}, "'ko'.* described in data.new_languages"),
         ({"data__languages": ["xx", "en"]}, "unknown language code 'xx'"),
         ({"data__new_languages": {"sw": {"name": "Swahili"}}}, "'sw' is one of the paper's ten languages"),
         ({"data__new_languages": {"ko": {}}}, "data.new_languages.ko.name: is missing"),
@@ -502,3 +502,13 @@ def test_a_benchmark_is_a_file_a_language(outside: Path, tmp_path: Path):
     assert load_benchmark("sums", "en", tmp_path).to_list() == [{"question": "3 + 2?", "answer": "5"}]
     with pytest.raises(FileNotFoundError, match=r"no sums questions in Swahili: .* holds no sw\.jsonl or sw\.tsv"):
         load_benchmark("sums", "sw", tmp_path)
+
+
+def test_a_limit_does_not_hide_that_a_file_is_longer(outside: Path, tmp_path: Path):
+    shutil.copytree(outside / "sums", tmp_path / "sums")
+    with (tmp_path / "sums" / "ko.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"question": "1 + 1?", "answer": "2"}\n')
+    asked = {"sums": {"max_new_tokens": 6, "limit": 1, "folder": str(tmp_path / "sums")}}
+    profile = load(outside, evaluation__benchmarks=asked)
+    with pytest.raises(ValueError, match=r"sums must ask the same questions in every language.*ko 3, .*en 2"):
+        prepare.write_benchmarks(profile, plan.open_run(profile, tmp_path / "run"))

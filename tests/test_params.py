@@ -298,6 +298,7 @@ def test_a_derived_corpus_is_trained_as_what_it_is_derived_from():
         ("data/miniature", {"sizes": {"mgms": 3}}, "sizes.mgms: unknown name (did you mean 'mgsm'?)"),
         ("systems/\x1b[31m", {"lineage": []}, "a system's name must be one line of text that can be printed"),
         ("systems/a\ud800", {"lineage": []}, "a system's name must be one line of text that can be printed"),
+        ("systems/_x", {"lineage": []}, "a system's name must not begin with _"),
         ("systems/ ", {"lineage": []}, "a system's name must be one line of text that can be printed"),
         (
             "model/miniature",

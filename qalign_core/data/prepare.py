@@ -218,10 +218,12 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
     """
     data_dir = benchmark_source(profile, run)
     templates = sorted({plan.template_of(profile, system) for system in profile.systems})
-    counts = []
+    counts, found = [], {}
     for name, test in profile.evaluation.benchmarks.items():
         for code in profile.data.languages:
-            rows = _questions(name, code, Path(test.folder or data_dir), test.limit)
+            loaded = _questions(name, code, Path(test.folder or data_dir), None)
+            found[name, code] = len(loaded)  # a limit must not hide that a language's file is longer
+            rows = loaded[: test.limit]
             runs.write_json_lines(run.benchmark(name, code), rows)
             for template in templates:
                 asked = [{**_asked(row), "prompt": prompts.build(template, row["question"], code)} for row in rows]
@@ -231,14 +233,19 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
             counts.append({"benchmark": name, "language": code, "questions": len(rows)})
     if profile.evaluation.translation:
         _write_translation_prompts(profile, run, data_dir, profile.evaluation.translation.limit)
-    table = pd.DataFrame(counts)
-    uneven = table.groupby("benchmark")["questions"].nunique()
-    if (uneven > 1).any():
+    for name in profile.evaluation.benchmarks:
+        _same_number_of_questions(name, {code: n for (benchmark, code), n in found.items() if benchmark == name})
+    return pd.DataFrame(counts)
+
+
+def _same_number_of_questions(benchmark: str, found: dict[str, int]) -> None:
+    """Refuse files of different lengths: their rows cannot be the same problems."""
+    if len(set(found.values())) > 1:
+        numbers = ", ".join(f"{code} {number:,}" for code, number in found.items())
         raise BadRow(
-            f"a benchmark must ask the same questions in every language, but the numbers differ:\n"
-            f"{table[table.benchmark.isin(uneven[uneven > 1].index)].to_string(index=False)}"
+            f"{benchmark} must ask the same questions in every language, in the same rows, but the numbers of questions "
+            f"differ: {numbers}"
         )
-    return table
 
 
 def benchmark_source(profile: Profile, run: Run) -> Path:

@@ -69,6 +69,8 @@ Languages = Annotated[list[str], Field(min_length=1), AfterValidator(_known_lang
 def _one_line(name: str) -> str:
     if not name.strip() or any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
         raise ValueError("a system's name must be one line of text that can be printed")
+    if name.lstrip().startswith("_"):
+        raise ValueError("a system's name must not begin with _: figures leave such names out of their legends")
     return name
 
 
