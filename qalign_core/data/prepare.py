@@ -243,8 +243,8 @@ def _same_number_of_questions(benchmark: str, found: dict[str, int]) -> None:
     if len(set(found.values())) > 1:
         numbers = ", ".join(f"{code} {number:,}" for code, number in found.items())
         raise BadRow(
-            f"{benchmark} must ask the same questions in every language, in the same rows, but the numbers of questions "
-            f"differ: {numbers}"
+            f"{benchmark} must ask the same questions in every language, in the same rows, but the numbers of "
+            f"questions differ: {numbers}"
         )
 
 
