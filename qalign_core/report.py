@@ -68,7 +68,9 @@ def run_tables(results: Results) -> list[Table]:
     benchmarks = list(dict.fromkeys(data["accuracy"]["benchmark"]))
     made += [_accuracy_table(results, benchmark) for benchmark in benchmarks]
     intervals = data["intervals"]
-    words = _caption(results, benchmarks, method=method_of(intervals), gap=True, extra=few_groups(intervals))
+    several = ACROSS_SEEDS if len(results.run["seeds"]) > 1 else ""
+    extra = f"{several} {few_groups(intervals)}".strip()
+    words = _caption(results, benchmarks, method=method_of(intervals), gap=True, extra=extra)
     made.append(gap_table(intervals, caption=words, systems=results.main()))
     made += _chance_tables(results, benchmarks)
     mixed = [name for name in MIXED if name in results.main()]
@@ -98,7 +100,7 @@ def _accuracy_table(results: Results, benchmark: str) -> Table:
         published_size=size,
         floor=level,
         intervals=own,
-        unfolded=_caption(results, [benchmark], method=method_of(own), gap=True, extra=few_groups(own)),
+        unfolded=_caption(results, [benchmark], method=method_of(own), gap=True, each=True, extra=few_groups(own)),
     )
 
 
@@ -109,7 +111,7 @@ def _chance_tables(results: Results, benchmarks: Sequence[str]) -> list[Table]:
     if len(data["comparisons"]):
         method = "paired bootstrap over clusters of questions; p by flipping the signs of clusters, two-sided"
         warned = f"{extra} {few_groups(data['intervals'])}".strip()
-        words = _caption(results, benchmarks, method=method, extra=warned)
+        words = _caption(results, benchmarks, method=method, each=True, extra=warned)
         made.append(comparison_table(data["comparisons"], caption=words))
     if len(data["languages"]):
         tested = list(dict.fromkeys(data["languages"]["benchmark"]))
@@ -166,7 +168,8 @@ def _consistency_tables(results: Results, benchmarks: Sequence[str]) -> list[Tab
     data, made = results.tables, []
     for benchmark in benchmarks:
         extra = "No number: responses without one, in all languages; they never agree."
-        words = _caption(results, [benchmark], method="bootstrap over clusters of questions", extra=extra)
+        method = "bootstrap over clusters of questions"
+        words = _caption(results, [benchmark], method=method, each=True, extra=extra)
         made.append(
             consistency_table(
                 data["agreement"],
@@ -194,8 +197,7 @@ def _figures(results: Results) -> dict[str, tuple]:
     if len(pair) == 2:
         sentence = " One sign a seed." if len(results.run["seeds"]) > 1 else ""
         sentence += " Dashed: the language-blind floor." if floor is not None else ""
-        said = _caption(results, benchmarks, method=method_of(data["intervals"])) + sentence
-        said = said.replace("mean over ", "", 1)  # nothing is averaged here
+        said = _caption(results, benchmarks, method=method_of(data["intervals"]), each=True) + sentence
         made["figure-headline"] = (*figures.headline(data["intervals"], pair, floor), said)
     mixed = [name for name in MIXED if name in main]
     if len(mixed) == len(MIXED):

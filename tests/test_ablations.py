@@ -166,6 +166,30 @@ def test_of_a_benchmark_of_ones_own_table_4_has_nothing_published(folder: Path):
     assert (shown["school"] == "").all()
 
 
+def test_seeds_are_averaged_in_table_4_and_unfold_below_it(folder: Path):
+    found = results.read_results(folder)
+    several = dict(found.tables)
+    for name, moved in (("ablation_intervals", "estimate"), ("ablations", "difference")):
+        other = found.tables[name].assign(seed=2)
+        other[[moved, "low", "high"]] += 3.0
+        several[name] = pd.concat([found.tables[name], other])
+    found = dataclasses.replace(found, tables=several, run=found.run | {"seeds": [1, 2]})
+    (table,) = (t for t in ablation_report.tables(found) if t.name == "table-4-ablation")
+    assert "mean over 2 seeds (1, 2)" in table.caption
+    assert "lowest and highest end of any seed's interval" in table.caption
+    assert not table.text.duplicated(["benchmark", "Stage 1"]).any()
+    (each,) = table.details
+    assert each.name == "table-4-ablation-seeds"
+    assert "seeds 1, 2, 30" in each.caption
+    for measure in ("non_english", "to_ours", "to_control"):
+        row = "system == 'X→En FLORES' and benchmark == 'mgsm'"
+        mean, (first, second) = table.data.query(row).iloc[0], each.data.query(row).to_dict("records")
+        assert mean[measure] == pytest.approx(first[measure] + 1.5)
+        assert mean[f"{measure}_low"] == pytest.approx(first[f"{measure}_low"])
+        assert mean[f"{measure}_high"] == pytest.approx(second[f"{measure}_high"])
+    assert {"seed", "to_ours_p"} <= set(each.data) - set(table.data)
+
+
 def test_a_system_without_results_is_named(folder: Path):
     data = results.read_results(folder).tables
     with pytest.raises(ValueError, match="Table 4: no results of 'RFT'"):

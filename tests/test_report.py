@@ -570,11 +570,23 @@ def test_figure_3_leaves_systems_that_solve_nothing_to_the_table_and_says_so(res
     assert "Only in the table" not in caption
 
 
+def test_the_gap_of_several_seeds_is_their_mean_with_the_outermost_ends(results_folder):
+    intervals = results.read_results(results_folder).tables["intervals"]
+    first = intervals[intervals["seed"] == intervals["seed"].iloc[0]]
+    second = first.assign(seed=99, **{name: first[name] + 2.0 for name in ("estimate", "low", "high")})
+    one, both = report.gap_table(first), report.gap_table(pd.concat([first, second]))
+    assert not both.text.duplicated(["System", "benchmark"]).any()
+    assert list(both.text["benchmark"]) == sorted(both.text["benchmark"])  # a benchmark at a time
+    assert both.data["gap_estimate"].to_list() == pytest.approx((one.data["gap_estimate"] + 1.0).to_list())
+    assert both.data["gap_low"].to_list() == pytest.approx(one.data["gap_low"].to_list())
+    assert both.data["gap_high"].to_list() == pytest.approx((one.data["gap_high"] + 2.0).to_list())
+
+
 def test_captions_say_whether_seeds_are_averaged(results_folder):
     found = results.read_results(results_folder)
     drawn = report._figures(dataclasses.replace(found, run={**found.run, "seeds": [1, 2]}))
     captions = {name: words for name, (*_, words) in drawn.items()}
-    assert captions["figure-headline"].startswith("Profile test, 2 seeds (1, 2)")
+    assert captions["figure-headline"].startswith("Profile test, seeds 1, 2, ")
     assert "One sign a seed." in captions["figure-headline"]
     for name in ("figure-2-mixed-supervision", "figure-3-consistency"):
         assert captions[name].startswith("Profile test, mean over 2 seeds (1, 2)")

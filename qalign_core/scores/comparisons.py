@@ -187,3 +187,11 @@ def seed_range(table: pd.DataFrame, value: str = "estimate") -> pd.DataFrame:
     """
     keys = [name for name in ("system", "a", "b", "benchmark", "measure", "language", "scorer") if name in table]
     return table.groupby(keys, sort=False)[value].agg(mean="mean", low="min", high="max", seeds="size").reset_index()
+
+
+def mean_over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Estimates averaged over seeds. The ends become the smallest and largest end of any seed's interval."""
+    grouped = rows.groupby(list(keys), sort=False)
+    return grouped.agg(
+        estimate=("estimate", "mean"), low=("low", "min"), high=("high", "max"), seeds=("seed", "nunique")
+    ).reset_index()

@@ -106,7 +106,7 @@ def sentences(found: pd.DataFrame) -> list[str]:
 
 
 def _each(rows: pd.DataFrame, say) -> str:
-    return "; ".join(f"seed {row.seed} {say(row)}" for row in rows.itertuples())
+    return "; ".join(f"seed {row.seed} {say(row)}" for row in rows.itertuples()).replace("-", "−")
 
 
 def _joint(verdicts: Sequence[str]) -> str:

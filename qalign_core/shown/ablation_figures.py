@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qalign_core.languages import CODES, PAPER_CODES
+from qalign_core.scores.comparisons import mean_over_seeds
 from qalign_core.shown.ablation_tables import WITHOUT_PAIRS
 from qalign_core.shown.drawing import (
     BENCHMARK_NAMES,
@@ -20,7 +21,6 @@ from qalign_core.shown.drawing import (
     languages_axis,
     legend,
     look,
-    mean_over_seeds,
     panels,
     percent_axis,
     style,

@@ -54,13 +54,15 @@ def tables(results: Results) -> list[Table]:
         size = results.run["base_size"]
         known = _published(results, list(listed)) if size else {}
         extra = "To ours, to same size: paired differences in points, each with its interval. "
+        each = _words(results, extra=extra, each=True)
         extra += f"Published: average over ten languages, LLaMA-2 {size}. {_UNKNOWN}" if known else ""
         made.append(
             ablation_table(
                 data["ablation_intervals"],
                 data["ablations"],
                 listed,
-                caption=_words(results, extra=extra),
+                caption=_pictured(results, extra),
+                unfolded=each,
                 examples=examples,
                 published=known,
             )
@@ -75,7 +77,7 @@ def tables(results: Results) -> list[Table]:
             answer_language_table(data["ablation_intervals"], data["ablation_responses"], listed, caption=words)
         )
     if without := _lacking(results):
-        words = _words(results, extra="Differences: paired, in points, in the language itself.")
+        words = _words(results, extra="Differences: paired, in points, in the language itself.", each=True)
         made.append(
             left_out_table(data["ablation_intervals"], data["ablations"], without, _beside(results), caption=words)
         )
@@ -110,7 +112,8 @@ def _study_table(results: Results, study: str, examples: dict[str, int]) -> Tabl
         results.tables["ablation_intervals"],
         results.tables["ablations"],
         listed,
-        caption=_words(results, extra="To ours: paired difference in points. Examples: of stage 1."),
+        caption=_pictured(results, "To ours: paired difference in points. Examples: of stage 1."),
+        unfolded=_words(results, extra="To ours: paired difference in points. Examples: of stage 1.", each=True),
         examples=examples,
         name=name,
         title=f"{STUDIES.get(study, 'Other studies')} (%)",
@@ -149,7 +152,7 @@ def _follow_up() -> str:
 
 
 def _pictured(results: Results, extra: str = "") -> str:
-    """The caption of a figure, which averages over seeds where a table has a row each."""
+    """The caption of what averages over seeds and shows the outermost ends of their intervals."""
     several = f"{ACROSS_SEEDS} " if len(results.run["seeds"]) > 1 else ""
     return _words(results, extra=several + extra).rstrip()
 

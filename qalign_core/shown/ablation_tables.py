@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
+from qalign_core.scores.comparisons import mean_over_seeds
 from qalign_core.shown.paper_tables import BENCHMARKS, HEADINGS
 from qalign_core.shown.tables import Table
 
@@ -25,6 +27,7 @@ def ablation_table(
     rows: Mapping[str, str],
     *,
     caption: str = "",
+    unfolded: str = "",
     ours: str = "QAlign",
     examples: Mapping[str, int] | None = None,
     published: Mapping[tuple[str, str], float] | None = None,
@@ -40,6 +43,7 @@ def ablation_table(
         compared: rows of `comparisons.compare` for the pairs (variant, ours) and (variant, its control of equal size).
         rows: system → how the table names it, in order, such as `{"MonoReason": "none", ...}`.
         caption: from `captions.caption(...)`.
+        unfolded: caption of the table of every seed by itself, which several seeds have below their means.
         ours: the system of the first difference; every other one a system is compared with is its control.
         examples: system → examples of its stage 1.
         published: (benchmark, system) → the published average over all languages, in percent.
@@ -54,13 +58,39 @@ def ablation_table(
     lacking = [system for system in rows if system not in set(intervals["system"])]
     if lacking:
         raise ValueError(f"{title.partition('.')[0]}: no results of {lacking[0]!r}; evaluate it first")
+    chosen = intervals[intervals["system"].isin(rows)]
+    words = {"ours": ours, "examples": examples, "published": published, "heading": heading, "control": control}
+    each = _of_seeds(chosen, compared, rows, **words)
+    if chosen["seed"].nunique() == 1:
+        return replace(each, name=name, title=title, caption=caption)
+    means = mean_over_seeds(chosen, ["system", "benchmark", "measure"]).assign(seed=None)
+    differences = compared.rename(columns={"difference": "estimate"})
+    differences = mean_over_seeds(differences, ["a", "b", "benchmark", "measure"])
+    differences = differences.rename(columns={"estimate": "difference"}).assign(seed=None, p=float("nan"))
+    each = replace(each, name=f"{name}-seeds", title=f"{title.removesuffix(' (%)')}: every seed (%)", caption=unfolded)
+    shown = _of_seeds(means, differences, rows, **words)
+    data = shown.data.dropna(axis=1, how="all")  # means have no seed and no p
+    return replace(shown, name=name, title=title, caption=caption, data=data, details=(each,))
+
+
+def _of_seeds(
+    chosen: pd.DataFrame,
+    compared: pd.DataFrame,
+    rows: Mapping[str, str],
+    *,
+    ours: str,
+    examples: Mapping[str, int] | None,
+    published: Mapping[tuple[str, str], float] | None,
+    heading: str,
+    control: str,
+) -> Table:
+    """A row a benchmark, system and seed; a mean over seeds has the seed None."""
     controlled = bool(((compared["b"] != ours) & compared["a"].isin(rows)).any())
     data, text = [], []
-    chosen = intervals[intervals["system"].isin(rows)]
     for benchmark in dict.fromkeys(chosen["benchmark"]):
         for system, label in rows.items():
             found = chosen[(chosen["system"] == system) & (chosen["benchmark"] == benchmark)]
-            for seed, part in found.groupby("seed", sort=False):
+            for seed, part in found.groupby("seed", sort=False, dropna=False):
                 key = {"system": system, "benchmark": benchmark, "seed": seed}
                 row = {heading.lower(): label, **key}
                 cells = {heading: label, "benchmark": BENCHMARKS.get(benchmark, ("", benchmark))[1], "seed": str(seed)}
@@ -79,7 +109,7 @@ def ablation_table(
                 text.append(cells)
     shown = pd.DataFrame(text).fillna("")
     shown = shown if shown["seed"].nunique() > 1 else shown.drop(columns="seed")  # the caption names a single seed
-    return Table(name, title, caption, pd.DataFrame(data), shown)
+    return Table("", "", "", pd.DataFrame(data), shown)
 
 
 def _differences(
@@ -87,7 +117,8 @@ def _differences(
 ) -> tuple[dict, dict]:
     """A row with its differences in the other languages' mean: to ours and, if there are controls, to its own."""
     here = compared[(compared["a"] == key["system"]) & (compared["measure"] == "non_english")]
-    here = here[(here["benchmark"] == key["benchmark"]) & (here["seed"] == key["seed"])]
+    of_seed = here["seed"].isna() if pd.isna(key["seed"]) else here["seed"] == key["seed"]
+    here = here[(here["benchmark"] == key["benchmark"]) & of_seed]
     cells["non-en, to ours"] = ""
     if control:
         cells[control] = ""

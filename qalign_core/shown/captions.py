@@ -24,6 +24,7 @@ def caption(
     published_size: str | None = None,
     floor: bool = False,
     gap: bool = False,
+    each: bool = False,
     extra: str = "",
 ) -> str:
     """The text below a table or figure.
@@ -37,9 +38,11 @@ def caption(
         published_size: size of LLaMA-2 behind the published numbers, if there are any.
         floor: whether a language-blind floor is shown.
         gap: whether the gap is.
+        each: whether every seed is shown by itself; else several are averaged.
         extra: one more sentence.
     """
-    many = f"mean over {len(seeds)} seeds ({', '.join(map(str, seeds))})" if len(seeds) > 1 else seeds_of(seeds)
+    averaged = len(seeds) > 1 and not each
+    many = f"mean over {len(seeds)} seeds ({', '.join(map(str, seeds))})" if averaged else seeds_of(seeds)
     counts = questions if isinstance(questions, Mapping) else {"": questions}
     number = " and ".join(
         f"{n:,}" + (f" ({BENCHMARKS[name][1]})" if len(counts) > 1 else "") for name, n in counts.items()
@@ -91,8 +94,8 @@ def remarks(accuracy: pd.DataFrame, floor: pd.DataFrame | None = None, scorer: s
             below = [system for system, seed in means.index if means[system, seed] <= level]
             if len(below) == len(means):
                 said.append(
-                    f"{name}: no system is above the language-blind floor of {level:.1f}%: a rule that "
-                    "never reads a word does as well."
+                    f"{name}: on average no system is above the language-blind floor of {level:.1f}%: a rule "
+                    "that never reads a word does as well."
                 )
             elif below:
                 said.append(

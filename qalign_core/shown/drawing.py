@@ -155,11 +155,3 @@ def bars(axis: Axes, position: np.ndarray, rows: pd.DataFrame, width: float, loo
     narrow = WIDTH * width / len(rows) < 0.15  # inches
     axis.errorbar(position, rows["estimate"], errors, fmt="none", ecolor="#222222", elinewidth=0.8 if narrow else 0.9,
                   capsize=0 if narrow else 1.8, path_effects=[HALO])  # fmt: skip
-
-
-def mean_over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Estimates averaged over seeds. The ends become the smallest and largest end of any seed's interval."""
-    grouped = rows.groupby(list(keys), sort=False)
-    return grouped.agg(
-        estimate=("estimate", "mean"), low=("low", "min"), high=("high", "max"), seeds=("seed", "nunique")
-    ).reset_index()

@@ -15,6 +15,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from qalign_core.languages import CODES, NON_ENGLISH
+from qalign_core.scores.comparisons import mean_over_seeds
 from qalign_core.shown.drawing import (
     BENCHMARK_NAMES,
     COLOURS,
@@ -24,7 +25,6 @@ from qalign_core.shown.drawing import (
     languages_axis,
     legend,
     look,
-    mean_over_seeds,
     outline,
     panels,
     percent_axis,

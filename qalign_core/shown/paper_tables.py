@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from qalign_core.scores.comparisons import mean_over_seeds
 from qalign_core.shown.tables import Table, from_frame
 
 
@@ -32,14 +33,16 @@ def gap_table(intervals: pd.DataFrame, *, caption: str = "", systems: Sequence[s
     """The headline: English, the mean of the other languages, and the gap between them, each with its interval.
 
     Args:
-        intervals: rows of `comparisons.intervals`; one row of the table a system, benchmark and seed.
+        intervals: rows of `comparisons.intervals`; several seeds are averaged (`mean_over_seeds`).
         caption: from `caption(...)`.
         systems: rows and their order.
     """
     rows = intervals if systems is None else intervals[intervals["system"].isin(systems)]
-    keys = ["system", "benchmark", "seed"]
-    data = rows.pivot(index=keys, columns="measure", values=["estimate", "low", "high"])
-    data = data.loc[list(dict.fromkeys(rows[keys].itertuples(index=False, name=None)))]
+    keys = ["system", "benchmark"]
+    means = mean_over_seeds(rows, [*keys, "measure"])
+    data = means.pivot(index=keys, columns="measure", values=["estimate", "low", "high"])
+    order = [(system, name) for name in rows["benchmark"].unique() for system in rows["system"].unique()]
+    data = data.loc[[key for key in order if key in data.index]]
     text = pd.DataFrame(data.index.to_frame(index=False))
     text["benchmark"] = [BENCHMARKS.get(name, ("", name))[1] for name in text["benchmark"]]
     for measure in ("english", "non_english", "gap"):
