@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from pydantic import BaseModel
@@ -328,3 +329,84 @@ def test_messages_are_what_the_code_says(message: str) -> None:
 def test_messages_are_found() -> None:
     assert len(quoted()) >= 12
     assert not any(re.search("gave a sign of life", text) for text in messages())
+
+
+# ------------------------------------------------------------------------------------------------- results
+
+
+PUBLISHED = ROOT / "figures" / "mini"
+ROWS = {  # how README's tables of Table 4 and of styles call the systems
+    "X→En questions (18,000)": "QAlign",
+    "X→En questions (5,400)": "X→En questions (600)",
+    "X→En responses (5,400)": "X→En responses",
+    "En→X responses (5,400)": "En→X responses",
+    "X→En generic sentences (5,400)": "X→En FLORES",
+    "En→X questions (18,000)": "En→X questions",
+    "shuffled pairs (18,000)": "Shuffled pairs",
+    "foreign questions alone (as many tokens)": "Questions alone",
+    "none": "MonoReason",
+}
+STYLES = {
+    "equations alone": "{}, equations",
+    "as GSM8K's": "{}",
+    "every sentence of the question again": "{}, restating",
+}
+
+
+def shown_rows() -> dict[str, list[str]]:
+    """The rows of README's tables: first cell → the others."""
+    lines = [re.split(r"\s*\|\s*", line.strip())[1:-1] for line in README.splitlines() if line.startswith("| ")]
+    return {cells[0]: cells[1:] for cells in lines}
+
+
+def signed(values: pd.Series, prefix: str) -> str:
+    value, low, high = (f"{values[f'{prefix}{end}']:+.1f}".replace("-", "−") for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
+
+
+def test_accuracies_are_those_of_the_results() -> None:
+    rows = shown_rows()
+    accuracy = pd.read_csv(PUBLISHED / "results" / "accuracy.csv").query("scorer == 'paper'")
+    floor = pd.read_csv(PUBLISHED / "results" / "floor.csv").assign(system="floor")
+    table = pd.concat([accuracy, floor])
+    titles = rows["mean of nine languages / English (%)"]
+    assert {"floor", "MonoReason", "QAlign"} < set(titles)
+    for benchmark, name in (("mgsm", "mGSM"), ("msvamp", "mSVAMP")):
+        here = table[table["benchmark"] == benchmark]
+        for system, said in zip(titles, rows[name], strict=True):
+            mine = here[here["system"] == system]
+            english, others = (
+                mine.loc[chosen, "accuracy"].mean() for chosen in (mine.language == "en", mine.language != "en")
+            )
+            assert said == f"{others:.{0 if system == 'floor' else 1}f} / {english:.0f}", (name, system)
+
+
+def test_table_4_and_styles_are_those_of_the_results() -> None:
+    rows = shown_rows()
+    table = pd.read_csv(PUBLISHED / "table-4-ablation.csv").query("benchmark == 'mgsm'").set_index("system")
+    assert set(ROWS.values()) == set(table.index)
+    for said, system in ROWS.items():
+        values = table.loc[system]
+        kind = "to_control" if pd.notna(values["to_control"]) else "to_ours"
+        beside = signed(values, kind) if system not in ("QAlign", "MonoReason", "X→En questions (600)") else ""
+        assert rows[said] == [f"{values['non_english']:.1f}", beside], said
+    styles = pd.read_csv(PUBLISHED / "table-study-other.csv").query("benchmark == 'mgsm'").set_index("system")
+    for said, pattern in STYLES.items():
+        base, aligned = (styles.loc[pattern.format(name)] for name in ("MonoReason", "QAlign"))
+        assert rows[said][:2] == [f"{values['non_english']:.1f}" for values in (base, aligned)], said
+        if pattern != "{}":
+            assert rows[said][2] == signed(aligned, "to_control"), said
+
+
+def test_what_came_of_the_claim_is_said_as_it_came() -> None:
+    found = pd.read_csv(PUBLISHED / "results" / "primary.csv")
+    claim, english = (found[found["outcome"] == name] for name in ("primary", "english"))
+    assert len(claim) == len(english) == 3
+    assert (claim["verdict"] == "shown").all()
+    assert "holds in each of three seeds" in README
+    for row in claim.itertuples():
+        assert re.search(rf"{row.estimate:.1f}( points)? \((95% interval )?{row.low:.1f} to {row.high:.1f}\)", README)
+    assert "**Not shown**: that English is kept" in README
+    assert (english["verdict"] == "not shown").any()
+    for row in english.itertuples():
+        assert f"{abs(row.estimate):.1f}" in README
