@@ -75,7 +75,7 @@ def run_tables(results: Results) -> list[Table]:
     made += _chance_tables(results, benchmarks)
     mixed = [name for name in MIXED if name in results.main()]
     if len(mixed) == len(MIXED):
-        words = _caption(results, benchmarks, method=method_of(intervals))
+        words = _words(results, benchmarks, intervals)
         made.append(mixed_table(intervals, mixed, caption=words))
     made += _response_tables(results)
     if _has_consistency(results):
@@ -122,7 +122,8 @@ def _chance_tables(results: Results, benchmarks: Sequence[str]) -> list[Table]:
     if len(results.run["seeds"]) > 1:
         words = (
             f"Profile {results.run['profile']}, {results.run['scorer']} scorer. Every seed draws corpora and order "
-            "again; the range is no interval. Gap: English minus the mean of the other languages, in points."
+            "again, and a base model where the profile trains one; the range is no interval. Gap: English minus the "
+            "mean of the other languages, in points."
         )
         made.append(seeds_table(data["intervals"], results.main(), caption=words))
     return made

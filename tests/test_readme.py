@@ -343,12 +343,12 @@ ROWS = {  # how README's tables of Table 4 and of styles call the systems
     "X→En generic sentences (5,400)": "X→En FLORES",
     "En→X questions (18,000)": "En→X questions",
     "shuffled pairs (18,000)": "Shuffled pairs",
-    "foreign questions alone (as many tokens)": "Questions alone",
+    "foreign questions alone (as many target tokens)": "Questions alone",
     "none": "MonoReason",
 }
 STYLES = {
     "equations alone": "{}, equations",
-    "as GSM8K's": "{}",
+    "as GSM8K's, which the base model has read": "{}",
     "every sentence of the question again": "{}, restating",
 }
 
@@ -393,7 +393,8 @@ def test_table_4_and_styles_are_those_of_the_results() -> None:
     styles = pd.read_csv(PUBLISHED / "table-study-other.csv").query("benchmark == 'mgsm'").set_index("system")
     for said, pattern in STYLES.items():
         base, aligned = (styles.loc[pattern.format(name)] for name in ("MonoReason", "QAlign"))
-        assert rows[said][:2] == [f"{values['non_english']:.1f}" for values in (base, aligned)], said
+        both = [f"{values['non_english']:.1f} / {values['english']:.0f}" for values in (base, aligned)]
+        assert rows[said][:2] == both, said
         if pattern != "{}":
             assert rows[said][2] == signed(aligned, "to_control"), said
 

@@ -224,7 +224,7 @@ def mixed_table(intervals: pd.DataFrame, systems: Sequence[str], *, caption: str
     """Figure 2 in numbers: averages with and without mixed supervision, the best of each benchmark in bold.
 
     Args:
-        intervals: rows of `comparisons.intervals`; several seeds are averaged, an interval is that of a single seed.
+        intervals: rows of `comparisons.intervals`; several seeds are averaged, with their intervals' outermost ends.
         systems: rows and their order.
         caption: from `caption(...)`.
     """
@@ -238,7 +238,7 @@ def mixed_table(intervals: pd.DataFrame, systems: Sequence[str], *, caption: str
                 found = found[found["measure"] == measure]
                 column, mean = f"{BENCHMARKS[benchmark][1]} {HEADINGS[measure]}", found["estimate"].mean()
                 row[column] = mean
-                low, high = (found[end].iloc[0] if len(found) == 1 else float("nan") for end in ("low", "high"))
+                low, high = found["low"].min(), found["high"].max()
                 cells[column] = with_interval(mean, low, high)
         data.append(row)
         text.append(cells)

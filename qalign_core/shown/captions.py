@@ -53,7 +53,7 @@ def caption(
         f"Profile {profile}, {many}, {number} questions a language, {scorer} scorer.",
         f"95% intervals: {method}."
         if method
-        else f"Near 50% the 95% interval of one language is {high - low:.0f} points wide.",
+        else f"Near 50% the 95% interval of one language, of one seed, is {high - low:.0f} points wide or more.",
     ]
     if gap:
         parts.append("Gap: English minus the mean of the other languages, in points.")
