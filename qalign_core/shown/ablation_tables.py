@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -59,7 +60,13 @@ def ablation_table(
     if lacking:
         raise ValueError(f"{title.partition('.')[0]}: no results of {lacking[0]!r}; evaluate it first")
     chosen = intervals[intervals["system"].isin(rows)]
-    words = {"ours": ours, "examples": examples, "published": published, "heading": heading, "control": control}
+    words: dict[str, Any] = {
+        "ours": ours,
+        "examples": examples,
+        "published": published,
+        "heading": heading,
+        "control": control,
+    }
     each = _of_seeds(chosen, compared, rows, **words)
     if chosen["seed"].nunique() == 1:
         return replace(each, name=name, title=title, caption=caption)
