@@ -81,6 +81,9 @@ def test_one_seed_is_told_to_be_one_and_three_are_judged_together():
     assert "seed 1 +30.0 points (95% interval" in one[0]
     assert one[0].endswith("above 0 in 1 of 1 seed (the claim is about 3).")
     assert one[1].endswith("not decidable here (200 questions; 1,000 are needed).")
+    lost = primary.sentences(primary.outcomes(both(0.2, 0.5)))
+    assert "seed 1 −30.0 points" in lost[0]
+    assert "(one-sided 95% bound " in lost[1]
     three = [both(right, 0.2, seed=seed) for seed, right in ((1, 0.5), (2, 0.5), (3, 0.2))]
     assert primary.sentences(primary.outcomes(pd.concat(three)))[0].endswith("above 0 in 2 of 3 seeds: not shown.")
     three[2] = both(0.5, 0.2, seed=3)

@@ -7,6 +7,7 @@ Source: ours; the paper reports accuracies of one seed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -106,7 +107,8 @@ def sentences(found: pd.DataFrame) -> list[str]:
 
 
 def _each(rows: pd.DataFrame, say) -> str:
-    return "; ".join(f"seed {row.seed} {say(row)}" for row in rows.itertuples()).replace("-", "−")
+    said = "; ".join(f"seed {row.seed} {say(row)}" for row in rows.itertuples())
+    return re.sub(r"-(?=\d)", "−", said)
 
 
 def _joint(verdicts: Sequence[str]) -> str:
