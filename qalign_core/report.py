@@ -68,9 +68,7 @@ def run_tables(results: Results) -> list[Table]:
     benchmarks = list(dict.fromkeys(data["accuracy"]["benchmark"]))
     made += [_accuracy_table(results, benchmark) for benchmark in benchmarks]
     intervals = data["intervals"]
-    several = ACROSS_SEEDS if len(results.run["seeds"]) > 1 else ""
-    extra = f"{several} {few_groups(intervals)}".strip()
-    words = _caption(results, benchmarks, method=method_of(intervals), gap=True, extra=extra)
+    words = _words(results, benchmarks, intervals, gap=True, extra=few_groups(intervals))
     made.append(gap_table(intervals, caption=words, systems=results.main()))
     made += _chance_tables(results, benchmarks)
     mixed = [name for name in MIXED if name in results.main()]
@@ -228,12 +226,10 @@ def _data_figures(results: Results) -> dict[str, tuple]:
     return made
 
 
-def _words(results: Results, benchmarks: Sequence[str], intervals: pd.DataFrame) -> str:
-    """The caption of a figure with bars and intervals."""
-    words = _caption(results, benchmarks, method=method_of(intervals))
-    if len(results.run["seeds"]) > 1:
-        words += f" {ACROSS_SEEDS}"
-    return words
+def _words(results: Results, benchmarks: Sequence[str], intervals: pd.DataFrame, extra: str = "", **words: Any) -> str:
+    """The caption of what averages over seeds and shows the outermost ends of their intervals."""
+    several = ACROSS_SEEDS if len(results.run["seeds"]) > 1 else ""
+    return _caption(results, benchmarks, method=method_of(intervals), extra=f"{several} {extra}".strip(), **words)
 
 
 def _has_consistency(results: Results) -> bool:

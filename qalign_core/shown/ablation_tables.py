@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -67,20 +66,21 @@ def ablation_table(
         "heading": heading,
         "control": control,
     }
-    each = _of_seeds(chosen, compared, rows, **words)
+    data, text = _rows(chosen, compared, rows, **words)
     if chosen["seed"].nunique() == 1:
-        return replace(each, name=name, title=title, caption=caption)
+        return Table(name, title, caption, data, text)
+    every = f"{title.removesuffix(' (%)')}: every seed (%)"
+    each = Table(f"{name}-seeds", every, unfolded, data, text)
     means = mean_over_seeds(chosen, ["system", "benchmark", "measure"]).assign(seed=None)
     differences = compared.rename(columns={"difference": "estimate"})
     differences = mean_over_seeds(differences, ["a", "b", "benchmark", "measure"])
     differences = differences.rename(columns={"estimate": "difference"}).assign(seed=None, p=float("nan"))
-    each = replace(each, name=f"{name}-seeds", title=f"{title.removesuffix(' (%)')}: every seed (%)", caption=unfolded)
-    shown = _of_seeds(means, differences, rows, **words)
-    data = shown.data.dropna(axis=1, how="all")  # means have no seed and no p
-    return replace(shown, name=name, title=title, caption=caption, data=data, details=(each,))
+    data, text = _rows(means, differences, rows, **words)
+    data = data.dropna(axis=1, how="all")  # means have no seed and no p
+    return Table(name, title, caption, data, text, details=(each,))
 
 
-def _of_seeds(
+def _rows(
     chosen: pd.DataFrame,
     compared: pd.DataFrame,
     rows: Mapping[str, str],
@@ -90,8 +90,8 @@ def _of_seeds(
     published: Mapping[tuple[str, str], float] | None,
     heading: str,
     control: str,
-) -> Table:
-    """A row a benchmark, system and seed; a mean over seeds has the seed None."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Numbers and text, a row a benchmark, system and seed; a mean over seeds has the seed None."""
     controlled = bool(((compared["b"] != ours) & compared["a"].isin(rows)).any())
     data, text = [], []
     for benchmark in dict.fromkeys(chosen["benchmark"]):
@@ -116,7 +116,7 @@ def _of_seeds(
                 text.append(cells)
     shown = pd.DataFrame(text).fillna("")
     shown = shown if shown["seed"].nunique() > 1 else shown.drop(columns="seed")  # the caption names a single seed
-    return Table("", "", "", pd.DataFrame(data), shown)
+    return pd.DataFrame(data), shown
 
 
 def _differences(
