@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, overload
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Language:
-    """One language.
+    """One language; a profile describes further ones."""
 
-    Attributes:
-        code: ISO 639-1 code, the key used everywhere in this package (`"sw"`).
-        name: plain English name (`"Swahili"`); file names of mSVAMP and the row prompts of GSM8KInstruct use it.
-        reference_name: ISO 639-3 reference name, which the authors' stage-1 prompt uses
-            (`"Swahili (macrolanguage)"`). Source: QAlign data/gsmtrans/gsmtrans.py:27.
-        native_name: how its speakers write it.
-        script: the ISO 15924 name of the script its text is written in.
-        flores: code of its FLORES files.
-        decimal_comma: whether `3,5` is three and a half (the paper's ten are treated in `last_number`).
-        words: common words that tell it from the other languages in Latin letters (the paper's are in `identify`).
-    """
-
-    code: str
-    name: str
-    reference_name: str
+    code: str  # ISO 639-1, the key used everywhere in this package ("sw")
+    name: str  # plain English; in file names of mSVAMP and the row prompts of GSM8KInstruct
+    reference_name: str  # ISO 639-3, in the stage-1 prompt. Source: QAlign data/gsmtrans/gsmtrans.py:27
     native_name: str
-    script: str
-    flores: str
-    decimal_comma: bool = False
-    words: frozenset[str] = frozenset()
+    script: str  # what Unicode calls its letters
+    flores: str  # code of its FLORES files
+    decimal_comma: bool = False  # whether 3,5 is three and a half; the scorer knows that of the paper's ten
+    words: frozenset[str] = frozenset()  # common ones, to tell a language in Latin letters; the scorer has the paper's
 
-
-# "und" stands for a response of no known language, and a table that is read back takes "nan" for an empty cell.
-CODE = re.compile(r"(?!(und|nan)$)[a-z]{2,3}(-[a-z0-9]+)*")
 
 # Order of the columns in the paper's tables.
 LANGUAGES: dict[str, Language] = {
@@ -53,17 +39,14 @@ LANGUAGES: dict[str, Language] = {
         Language("en", "English", "English", "English", "Latin", "eng_Latn"),
     )
 }
-
 PAPER_CODES: tuple[str, ...] = tuple(LANGUAGES)  # these ten, whatever a profile adds
-PAPER_NON_ENGLISH: tuple[str, ...] = tuple(code for code in PAPER_CODES if code != "en")
+PAPER_NON_ENGLISH: tuple[str, ...] = PAPER_CODES[:-1]
+# Order in which the authors concatenate the nine X -> English files. Source: NJUNLP/QAlign data/gsmtrans/gsmtrans.py.
+STAGE1_ORDER: tuple[str, ...] = ("sw", "zh", "bn", "de", "es", "fr", "ja", "ru", "th")
 
 
 class Codes(Sequence[str]):
-    """The codes of all languages that are known by now, in the order of the tables: English comes last.
-
-    Args:
-        without: a code to leave out.
-    """
+    """The codes of all languages known by now, `without` one, in the order of the tables: a view, as more may come."""
 
     def __init__(self, without: str = "") -> None:
         self.without = without
@@ -74,29 +57,11 @@ class Codes(Sequence[str]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
-
-    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+    def __getitem__(self, index: Any) -> Any:
         return tuple(self)[index]
 
-    def __eq__(self, other: object) -> bool:
-        return tuple(self) == (tuple(other) if isinstance(other, Codes) else other)
 
-    __hash__ = None  # type: ignore[assignment]  # more languages may come
-
-    def __repr__(self) -> str:
-        return repr(tuple(self))
-
-
-CODES = Codes()
-NON_ENGLISH = Codes(without="en")
-
-# Order in which the authors concatenate the nine X -> English files. Source: NJUNLP/QAlign data/gsmtrans/gsmtrans.py.
-STAGE1_ORDER: tuple[str, ...] = ("sw", "zh", "bn", "de", "es", "fr", "ja", "ru", "th")
+CODES, NON_ENGLISH = Codes(), Codes(without="en")
 
 
 def language(code: str) -> Language:
@@ -105,25 +70,9 @@ def language(code: str) -> Language:
     Raises:
         ValueError: for a code that is neither one of the ten nor described by the profile, naming those that are.
     """
-    try:
-        return LANGUAGES[code]
-    except KeyError:
-        raise ValueError(f"unknown language code {code!r}; known codes: {', '.join(CODES)}") from None
-
-
-def refuse_code(code: str) -> None:
-    """Refuse a code that no further language can have.
-
-    Raises:
-        ValueError: for one of the paper's ten, whose names and prompts are the authors', or what is no code.
-    """
-    if code in PAPER_CODES:
-        raise ValueError(f"{code!r} is one of the paper's ten languages ({', '.join(PAPER_CODES)}): leave it out")
-    if len(code) > 20 or not CODE.fullmatch(code):
-        raise ValueError(
-            f"{code!r} is no code of a language: two or three small letters, such as 'ko', perhaps with more behind a "
-            "hyphen ('zh-tw'), at most 20 characters; not 'und' or 'nan'"
-        )
+    if code not in LANGUAGES:
+        raise ValueError(f"unknown language code {code!r}; known codes: {', '.join(CODES)}")
+    return LANGUAGES[code]
 
 
 def add(entry: Language) -> None:
@@ -132,14 +81,47 @@ def add(entry: Language) -> None:
     Profiles describe languages (`data.new_languages`); results carry the description along.
 
     Raises:
-        ValueError: as `refuse_code`.
+        ValueError: for a code that a further language cannot have.
     """
-    refuse_code(entry.code)
-    if LANGUAGES.get(entry.code) == entry:
-        return
-    english = LANGUAGES.pop("en")
-    LANGUAGES[entry.code] = entry
-    LANGUAGES["en"] = english
+    code = entry.code
+    if code in PAPER_CODES:
+        raise ValueError(f"{code!r} is one of the paper's ten languages ({', '.join(PAPER_CODES)}): leave it out")
+    # "und" stands for a response of no known language, and a table that is read back takes "nan" for an empty cell.
+    if len(code) > 20 or not re.fullmatch(r"(?!(und|nan)$)[a-z]{2,3}(-[a-z0-9]+)*", code):
+        raise ValueError(
+            f"{code!r} is no code of a language: two or three small letters, such as 'ko', perhaps with more behind a "
+            "hyphen ('zh-tw'), at most 20 characters; not 'und' or 'nan'"
+        )
+    if LANGUAGES.get(code) != entry:
+        english = LANGUAGES.pop("en")
+        LANGUAGES.update({code: entry, "en": english})
+
+
+def refuse_unrecognisable(entry: Language) -> None:
+    """Refuse a language that a profile describes if no response could ever be found to be written in it.
+
+    Raises:
+        ValueError: for a script that Unicode names no letters by, or Latin letters without words to tell it by.
+    """
+    script = entry.script.upper()
+    # The name of a letter begins with that of its script: HANGUL SYLLABLE GA, OLD ITALIC LETTER A.
+    letter = re.compile(rf"{re.escape(script)} ((CAPITAL |SMALL )?LETTER|SYLLABLE|SYLLABICS|VOWEL|CHARACTER) ")
+    if script != "HAN" and not any(letter.match(unicodedata.name(chr(point), "")) for point in range(0x20000)):
+        raise ValueError(
+            f"{entry.code}.script: Unicode names no letters by {entry.script!r}; write a script as it does, such as "
+            "Hangul, Telugu, Arabic, Greek, Han, Katakana or Latin"
+        )
+    wrong = sorted(word for word in entry.words if not re.fullmatch("[a-zß-öø-ɏḀ-ỿ]+", word))
+    if script == "LATIN" and wrong:
+        raise ValueError(
+            f"{entry.code}.words: {wrong[0]!r} is not of Latin letters alone; write words with spaces between them, "
+            "without punctuation, digits or apostrophes"
+        )
+    if script == "LATIN" and not entry.words:
+        raise ValueError(
+            f"{entry.code}.words: a language in Latin letters is told by its words; give a dozen common ones, such as "
+            "words: là và của một có không"
+        )
 
 
 def described(codes: Iterable[str]) -> dict[str, dict[str, Any]]:

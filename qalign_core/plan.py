@@ -1,24 +1,27 @@
-"""From a profile to its jobs: which stages and predictions there are, in order, and what each one's `job.json` says."""
+"""From a profile to its jobs: which stages and predictions there are, in order, and what each one's `job.json` says.
+
+Planning reads the run folder and writes nothing; `open_run` is where a run begins.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from qalign_core import prompts, runs
 from qalign_core.data.derived import is_drawn
-from qalign_core.jobs.machines import machines
-from qalign_core.params import BASE_TEXT, PARAMS_FOLDER, Profile, ProfileError, System, dump
-from qalign_core.profiles.schema import Corpus
+from qalign_core.params import BASE_TEXT, PARAMS_FOLDER, Corpus, LoraSection, Profile, ProfileError, dump
 from qalign_core.runs import Run
-from qalign_core.training.base_models import base_model, miniature_folder, model_identity, pretrains
-from qalign_core.training.lora import LoraSection
+from qalign_core.training.base_models import model_identity, pretrains, starting_model
 
-# What only decides how a stage is computed, not what comes out of it: left out of its fingerprint, so that a run
-# may be continued on other devices. The batch itself counts, as sequences an update.
+# What only decides how a stage is computed, not what comes out of it: left out of its fingerprint, so that a run may be
+# continued on other devices. The effective batch size counts.
 HOW_ONLY = frozenset(
     {
         "per_device_train_batch_size",
@@ -32,29 +35,11 @@ HOW_ONLY = frozenset(
 )
 TO_ENGLISH = "to-english"  # where the prompts that ask for a benchmark's translation are, and what came of them
 RUN_FOLDER = "QALIGN_RUN_DIR"  # environment: the run folder of notebooks that `reproduce` executes
-BASE_BLOCK = 128  # tokens of it in a sequence
+BASE_BLOCK = 128  # tokens of the base's text in a sequence
 
 
 class NotTranslatedError(FileNotFoundError):
     """A system's questions must be translated before they can be asked."""
-
-
-def open_run(profile: Profile, folder: str | Path | None = None, *, read_only: bool = False) -> Run:
-    """The run folder of a profile, with the effective profile saved in it.
-
-    Args:
-        profile: the checked profile.
-        folder: another place than QALIGN_RUN_DIR, or `runs/<profile>` below the repository.
-        read_only: the run is only looked at: nothing is written, neither now nor when its jobs are planned.
-    """
-    place = folder or os.environ.get(RUN_FOLDER) or PARAMS_FOLDER.parent / "runs" / profile.run.profile
-    run, text = Run(place, read_only=read_only), dump(profile)
-    if not (read_only or (run.profile.is_file() and run.profile.read_text(encoding="utf-8") == text)):
-        runs.write_atomic(run.profile, text)
-    return run
-
-
-# ------------------------------------------------------------------------------------------------- stages
 
 
 @dataclass(frozen=True)
@@ -71,14 +56,124 @@ class Job:
         return runs.is_done(path) and runs.read_json(path)["fingerprint"] == self.content["fingerprint"]
 
 
+class AnsweringModel(NamedTuple):
+    """A model as a job names it, what identifies it, and the folder of its predictions."""
+
+    model: dict[str, Any]
+    identity: Any
+    folder: Path
+
+
+class TranslatedPrompts(NamedTuple):
+    """The prompts that ask a system a benchmark's questions as its translator put them into English."""
+
+    benchmark: str
+    language: str
+    path: Path
+    content: str
+
+
+class StudyPlace(NamedTuple):
+    """A system's place in a study: a share of the pairs, the stage that was changed, or the language left out."""
+
+    system: str
+    study: str  # data_size, answer_language or left_out
+    at: str
+
+
+# ------------------------------------------------------------------------------------------------- the run
+
+
+def open_run(profile: Profile, folder: str | Path | None = None, *, read_only: bool = False) -> Run:
+    """The run folder of a profile, with the effective profile and the miniature's base model in it.
+
+    Args:
+        profile: the checked profile.
+        folder: another place than QALIGN_RUN_DIR, or `runs/<profile>` below the repository.
+        read_only: the run is only looked at: nothing is written or refused.
+
+    Raises:
+        ProfileError: for bf16 on a processor that only emulates it.
+    """
+    run = Run(folder or os.environ.get(RUN_FOLDER) or PARAMS_FOLDER.parent / "runs" / profile.run.profile)
+    if read_only:
+        return run
+    if problem := slow_bf16(profile):
+        raise ProfileError(problem)
+    text = dump(profile)
+    if not (run.profile.is_file() and run.profile.read_text(encoding="utf-8") == text):
+        runs.write_atomic(run.profile, text)
+    if profile.model.base == "miniature" and any(system.lineage is not None for system in profile.systems.values()):
+        for seed in profile.run.seeds:
+            starting_model(profile, run, seed)
+    return run
+
+
+def slow_bf16(profile: Profile) -> str:
+    """What to say of a profile that asks for bf16 where there is neither a GPU nor a processor that computes it; nothing
+    where there is, or the profile wants it all the same, or its jobs run on other machines."""
+    trained = any(profile.arguments(lineage[-1] if lineage else BASE_TEXT)["bf16"] for lineage in stages(profile))
+    answers = any(system.predictions is None for system in profile.systems.values())
+    instead = ["training.bf16: false"] if trained else []
+    instead += ["evaluation.dtype: float32"] if answers and profile.evaluation.dtype == "bfloat16" else []
+    if not instead or profile.run.slow_bf16 or profile.run.hostfile or has_native_bf16():
+        return ""
+    return (
+        f"profile {profile.run.profile} asks for bf16, but there is no GPU here and the processor only emulates bf16, many "
+        f"times slower than fp32: write {' and '.join(instead)}; or, to run it all the same, run.slow_bf16: true"
+    )
+
+
+def has_native_bf16() -> bool:
+    """Whether jobs on this machine compute bf16 natively: on a GPU, or a processor with AVX-512 BF16, AMX or ARM's."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1") and any(Path("/dev").glob("nvidia[0-9]*")):
+        return True
+    processor = Path("/proc/cpuinfo")
+    flags = processor.read_text(encoding="utf-8").split() if processor.is_file() else []
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+def hostfile(profile: Profile) -> Path | None:
+    """`run.hostfile`, relative to the folder of the profiles; None for this machine alone.
+
+    Raises:
+        ProfileError: when there is no such file; DeepSpeed itself would go on with this machine alone.
+    """
+    if profile.run.hostfile is None:
+        return None
+    path = PARAMS_FOLDER / Path(profile.run.hostfile).expanduser()
+    if not path.is_file():
+        raise ProfileError(f"run.hostfile: no file {path}; it has a line such as `worker-1 slots=8` for each machine")
+    return path
+
+
+def machines(profile: Profile) -> int:
+    """How many machines a job runs on.
+
+    Raises:
+        ProfileError: for a machine that has not `run.devices` slots.
+    """
+    path = hostfile(profile)
+    if path is None:
+        return 1
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    entries = [line for line in lines if line and not line.startswith("#")]
+    for entry in entries or [""]:
+        if not re.match(rf"\S+\s+slots={profile.run.devices}\b", entry):
+            raise ProfileError(f"{path}: {entry!r} must be `<host> slots={profile.run.devices}`, as run.devices says")
+    return len(entries)
+
+
+# ------------------------------------------------------------------------------------------------- stages
+
+
 def deepspeed_config(profile: Profile) -> dict[str, Any]:
     """The profile's DeepSpeed JSON.
 
     Raises:
         ProfileError: when there is no such file.
     """
-    path = Path(profile.training.deepspeed)
-    path = path if path.is_absolute() else PARAMS_FOLDER / path
+    path = PARAMS_FOLDER / profile.training.deepspeed
     if not path.is_file():
         known = ", ".join(f"deepspeed/{p.name}" for p in sorted((PARAMS_FOLDER / "deepspeed").glob("*.json")))
         raise ProfileError(f"training.deepspeed: no file {path}; known: {known}")
@@ -90,50 +185,44 @@ def corpus_seed(profile: Profile, name: str, seed: int) -> int | None:
     return seed if name == BASE_TEXT or is_drawn(profile.data, name) else None
 
 
-def corpus_entry(profile: Profile, run: Run, name: str, seed: int) -> dict[str, Any]:
-    """What a job says of its corpus.
-
-    Raises:
-        FileNotFoundError: when notebook 01 has not made it yet.
-    """
-    path = run.corpus(name, corpus_seed(profile, name, seed))
-    manifest = path.with_suffix(".json")
-    if not manifest.is_file():
-        raise FileNotFoundError(f"{manifest}: corpus {name!r} is not there; run notebook 01 (data preparation) first")
-    made = runs.read_json(manifest)
-    return {"name": name, "path": run.relative(path), "sha256": made["sha256"], "rows": made["rows"]}
-
-
 def stages(profile: Profile, systems: Sequence[str] | None = None) -> list[list[Corpus]]:
     """The lineages to be trained, in an order in which each finds its beginning done; `[]` is the base model itself."""
     return [*([[]] if pretrains(profile) else []), *profile.lineages(systems)]
+
+
+def effective_batch_size(profile: Profile, corpus: str) -> int:
+    """Machines × devices × micro-batch × accumulation; 128 in the paper."""
+    arguments = profile.arguments(corpus)
+    devices = machines(profile) * profile.run.devices
+    return devices * arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
+
+
+sequences_per_update = effective_batch_size  # shim: removed when the redesign is merged
 
 
 def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> Job:
     """The job that trains the last corpus of `lineage`, from the model of the stages before it.
 
     An empty lineage is the pre-training of the miniature's base.
+
+    Raises:
+        FileNotFoundError: when notebook 01 has not made the corpus yet.
     """
     *before, corpus = lineage or [BASE_TEXT]
-    entry = corpus_entry(profile, run, corpus, seed)
-    origin: Any
-    if not lineage:
-        model = miniature_folder(profile, run.stage(seed, []) / "untrained", seed, shipped=False, run=run)
-        origin = model_identity(model, run.folder)
-    elif before or pretrains(profile):
-        model = {"path": run.relative(run.model(seed, before)), "revision": None}
-        origin = stage_job(profile, run, seed, before).content["fingerprint"]
-    else:
-        model = base_model(profile, run, seed)
-        origin = model_identity(model, run.folder)
+    path = run.corpus(corpus, corpus_seed(profile, corpus, seed))
+    if not path.with_suffix(".json").is_file():
+        missing = f"corpus {corpus!r} is not there; run notebook 01 (data preparation) first"
+        raise FileNotFoundError(f"{path.with_suffix('.json')}: {missing}")
+    made = runs.read_json(path.with_suffix(".json"))
+    start = lineage_model(profile, run, seed, before) if lineage else _base_model(profile, run, seed)
     training, arguments = profile.training, profile.arguments(corpus)
     text = corpus == BASE_TEXT  # pre-training: blocks of text, every token counts alike
     content: dict[str, Any] = {
         "kind": "train",
         "lineage": list(lineage),
         "seed": seed,
-        "model": model,
-        "corpus": entry,
+        "model": start.model,
+        "corpus": {"name": corpus, "path": run.relative(path), "sha256": made["sha256"], "rows": made["rows"]},
         "max_length": BASE_BLOCK if text else training.max_length,
         "loss": "token" if text else training.loss,
         "packing": training.packing and not text,
@@ -147,22 +236,42 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
     if content["method"] == "lora":
         content["lora"] = (training.lora or LoraSection()).model_dump()
     decides = {k: v for k, v in content.items() if k not in ("training_arguments", "deepspeed", "packing", "model")}
-    decides["corpus"] = {"name": corpus, "sha256": content["corpus"]["sha256"]}
-    decides["origin"] = origin
+    decides["corpus"] = {"name": corpus, "sha256": made["sha256"]}
+    decides["origin"] = start.identity
     decides["arguments"] = {k: v for k, v in arguments.items() if k not in HOW_ONLY}
     decides["precision"] = {k: v for k, v in content["deepspeed"].items() if k in ("bf16", "fp16", "data_types")}
-    decides["sequences_per_update"] = sequences_per_update(profile, corpus)
+    decides["sequences_per_update"] = effective_batch_size(
+        profile, corpus
+    )  # its name in the fingerprints of older runs
     return Job({"fingerprint": runs.fingerprint(decides), **content}, run.stage(seed, lineage))
 
 
-def sequences_per_update(profile: Profile, corpus: str) -> int:
-    """Machines × devices × micro-batch × accumulation; 128 in the paper."""
-    arguments = profile.arguments(corpus)
-    devices = machines(profile) * profile.run.devices
-    return devices * arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
+def _base_model(profile: Profile, run: Run, seed: int) -> AnsweringModel:
+    """The model every lineage starts from, or the untrained one that it is trained from."""
+    model, folder = {"path": profile.model.base, "revision": profile.model.revision}, run.predictions(seed, [])
+    if profile.model.base != "miniature":
+        return AnsweringModel(model, model_identity(model, run.folder), folder)
+    from qalign_core.miniature import SHIPPED_BASE
+
+    place = run.stage(seed, []) / "untrained" if pretrains(profile) else run.model(seed, [])
+    model = {"path": run.relative(place), "revision": None}
+    if not (place / "config.json").is_file():  # `open_run` puts it there
+        if profile.model.miniature.weights != "shipped":
+            raise FileNotFoundError(f"{place}: the untrained model is not there; open the run first (plan.open_run)")
+        place = SHIPPED_BASE
+    return AnsweringModel(model, model_identity({"path": str(place), "revision": None}, run.folder), folder)
 
 
 # ------------------------------------------------------------------------------------------------- predictions
+
+
+def lineage_model(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> AnsweringModel:
+    """The model at the end of a lineage, which may be the base model itself."""
+    if not lineage and not pretrains(profile):
+        return _base_model(profile, run, seed)
+    model = {"path": run.relative(run.model(seed, lineage)), "revision": None}
+    identity = stage_job(profile, run, seed, lineage).content["fingerprint"]
+    return AnsweringModel(model, identity, run.predictions(seed, lineage))
 
 
 def template_of(profile: Profile, system: str) -> str:
@@ -172,13 +281,98 @@ def template_of(profile: Profile, system: str) -> str:
     return profile.model.template if as_trained else entry.template
 
 
-def tasks_of(profile: Profile, run: Run, template: str = "alpaca") -> list[dict[str, Any]]:
-    """The benchmarks a system is asked, a task a benchmark and language."""
-    return [
-        _task(run, name, code, test.max_new_tokens, template)
-        for name, test in profile.evaluation.benchmarks.items()
+def prediction_jobs(profile: Profile, run: Run, system: str, seed: int) -> Iterator[Job]:
+    """The jobs that make a system's answers, in order. Ask for one when those before it are done: the prompts of a
+    system with a translator are made from what was translated, and written here."""
+    if profile.systems[system].translator is not None:
+        yield translator_job(profile, run, system, seed)
+        for made in _translated_prompts(profile, run, system, seed):
+            if not made.path.is_file() or made.path.read_text(encoding="utf-8") != made.content:
+                runs.write_atomic(made.path, made.content)
+    yield prediction_job(profile, run, system, seed)
+
+
+def prediction_job(profile: Profile, run: Run, system: str, seed: int) -> Job:
+    """The job that asks a system every question of every benchmark.
+
+    Raises:
+        NotTranslatedError: when a translator must translate the questions first.
+    """
+    entry, template = profile.systems[system], template_of(profile, system)
+    if entry.predictions is not None:
+        raise ProfileError(f"systems.{system}: its predictions are external ({entry.predictions}), not generated here")
+    if entry.checkpoint is not None:
+        checkpoint = {"path": entry.checkpoint, "revision": entry.revision}
+        found = AnsweringModel(checkpoint, model_identity(checkpoint, run.folder), run.checkpoint_predictions(system))
+    else:
+        found = lineage_model(profile, run, seed, entry.lineage or [])
+    tasks = [
+        _task(run, name, code, settings.max_new_tokens, template)
+        for name, settings in profile.evaluation.benchmarks.items()
         for code in profile.data.languages
     ]
+    if entry.translator is not None:
+        made = _translated_prompts(profile, run, system, seed)
+        found = found._replace(folder=made[0].path.parents[2])
+        for task in tasks:  # English questions are asked as they are
+            for each in made:
+                if (each.benchmark, each.language) == (task["name"], task["language"]):
+                    digest = hashlib.sha256(each.content.encode("utf-8")).hexdigest()
+                    task |= {"path": run.relative(each.path), "sha256": digest}
+    return _generation(profile, found, template, "benchmarks", tasks)
+
+
+def translator_job(profile: Profile, run: Run, system: str, seed: int) -> Job:
+    """The job in which a system's translator puts every benchmark question into English.
+
+    Source: ours; translate-test is a common baseline, which the paper does not run.
+    """
+    found = lineage_model(profile, run, seed, profile.systems[system].translator or [])
+    tasks = [
+        _task(run, name, code, (profile.evaluation.translation or settings).max_new_tokens, TO_ENGLISH)
+        for name, settings in profile.evaluation.benchmarks.items()
+        for code in profile.data.languages
+        if code != "en"
+    ]
+    return _generation(profile, found, profile.model.template, TO_ENGLISH, tasks)
+
+
+def _translated_prompts(profile: Profile, run: Run, system: str, seed: int) -> list[TranslatedPrompts]:
+    entry, template = profile.systems[system], template_of(profile, system)
+    job = translator_job(profile, run, system, seed)
+    if not job.done:
+        raise NotTranslatedError(f"{job.folder}: the questions of {system} are not translated yet; run notebook 04")
+    # No corpus has a + in its name.
+    folder = run.predictions(seed, entry.lineage or []) / f"translated-by+{'+'.join(entry.translator or [])}"
+    found = []
+    for task in job.content["tasks"]:
+        place = Path(task["name"], f"{task['language']}.jsonl")
+        rows = [
+            {
+                "index": row["index"],
+                "question": row["question"],
+                "prompt": prompts.build(template, row["response"].strip(), "en"),
+            }
+            for row in runs.read_json_lines(job.folder / place)
+        ]
+        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        found.append(TranslatedPrompts(task["name"], task["language"], folder / "prompts" / place, content))
+    return found
+
+
+def translation_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str], task: str = "translation") -> Job:
+    """The job that has a stage-1 model translate a benchmark's questions into English, for BLEU and chrF; or another
+    `task` whose prompts were prepared.
+
+    Raises:
+        ProfileError: when the profile has no `evaluation.translation`.
+    """
+    settings = profile.evaluation.translation
+    if settings is None:
+        raise ProfileError("evaluation.translation is not set: say how many questions stage 1 shall translate")
+    languages, template = [code for code in profile.data.languages if code != "en"], profile.model.template
+    tasks = [_task(run, task, code, settings.max_new_tokens, template) for code in languages]
+    return _generation(profile, lineage_model(profile, run, seed, lineage), template, task, tasks)
 
 
 def _task(run: Run, name: str, language: str, max_new_tokens: int, template: str) -> dict[str, Any]:
@@ -194,122 +388,11 @@ def _task(run: Run, name: str, language: str, max_new_tokens: int, template: str
     }
 
 
-def prediction_jobs(profile: Profile, run: Run, system: str, seed: int) -> Iterator[Job]:
-    """The jobs that make a system's answers, in order. Ask for one when those before it are done: the prompts of a
-    system with a translator are made from what was translated."""
-    if profile.systems[system].translator is not None:
-        yield translator_job(profile, run, system, seed)
-    yield prediction_job(profile, run, system, seed)
-
-
-def prediction_job(profile: Profile, run: Run, system: str, seed: int) -> Job:
-    """The job that asks a system every question of every benchmark.
-
-    Raises:
-        NotTranslatedError: when a translator must translate the questions first.
-    """
-    model, identity, folder, entry = answering_model(profile, run, system, seed)
-    tasks = None
-    if entry is not None and entry.translator is not None:
-        folder = folder / f"translated-by+{'+'.join(entry.translator)}"  # no corpus has a + in its name
-        tasks = _translated_tasks(profile, run, system, seed, folder)
-    return _generation(profile, run, model, identity, folder, template_of(profile, system), "benchmarks", tasks)
-
-
-def translator_job(profile: Profile, run: Run, system: str, seed: int) -> Job:
-    """The job in which a system's translator puts every benchmark question into English.
-
-    Source: ours; translate-test is a common baseline, which the paper does not run.
-    """
-    model, identity, folder, _ = lineage_model(profile, run, seed, profile.systems[system].translator or [])
-    test = profile.evaluation.translation
-    tasks = [
-        _task(run, name, code, (test or asked).max_new_tokens, TO_ENGLISH)
-        for name, asked in profile.evaluation.benchmarks.items()
-        for code in profile.data.languages
-        if code != "en"
-    ]
-    return _generation(profile, run, model, identity, folder, profile.model.template, TO_ENGLISH, tasks)
-
-
-def _translated_tasks(profile: Profile, run: Run, system: str, seed: int, folder: Path) -> list[dict[str, Any]]:
-    """The tasks of a system with a translator: its prompts ask the translations; English questions are as they are."""
-    job, template = translator_job(profile, run, system, seed), template_of(profile, system)
-    if not job.done:
-        raise NotTranslatedError(f"{job.folder}: the questions of {system} are not translated yet; run notebook 04")
-    tasks = []
-    for task in tasks_of(profile, run, template):
-        if task["language"] != "en":
-            place = f"{task['name']}/{task['language']}.jsonl"
-            rows = [
-                {**row, "prompt": prompts.build(template, row["response"].strip(), "en")}
-                for row in runs.read_json_lines(job.folder / place)
-            ]
-            asked = [{key: row[key] for key in ("index", "question", "prompt")} for row in rows]
-            path = folder / "prompts" / place
-            if not (path.is_file() and runs.read_json_lines(path) == asked):
-                run.may_write(path)
-                runs.write_json_lines(path, asked)
-            task = {**task, "path": run.relative(path), "sha256": runs.sha256_file(path)}
-        tasks.append(task)
-    return tasks
-
-
-def translation_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str], task: str = "translation") -> Job:
-    """The job that has a stage-1 model translate a benchmark's questions into English, for BLEU and chrF; or another
-    `task` whose prompts were prepared.
-
-    Raises:
-        ProfileError: when the profile has no `evaluation.translation`.
-    """
-    test = profile.evaluation.translation
-    if test is None:
-        raise ProfileError("evaluation.translation is not set: say how many questions stage 1 shall translate")
-    languages = [code for code in profile.data.languages if code != "en"]
-    template = profile.model.template
-    tasks = [_task(run, task, code, test.max_new_tokens, template) for code in languages]
-    return _generation(profile, run, *lineage_model(profile, run, seed, lineage)[:3], template, task, tasks)
-
-
-def answering_model(
-    profile: Profile, run: Run, system: str, seed: int
-) -> tuple[dict[str, Any], Any, Path, System | None]:
-    """A system's model, what identifies it, the folder of its predictions, and its entry in the profile."""
-    entry = profile.systems[system]
-    if entry.predictions is not None:
-        raise ProfileError(f"systems.{system}: its predictions are brought ({entry.predictions}), not generated here")
-    if entry.checkpoint is not None:
-        model = {"path": entry.checkpoint, "revision": entry.revision}
-        return model, model_identity(model, run.folder), run.checkpoint_predictions(system), entry
-    return (*lineage_model(profile, run, seed, entry.lineage or [])[:3], entry)
-
-
-def lineage_model(
-    profile: Profile, run: Run, seed: int, lineage: Sequence[str]
-) -> tuple[dict[str, Any], Any, Path, System | None]:
-    if not lineage and not pretrains(profile):
-        model = base_model(profile, run, seed)
-        return model, model_identity(model, run.folder), run.predictions(seed, []), None
-    model = {"path": run.relative(run.model(seed, lineage)), "revision": None}
-    return model, stage_job(profile, run, seed, lineage).content["fingerprint"], run.predictions(seed, lineage), None
-
-
-def _generation(
-    profile: Profile,
-    run: Run,
-    model: dict[str, Any],
-    identity: Any,
-    folder: Path,
-    template: str,
-    group: str,
-    tasks: list[dict[str, Any]] | None,
-) -> Job:
-    if tasks is None:
-        tasks = tasks_of(profile, run, template)
+def _generation(profile: Profile, asked: AnsweringModel, template: str, group: str, tasks: list[dict[str, Any]]) -> Job:
     content: dict[str, Any] = {
         "kind": "generate",
-        "model": model,
-        "model_fingerprint": runs.fingerprint(identity),
+        "model": asked.model,
+        "model_fingerprint": runs.fingerprint(asked.identity),
         "pad_token": profile.model.pad_token,
         "dtype": profile.evaluation.dtype,
         "batch_tokens": profile.evaluation.batch_tokens,
@@ -319,4 +402,30 @@ def _generation(
         content["template"] = template
     decides = {k: content[k] for k in ("model_fingerprint", "dtype")}
     decides["tasks"] = [{k: v for k, v in task.items() if k != "path"} for task in tasks]
-    return Job({"fingerprint": runs.fingerprint(decides), **content}, folder / group)
+    return Job({"fingerprint": runs.fingerprint(decides), **content}, asked.folder / group)
+
+
+# ------------------------------------------------------------------------------------------------- studies
+
+
+def study_places(profile: Profile) -> list[StudyPlace]:
+    """The systems that vary one stage of QAlign as the three studies of `params/studies.yaml` do.
+
+    Source: the questions are those of the follow-up paper (arXiv 2405.01345); the exact constructions are ours.
+    """
+    usual = (profile.systems["QAlign"].lineage or []) if "QAlign" in profile.systems else []
+    found = []
+    for name, system in profile.systems.items():
+        lineage = system.lineage or []
+        changed = [i for i, (ours, theirs) in enumerate(zip(lineage, usual, strict=False)) if ours != theirs]
+        if system.table != "study" or len(lineage) != len(usual) or len(changed) != 1:
+            continue
+        stage, choice = changed[0], profile.data.choice(lineage[changed[0]])
+        parts, without = choice.of or [], choice.without or []
+        if parts == usual[:1] and choice.share:
+            found.append(StudyPlace(name, "data_size", f"{choice.share:g}"))
+        elif parts == usual[:1] and len(without) == 1:
+            found.append(StudyPlace(name, "left_out", without[0]))
+        elif parts[:1] == [usual[stage]] and len(parts) == 2 and "questions-en-x" in profile.data.ancestry(parts[1]):
+            found.append(StudyPlace(name, "answer_language", "stage 1" if stage == 0 else "stage 2"))
+    return found

@@ -1,1 +1,1 @@
-"""What a profile may say, section by section, and how its mistakes are told."""
+# shim: removed when the redesign is merged
