@@ -71,8 +71,31 @@ def language(code: str) -> Language:
         ValueError: for a code that is neither one of the ten nor described by the profile, naming those that are.
     """
     if code not in LANGUAGES:
-        raise ValueError(f"unknown language code {code!r}; known codes: {', '.join(CODES)}")
+        known = f"known codes: {', '.join(CODES)}; others are described in data.new_languages"
+        raise ValueError(f"unknown language code {code!r}; {known}")
     return LANGUAGES[code]
+
+
+def in_table_order(codes: list[str]) -> list[str]:
+    """Codes in the order of the tables; ValueError for one that is not known or named twice."""
+    for code in codes:
+        language(code)
+    if len(set(codes)) != len(codes):
+        raise ValueError("a language is named twice")
+    return [code for code in CODES if code in codes]
+
+
+def one_line(name: str, forbidden: str = "") -> str:
+    """A name, if it is one line of text without `forbidden` characters; ValueError else."""
+    # Names become parts of prompts, paths, tables and figures. Some scripts need the joiners U+200C and U+200D.
+    unseen, joiners = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"), "\u200c\u200d"
+    wrong = {c for c in name if c in forbidden or (unicodedata.category(c) in unseen and c not in joiners)}
+    if wrong:
+        shown = ", ".join(c if c.isprintable() else f"U+{ord(c):04X}" for c in sorted(wrong))
+        raise ValueError(f"must be one line of plain text, without {shown}")
+    if not name.strip() or name != name.strip():
+        raise ValueError("must not be blank, or begin or end with a space")
+    return name
 
 
 def add(entry: Language) -> None:
@@ -95,6 +118,31 @@ def add(entry: Language) -> None:
     if LANGUAGES.get(code) != entry:
         english = LANGUAGES.pop("en")
         LANGUAGES.update({code: entry, "en": english})
+
+
+def add_new(described: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check and add the languages of a profile: code → the fields of `data.new_languages`.
+
+    Raises:
+        ValueError: for one that prompts, files or responses could not tell from others.
+    """
+    entries, taken = [], dict[str, Language]()
+    for code, own in described.items():
+        names = own["name"], own["reference_name"] or own["name"], own["native_name"] or own["name"]
+        words = frozenset(unicodedata.normalize("NFC", own["words"]).lower().split())
+        entries.append(Language(code, *names, own["script"], own["flores"] or code, own["decimal_comma"], words))
+    for entry in [*(LANGUAGES[code] for code in PAPER_CODES), *entries]:
+        for name in (entry.name, entry.reference_name, entry.flores):
+            name = unicodedata.normalize("NFC", name).casefold()  # as file systems and readers compare names
+            other = taken.setdefault(name, entry)
+            if other.code != entry.code:
+                raise ValueError(
+                    f"{entry.code}: {name!r} is {other.name} ({other.code}) already; prompts and files tell languages "
+                    "by name, reference_name and flores, so each needs its own, such as 'Traditional Chinese'"
+                )
+    for act in (refuse_unrecognisable, add):  # all are checked before one is added
+        for entry in entries:
+            act(entry)
 
 
 def refuse_unrecognisable(entry: Language) -> None:

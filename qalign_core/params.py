@@ -7,7 +7,6 @@ import difflib
 import graphlib
 import os
 import reprlib
-import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,8 +16,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from qalign_core import languages as known_languages
-from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language
+from qalign_core.languages import PAPER_CODES, add_new, in_table_order, one_line
 
 PARAMS_FOLDER = Path(__file__).resolve().parent.parent / "params"
 SECTIONS = ("run", "model", "data", "systems", "training", "evaluation")
@@ -36,9 +34,10 @@ TRACKERS = (  # what `transformers` can report to (its INTEGRATION_TO_CALLBACK t
     *("azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte"),
     *("kubeflow", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
 )
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 REMOVED = {  # keys of earlier versions, and what to write instead
-    "studies": "params/studies.yaml lists the systems of the three studies, with their corpora: copy what you want",
-    "corrected": "give the corrected questions as a benchmark of your own, with a file <language>.jsonl of "
+    "studies": "; params/studies.yaml lists the systems of the three studies, with their corpora: copy what you want",
+    "corrected": "; give the corrected questions as a benchmark of your own, with a file <language>.jsonl of "
     "question and answer for each language: benchmarks: {mgsm-corrected: {max_new_tokens: 600, folder: …}}",
 }
 
@@ -53,81 +52,39 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _one_line(name: str, forbidden: str = "") -> str:
-    # Names become parts of prompts, paths, tables and figures. Some scripts need the joiners U+200C and U+200D.
-    unseen, joiners = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"), "\u200c\u200d"
-    wrong = {c for c in name if c in forbidden or (unicodedata.category(c) in unseen and c not in joiners)}
-    if wrong:
-        shown = ", ".join(c if c.isprintable() else f"U+{ord(c):04X}" for c in sorted(wrong))
-        raise ValueError(f"must be one line of plain text, without {shown}")
-    if not name.strip() or name != name.strip():
-        raise ValueError("must not be blank, or begin or end with a space")
-    return name
-
-
-def _in_table_order(codes: list[str]) -> list[str]:
-    for code in codes:
-        if code not in CODES:
-            known = f"known codes: {', '.join(CODES)}; others are described in data.new_languages"
-            raise ValueError(f"unknown language code {code!r}; {known}")
-    if len(set(codes)) != len(codes):
-        raise ValueError("a language is named twice")
-    return [code for code in CODES if code in codes]
-
-
 DataSet = Literal["mgsm", "msvamp", "gsm8k", "gsm8kinstruct", "questions", "metamathqa", "flores"]
 Style = Literal["calibrated", "equations", "restating"]  # of the miniature's solutions
 BENCHMARK_NAME, LONGEST_NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$", 40  # becomes the name of a folder and of files
 Benchmark = Annotated[str, Field(pattern=BENCHMARK_NAME, max_length=LONGEST_NAME)]
 Corpus = Annotated[str, Field(pattern=BENCHMARK_NAME, max_length=60)]
-Line = Annotated[str, AfterValidator(_one_line)]
-LanguageName = Annotated[str, Field(max_length=60), AfterValidator(lambda name: _one_line(name, "/\\{}"))]
+Line = Annotated[str, AfterValidator(one_line)]
+LanguageName = Annotated[str, Field(max_length=60), AfterValidator(lambda name: one_line(name, "/\\{}"))]
 # Notebooks run in a folder of their own: a path is made absolute where the profile is read.
 AbsolutePath = Annotated[str, Field(min_length=1), AfterValidator(lambda p: os.path.abspath(os.path.expanduser(p)))]
-Languages = Annotated[list[str], Field(min_length=1), AfterValidator(_in_table_order)]
+Languages = Annotated[list[str], Field(min_length=1), AfterValidator(in_table_order)]
+Parts = Annotated[list[Corpus], Field(min_length=1), BeforeValidator(lambda of: [of] if isinstance(of, str) else of)]
 Positive = Annotated[int, Field(gt=0, le=10**9)]
 Batch = Annotated[int, Field(gt=0, le=2**16)]  # examples, or micro-batches
 Tokens = Annotated[int, Field(gt=0, le=2**20)]  # of one sequence
-Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
-NotNegative = Annotated[float, Field(ge=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
-
-
-def _refuse(problems: Iterable[str]) -> None:
-    if said := "\n".join(problems):
-        raise PydanticCustomError("problems", "{said}", {"said": said})
-
-
-# ------------------------------------------------------------------------------------------------- sections
 
 
 class Section(pydantic.BaseModel):
     """A part of a profile: no unknown keys, no silent conversion of text to numbers."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    def problems(self) -> Iterator[str]:
-        """What is wrong with values that do not fit together: `<key>: <what>`."""
-        return iter(())
+    model_config = pydantic.ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
     @pydantic.model_validator(mode="before")
     @classmethod
     def _keys_are_known(cls, given: Any) -> Any:
-        unknown = [str(key) for key in given if key not in cls.model_fields] if isinstance(given, dict) else []
-        allowed = f"; allowed here: {', '.join(cls.model_fields)}"
-        _refuse(
-            f"{k}: unknown key; {REMOVED[k]}"
-            if k in REMOVED
-            else f"{k}: unknown key{nearest(k, cls.model_fields)}{allowed}"
-            for k in unknown
-        )
+        known, said = cls.model_fields, []
+        for key in (str(key) for key in given if key not in known) if isinstance(given, dict) else ():
+            hint = REMOVED.get(key) or f"{nearest(key, known)}; allowed here: {', '.join(known)}"
+            said.append(f"{key}: unknown key{hint}")
+        if said:
+            raise PydanticCustomError("unknown_keys", "{said}", {"said": "\n".join(said)})
         return given
-
-    @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> Section:
-        _refuse(self.problems())
-        return self
 
 
 class RunSection(Section):
@@ -142,30 +99,17 @@ class RunSection(Section):
     silence_seconds: Positive = 1800
     slow_bf16: bool = False  # whether bf16 is wanted on a processor that only emulates it, too
 
-    def problems(self) -> Iterator[str]:
-        if len(set(self.seeds)) != len(self.seeds):
-            yield f"seeds: the seeds {self.seeds} must differ from one another"
-
 
 class MiniatureModel(Section):
     """The small LLaMA of the miniature; sizes as in `transformers.LlamaConfig`."""
 
-    # From the package; untrained; or pre-trained in the run, as training.stages.base-text says.
-    weights: Literal["shipped", "random", "trained"] = "shipped"
+    weights: Literal["shipped", "random", "trained"] = "shipped"  # trained: in the run, as stages.base-text says
     base_tokens: Positive | None = None  # of the miniature's text, for trained weights
     hidden_size: Positive | None = None
     intermediate_size: Positive | None = None
     num_hidden_layers: Positive | None = None
     num_attention_heads: Positive | None = None
     max_position_embeddings: Positive | None = None
-
-    def problems(self) -> Iterator[str]:
-        if self.weights == "shipped" and self.config():
-            yield "weights: sizes cannot be chosen with weights: shipped, which have their own"
-        if (self.weights == "trained") != (self.base_tokens is not None):
-            yield "base_tokens: weights: trained and base_tokens belong together: say how much text to train on"
-        if self.hidden_size and self.num_attention_heads and self.hidden_size % (2 * self.num_attention_heads):
-            yield "hidden_size: must be a multiple of twice num_attention_heads"
 
     def config(self) -> dict[str, int]:
         """The sizes that were given."""
@@ -183,8 +127,6 @@ class ModelSection(Section):
 
 
 class MiniatureData(Section):
-    """The generated world: how much of it, and the style of its solutions."""
-
     style: Style = "calibrated"
     split: Literal["test", "development"] = "test"  # what the benchmarks ask; choices are made on the development split
     sizes: dict[Literal[DataSet, "dev"], Positive] = {}  # questions, or pairs per language, or problems
@@ -193,30 +135,14 @@ class MiniatureData(Section):
 class CorpusChoice(Section):
     """A part of a corpus or, under a name of its own, a corpus derived from others or a file of one's own (ours)."""
 
-    of: Annotated[
-        list[Corpus] | None, BeforeValidator(lambda of: [of] if isinstance(of, str) else of), Field(min_length=1)
-    ] = None
+    of: Parts | None = None  # one corpus or a list
     path: AbsolutePath | None = None
     limit: Positive | None = None  # at most so many examples per language, the first ones
-    share: Share | None = None  # a random part of each language's examples
+    share: Annotated[float, Field(gt=0, le=1)] | None = None  # a random part of each language's examples
     languages: Languages | None = None
     without: Languages | None = None
-    # Two controls: another question's translation, or the question itself, with as many target tokens as the original.
-    pairs: Literal["shuffled", "source-only"] | None = None
+    pairs: Literal["shuffled", "source-only"] | None = None  # two controls: another's translation, the question itself
     style: Style | None = None
-
-    def problems(self) -> Iterator[str]:
-        parts = self.of or []
-        if self.of is not None and self.path is not None:
-            yield "path: give either of (other corpora) or path (a file of your own), not both"
-        if len(set(parts)) != len(parts):
-            yield f"of: {parts} names a corpus twice"
-        if len(parts) > 1 and self.pairs is not None:
-            yield "pairs: is for one corpus: derive it first, then join"
-        if self.languages is not None and self.without is not None:
-            yield "without: give either languages or without, not both"
-        if self.path is not None and (self.pairs or self.style):
-            yield "path: pairs and style are for corpora derived from known ones, not for a file of your own"
 
 
 class NewLanguage(Section):
@@ -230,12 +156,6 @@ class NewLanguage(Section):
     decimal_comma: bool = False  # whether 3,5 is three and a half
     words: str = ""  # common ones that tell it from others, needed with Latin letters
     folder: AbsolutePath | None = None  # its files, such as mgsm/mgsm_ko.tsv, where they are not in data.folder
-
-    def described(self, code: str) -> Language:
-        """As every module knows a language."""
-        names = self.name, self.reference_name or self.name, self.native_name or self.name
-        words = frozenset(unicodedata.normalize("NFC", self.words).lower().split())
-        return Language(code, *names, self.script, self.flores or code, self.decimal_comma, words)
 
 
 class DataSection(Section):
@@ -254,50 +174,8 @@ class DataSection(Section):
     @pydantic.field_validator("new_languages")
     @classmethod
     def _become_known(cls, new: dict[str, NewLanguage]) -> dict[str, NewLanguage]:
-        entries, taken = [entry.described(code) for code, entry in new.items()], dict[str, Language]()
-        for entry in [*(LANGUAGES[code] for code in PAPER_CODES), *entries]:
-            for name in (entry.name, entry.reference_name, entry.flores):
-                name = unicodedata.normalize("NFC", name).casefold()  # as file systems and readers compare names
-                other = taken.setdefault(name, entry)
-                if other.code != entry.code:
-                    raise ValueError(
-                        f"{entry.code}: {name!r} is {other.name} ({other.code}) already; prompts and files tell "
-                        "languages by name, reference_name and flores, so each needs its own"
-                    )
-        for entry in entries:
-            known_languages.refuse_unrecognisable(entry)
-        for entry in entries:
-            known_languages.add(entry)
+        add_new({code: entry.model_dump(exclude={"folder"}) for code, entry in new.items()})
         return new
-
-    def problems(self) -> Iterator[str]:
-        if "en" not in self.languages:
-            yield "languages: 'en' must be among the languages: every corpus and comparison is relative to English"
-        chosen = {f"corpora.{n}": [*(c.languages or []), *(c.without or [])] for n, c in self.corpora.items()}
-        for key, codes in {"languages": self.languages, **chosen}.items():
-            for code in set(codes) - {*PAPER_CODES, *self.new_languages}:  # another profile made it known
-                yield f"{key}: {code!r} is none of the paper's languages and not described in data.new_languages"
-        for name, choice in self.corpora.items():
-            differs = set(choice.model_dump(exclude_none=True)) - {"limit", "languages"}
-            if name in RESERVED or name.startswith(("encoded-", "benchmarks-")):
-                yield f"corpora.{name}: this name is taken: a run has a folder of it; choose another for the corpus"
-            elif name in KNOWN_CORPORA and differs:
-                wrong, own = ", ".join(sorted(differs)), f"give the derived corpus a name of its own: {{of: {name}, …}}"
-                yield f"corpora.{name}: of a known corpus only limit and languages can be set, not {wrong}; {own}"
-            elif name not in KNOWN_CORPORA and choice.of is None and choice.path is None:
-                needs = "a new one needs `of` (corpora it is made of) or `path` (a file of your own)"
-                yield f"corpora.{name}: unknown corpus{nearest(name, KNOWN_CORPORA)}; {needs}"
-            yield from (f"corpora.{name}.of: {self.unknown(part)}" for part in choice.of or [] if self.unknown(part))
-        try:
-            graphlib.TopologicalSorter({name: choice.of or [] for name, choice in self.corpora.items()}).prepare()
-        except graphlib.CycleError as error:
-            yield f"corpora.{error.args[1][0]}: is derived from itself: {' of '.join(reversed(error.args[1]))}"
-        foreign = {name: f"{name}: {source}" for name, source in self.sources.items() if source != "miniature"}
-        styled = [name for name, choice in self.corpora.items() if choice.style]
-        if styled and (real := sorted(foreign.keys() & {"gsm8k", "gsm8kinstruct", "metamathqa"})):
-            yield f"corpora.{styled[0]}.style: only the miniature can be written in styles, not {foreign[real[0]]}"
-        if self.miniature.split == "development" and (real := sorted(foreign.keys() & set(BENCHMARKS))):
-            yield f"miniature.split: development needs {real[0]} from the miniature, not {foreign[real[0]]}"
 
     def unknown(self, name: str) -> str:
         """What to say of a corpus that is not known; nothing if it is."""
@@ -331,27 +209,13 @@ class System(Section):
     translator: list[Corpus] | None = None  # lineage of a model that first translates what is not English
     checkpoint: str | None = None  # a hub id or a folder
     revision: str | None = None
-    # The prompt of a checkpoint; a lineage is asked as it was trained (model.template).
-    template: Literal["alpaca", "mathoctopus", "metamath", "chat"] = "alpaca"
+    template: Literal["alpaca", "mathoctopus", "metamath", "chat"] = "alpaca"  # of a checkpoint; else model.template
     predictions: AbsolutePath | None = None  # a folder of <benchmark>/<language>.jsonl
-    # How its files name what we call so; null: they do not have it.
-    fields: dict[Literal["index", "question", "response", "finish_reason"], str | None] | None = None
+    fields: dict[Literal["index", "question", "response", "finish_reason"], str | None] | None = None  # as named there
     seed: int | None = None  # which of the run's seeds the predictions belong to; null: to each
     published: str | None = None
     table: Literal["main", "ablation", "control", "study"] = "main"
     against: str | None = None  # compared with this one, too: its control of the same size
-
-    def problems(self) -> Iterator[str]:
-        if sum(origin is not None for origin in (self.lineage, self.checkpoint, self.predictions)) != 1:
-            others = "a checkpoint (a hub id or folder) or predictions (a folder of responses made elsewhere)"
-            yield f"lineage: give either a lineage (a list of corpora), {others}"
-        if len(set(self.lineage or [])) != len(self.lineage or []):
-            yield f"lineage: {self.lineage} names a corpus twice"
-        if self.predictions is None and (self.fields is not None or self.seed is not None):
-            yield "predictions: fields and seed describe predictions made elsewhere: they need predictions: <folder>"
-        if self.translator is not None and not (self.translator and self.lineage is not None):
-            needed = "such as [questions-x-en], for a system that has a lineage itself"
-            yield f"translator: a translator is the lineage of a model that translates, {needed}"
 
     def seeds(self, run: RunSection) -> list[int]:
         """The seeds of a run that this system has answers of."""
@@ -368,13 +232,13 @@ class Arguments(Section):
     learning_rate: Rate = 2e-5
     lr_scheduler_type: Literal["cosine", "cosine_with_min_lr", "linear", "constant", "constant_with_warmup"] = "cosine"
     lr_scheduler_kwargs: dict[str, float] | None = None
-    warmup_steps: NotNegative = 0.03
+    warmup_steps: Annotated[float, Field(ge=0)] = 0.03
     optim: Literal["adamw_torch", "adamw_torch_fused"] = "adamw_torch"
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
     adam_beta1: BelowOne = 0.9
     adam_beta2: BelowOne = 0.999
     adam_epsilon: Rate = 1e-8
-    max_grad_norm: NotNegative = 1.0
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     bf16: bool = False
     tf32: bool | None = None
     gradient_checkpointing: bool = False
@@ -383,26 +247,12 @@ class Arguments(Section):
     logging_steps: Positive = 10
     report_to: str | list[str] = "none"  # other trackers; TensorBoard's logs are always written
 
-    def problems(self) -> Iterator[str]:
-        if self.max_steps == 0:
-            yield "max_steps: must be a number of updates, or -1 for whole epochs"
-        for name in [self.report_to] if isinstance(self.report_to, str) else self.report_to:
-            if name not in TRACKERS and self.report_to != "none":
-                known = f"none (alone), or some of: {', '.join(TRACKERS)}"
-                yield f"report_to: no tracker {name!r}{nearest(name, TRACKERS)}; {known}"
 
-
-class LoraSection(Section):
-    """The output of a layer with weight W (O, I) becomes (W + alpha/rank · B·A)·x, with A (rank, I) drawn at random and
-    B (O, rank) zero at the start."""
-
+class LoraSection(Section):  # a layer with weight W (O, I) computes (W + alpha/rank · B·A)·x, A (rank, I), B (O, rank)
     rank: Positive = 64
     alpha: Positive = 128
     dropout: BelowOne = 0.0
-    target_modules: Annotated[list[str], Field(min_length=1)] = [
-        *("q_proj", "k_proj", "v_proj", "o_proj"),
-        *("gate_proj", "up_proj", "down_proj"),
-    ]
+    target_modules: Annotated[list[str], Field(min_length=1)] = list(LINEAR_LAYERS)
     embeddings: bool = False  # whether the embeddings are trained, whole
 
 
@@ -417,19 +267,12 @@ class TrainingSection(Arguments):
     deepspeed: str = "deepspeed/zero3.json"
     stages: dict[Corpus, Arguments] = {}
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
-        if self.lora is not None and self.method != "lora":
-            yield f"lora: describes method: lora, but method is {self.method}: change it or leave lora out"
-
     @pydantic.field_serializer("stages")
     def _only_what_differs(self, stages: dict[str, Arguments]) -> dict[str, dict[str, Any]]:
         return {corpus: differing.model_dump(exclude_unset=True) for corpus, differing in stages.items()}
 
 
 class BenchmarkSettings(Section):
-    """How one benchmark is asked."""
-
     max_new_tokens: Tokens
     limit: Positive | None = None  # questions per language
     folder: AbsolutePath | None = None  # the files of one that is not the paper's
@@ -446,18 +289,6 @@ class EvaluationSection(Section):
     pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] | None = None  # to test; null: the paper's
     corrected: ClassVar[dict[str, str]] = {}  # shim: for those who still ask; removed when the redesign is merged
 
-    def problems(self) -> Iterator[str]:
-        for name, settings in self.benchmarks.items():
-            if name in (*RESERVED, "split") or name.endswith("-intervals"):  # tables are named so
-                yield f"benchmarks.{name}: this name is taken; choose another for the benchmark"
-            elif name not in BENCHMARKS and settings.folder is None:
-                own = "one of your own needs `folder`, with a file <language>.jsonl of question and answer per language"
-                known = f"{nearest(name, BENCHMARKS)}; known: {', '.join(BENCHMARKS)}"
-                yield f"benchmarks.{name}: unknown benchmark{known}; {own}"
-            elif name in BENCHMARKS and settings.folder is not None:
-                where = f"data.sources.{name} says where this is"
-                yield f"benchmarks.{name}: folder is for benchmarks of your own; {where}"
-
 
 class Profile(Section):
     """Everything one reproduction needs."""
@@ -469,24 +300,11 @@ class Profile(Section):
     training: TrainingSection
     evaluation: EvaluationSection
 
-    def problems(self) -> Iterator[str]:
-        systems = [(f"systems.{name}.against", s.against) for name, s in self.systems.items() if s.against is not None]
-        for pair in self.evaluation.pairs or []:
-            systems += [(f"evaluation.pairs: {pair}", name) for name in pair]
-            if pair[0] == pair[1]:
-                yield f"evaluation.pairs: {pair} compares a system with itself"
-        for key, name in systems:
-            if name not in self.systems:
-                yield f"{key}: no system is named {name!r}{nearest(name, self.systems)}"
-        corpora = [(f"training.stages.{name}", name) for name in self.training.stages if name != BASE_TEXT]
-        for name, system in self.systems.items():
-            if name.startswith("_"):
-                yield f"systems.{name}: a name must not begin with _: figures leave such names out of their legends"
-            if not set(system.seeds(self.run)) <= set(self.run.seeds):
-                yield f"systems.{name}.seed: {system.seed} is not among run.seeds {self.run.seeds}"
-            for key, lineage in (("lineage", system.lineage), ("translator", system.translator)):
-                corpora += [(f"systems.{name}.{key}.{i}", corpus) for i, corpus in enumerate(lineage or [])]
-        yield from (f"{key}: {self.data.unknown(corpus)}" for key, corpus in corpora if self.data.unknown(corpus))
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> Profile:
+        if problems := list(_data_problems(self.data)) or list(_problems(self)):
+            raise ValueError("\n  ".join(problems))
+        return self
 
     def in_chapter(self, *, ablations: bool) -> list[str]:
         """The systems of chapters 3 to 5 (`table: main`), or those of chapter 6: ablations, controls and studies."""
@@ -500,8 +318,7 @@ class Profile(Section):
         return sorted(map(list, prefixes), key=len)
 
     def first_stage(self) -> Corpus | None:
-        """What chapter 2 trains and looks at: the question pairs, or whatever the first system with stages begins with;
-        None where every system has one stage at most."""
+        """What chapter 2 trains: the question pairs, or what the first system with two stages begins with, if any."""
         if "questions-x-en" in self.corpora():
             return "questions-x-en"
         return next((s.lineage[0] for s in self.systems.values() if s.lineage and len(s.lineage) > 1), None)
@@ -511,11 +328,106 @@ class Profile(Section):
         return list(dict.fromkeys(corpus for lineage in self.lineages() for corpus in lineage))
 
     def arguments(self, corpus: str) -> dict[str, Any]:
-        """The training arguments of the stage on `corpus`; a derived one is trained as what it is derived from, unless
-        `training.stages` names it."""
+        """The training arguments of a stage: as `training.stages` says of the corpus or of what it is derived from."""
         named = next((name for name in self.data.ancestry(corpus) if name in self.training.stages), corpus)
         own = self.training.model_dump(include={"stages"})["stages"].get(named, {})
         return {**self.training.model_dump(include=set(Arguments.model_fields)), **own}
+
+
+def _data_problems(data: DataSection) -> Iterator[str]:  # what is wrong though each value by itself is right
+    if "en" not in data.languages:
+        yield "data.languages: 'en' must be among the languages: every corpus and comparison is relative to English"
+    foreign = {name: f"{name}: {source}" for name, source in data.sources.items() if source != "miniature"}
+    if data.miniature.split == "development" and (real := sorted(foreign.keys() & set(BENCHMARKS))):
+        yield f"data.miniature.split: development needs {real[0]} from the miniature, not {foreign[real[0]]}"
+    for name, choice in data.corpora.items():
+        key, known, parts = f"data.corpora.{name}", name in KNOWN_CORPORA, choice.of or []
+        differs = ", ".join(sorted(choice.model_dump(exclude_none=True).keys() - {"limit", "languages"}))
+        if name in RESERVED or name.startswith(("encoded-", "benchmarks-")):
+            yield f"{key}: this name is taken: a run has a folder of it; choose another for the corpus"
+        elif known and differs:
+            own = f"give the derived corpus a name of its own: <name>: {{of: {name}, …}}"
+            yield f"{key}: of a known corpus only limit and languages can be set, not {differs}; {own}"
+        elif not known and choice.of is None and choice.path is None:
+            needs = "a new one needs `of` (corpora it is made of) or `path` (a file of your own)"
+            yield f"{key}: unknown corpus{nearest(name, KNOWN_CORPORA)}; {needs}"
+        if parts and choice.path:
+            yield f"{key}: give either of (other corpora) or path (a file of your own), not both"
+        if len(set(parts)) != len(parts):
+            yield f"{key}.of: {parts} names a corpus twice"
+        if len(parts) > 1 and choice.pairs:
+            yield f"{key}.pairs: is for one corpus: derive it first, then join"
+        if choice.languages and choice.without:
+            yield f"{key}: give either languages or without, not both"
+        if choice.path and (choice.pairs or choice.style):
+            yield f"{key}: pairs and style are for corpora derived from known ones, not for a file of your own"
+        if choice.style and (real := sorted(foreign.keys() & {"gsm8k", "gsm8kinstruct", "metamathqa"})):
+            yield f"{key}.style: only the miniature can be written in styles, not {foreign[real[0]]}"
+        yield from (f"{key}.of: {data.unknown(part)}" for part in parts if data.unknown(part))
+    try:
+        graphlib.TopologicalSorter({name: choice.of or [] for name, choice in data.corpora.items()}).prepare()
+    except graphlib.CycleError as error:
+        yield f"data.corpora.{error.args[1][0]} is derived from itself: {' of '.join(reversed(error.args[1]))}"
+    chosen = {f"corpora.{name}": [*(c.languages or []), *(c.without or [])] for name, c in data.corpora.items()}
+    for key, codes in {"languages": data.languages, **chosen}.items():
+        for code in set(codes) - {*PAPER_CODES, *data.new_languages}:  # known from another profile of this process
+            yield f"data.{key}: {code!r} is none of the paper's languages and not described in data.new_languages"
+
+
+def _problems(profile: Profile) -> Iterator[str]:
+    run, miniature, training, evaluation = profile.run, profile.model.miniature, profile.training, profile.evaluation
+    if len(set(run.seeds)) != len(run.seeds):
+        yield f"run.seeds: the seeds {run.seeds} must differ from one another"
+    if miniature.weights == "shipped" and miniature.config():
+        yield "model.miniature: sizes cannot be chosen with weights: shipped, which have their own"
+    if (miniature.weights == "trained") != (miniature.base_tokens is not None):
+        yield "model.miniature: weights: trained and base_tokens belong together: say how much text to train on"
+    if miniature.hidden_size and miniature.hidden_size % (2 * (miniature.num_attention_heads or 1)):
+        yield "model.miniature: hidden_size must be a multiple of twice num_attention_heads"
+    if training.lora is not None and training.method != "lora":
+        yield f"training.lora: describes method: lora, but method is {training.method}: change it or leave lora out"
+    stages = {f"training.stages.{name}": arguments for name, arguments in training.stages.items()}
+    for key, arguments in {"training": training, **stages}.items():
+        report_to = [arguments.report_to] if isinstance(arguments.report_to, str) else arguments.report_to
+        for tracker in [] if arguments.report_to == "none" else [name for name in report_to if name not in TRACKERS]:
+            known = f"none (alone), or some of: {', '.join(TRACKERS)}"
+            yield f"{key}.report_to: no tracker {tracker!r}{nearest(tracker, TRACKERS)}; {known}"
+    for name, settings in evaluation.benchmarks.items():
+        key, known = f"evaluation.benchmarks.{name}", f"known: {', '.join(BENCHMARKS)}"
+        if name in (*RESERVED, "split") or name.endswith("-intervals"):  # tables are named so
+            yield f"{key}: this name is taken; choose another for the benchmark"
+        elif name not in BENCHMARKS and settings.folder is None:
+            own = "one of your own needs `folder`, with a file <language>.jsonl of question and answer per language"
+            yield f"{key}: unknown benchmark{nearest(name, BENCHMARKS)}; {known}; {own}"
+        elif name in BENCHMARKS and settings.folder is not None:
+            yield f"{key}: {name}: folder is for benchmarks of your own; data.sources.{name} says where this is"
+    pairs = evaluation.pairs or []
+    yield from (f"evaluation.pairs: {pair} compares a system with itself" for pair in pairs if pair[0] == pair[1])
+    systems = [(f"evaluation.pairs: {pair}", name) for pair in pairs for name in pair]
+    corpora = [(f"training.stages.{name}", name) for name in training.stages if name != BASE_TEXT]
+    for name, system in profile.systems.items():
+        key, lineage = f"systems.{name}", system.lineage
+        if name.startswith("_"):
+            yield f"{key}: a name must not begin with _: figures leave such names out of their legends"
+        if sum(origin is not None for origin in (lineage, system.checkpoint, system.predictions)) != 1:
+            others = "a checkpoint (a hub id or folder) or predictions (a folder of responses made elsewhere)"
+            yield f"{key}: give either a lineage (a list of corpora), {others}"
+        if len(set(lineage or [])) != len(lineage or []):
+            yield f"{key}.lineage: {lineage} names a corpus twice"
+        if system.predictions is None and (system.fields is not None or system.seed is not None):
+            yield f"{key}: fields and seed describe predictions made elsewhere: they need predictions: <folder>"
+        if not set(system.seeds(run)) <= set(run.seeds):
+            yield f"{key}.seed: {system.seed} is not among run.seeds {run.seeds}"
+        if system.translator is not None and not (system.translator and lineage is not None):
+            needed = "such as [questions-x-en], for a system that has a lineage itself"
+            yield f"{key}.translator: a translator is the lineage of a model that translates, {needed}"
+        systems += [(f"{key}.against", system.against)] if system.against is not None else []
+        corpora += [(f"{key}.lineage.{i}", corpus) for i, corpus in enumerate(lineage or [])]
+        corpora += [(f"{key}.translator.{i}", corpus) for i, corpus in enumerate(system.translator or [])]
+    for key, name in systems:
+        if name not in profile.systems:
+            yield f"{key}: no system is named {name!r}{nearest(name, profile.systems)}"
+    yield from (f"{key}: {profile.data.unknown(corpus)}" for key, corpus in corpora if profile.data.unknown(corpus))
 
 
 # ------------------------------------------------------------------------------------------------- reading and errors
@@ -528,10 +440,11 @@ class UniqueKeys(yaml.SafeLoader):
         # Checked as written, so that a key may still override one that `<<` merges in.
         mapping, lines = super().compose_mapping_node(anchor), dict[tuple[str, str], int]()
         for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
-            line, same = key.start_mark.line + 1, (key.tag, key.value)
-            if lines.setdefault(same, line) != line:
-                there = f"the key {key.value!r} is already there on line {lines[same]}; keep one of the two"
+            line, first = key.start_mark.line + 1, lines.get((key.tag, key.value))
+            if first:
+                there = f"the key {key.value!r} is already there on line {first}; keep one of the two"
                 raise yaml.YAMLError(f"line {line}: {there}")
+            lines[key.tag, key.value] = line
         return mapping
 
 
@@ -553,7 +466,9 @@ def _describe(problem: Any) -> str:
     shown = short.repr(given)
     if kind == "missing":
         return f"{key}: is missing"
-    if kind == "problems":
+    if not location:  # about several sections: the message names the keys
+        return message
+    if kind == "unknown_keys":
         return "\n  ".join(f"{key}.{line}".lstrip(".") for line in message.splitlines())
     if kind == "literal_error":
         expected = problem["ctx"]["expected"]
@@ -569,11 +484,7 @@ def _describe(problem: Any) -> str:
 
 
 def validate(sections: dict[str, Any], origin: str = "") -> Profile:
-    """Check the sections of a profile, as a notebook's parameters cell declares them or a file (`origin`) holds them.
-
-    Raises:
-        ProfileError: one readable list of everything that is wrong.
-    """
+    """Check the sections of a profile from a notebook or a file, `origin`; ProfileError lists all that is wrong."""
     if not isinstance(sections, dict):
         raise ProfileError(f"{origin or 'profile'}: a profile is a YAML file of sections ({', '.join(SECTIONS)})")
     run = sections.get("run")
@@ -588,11 +499,7 @@ def validate(sections: dict[str, Any], origin: str = "") -> Profile:
 
 
 def load(profile: str | Path) -> Profile:
-    """Read and check a profile, by name (`mini`) or by path.
-
-    Raises:
-        ProfileError: when there is no such profile (the known ones are named), it repeats a key, or it is not valid.
-    """
+    """Read and check a profile, by name (`mini`) or by path; ProfileError if it is not there or not valid."""
     path = Path(profile)
     if not path.suffix:
         path = PARAMS_FOLDER / f"{profile}.yaml"
@@ -603,12 +510,7 @@ def load(profile: str | Path) -> Profile:
 
 
 def from_notebook(**sections: Any) -> Profile:
-    """The profile a notebook was given by papermill; opened by hand, with nothing injected, the one that QALIGN_PROFILE
-    names (`make lab PROFILE=...` sets it), else `mini`.
-
-    Raises:
-        ProfileError: when only some sections were injected, one of them is not valid, or there is no such profile.
-    """
+    """The profile papermill gave a notebook; opened by hand, QALIGN_PROFILE's (`make lab PROFILE=…`), else `mini`."""
     given = {name: value for name, value in sections.items() if value is not None}
     return validate(given) if given else load(os.environ.get("QALIGN_PROFILE") or "mini")
 

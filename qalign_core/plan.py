@@ -110,8 +110,10 @@ def open_run(profile: Profile, folder: str | Path | None = None, *, read_only: b
 
 
 def slow_bf16(profile: Profile) -> str:
-    """What to say of a profile that asks for bf16 where there is neither a GPU nor a processor that computes it; nothing
-    where there is, or the profile wants it all the same, or its jobs run on other machines."""
+    """What to say of a profile that asks for bf16 where neither a GPU nor the processor computes it natively.
+
+    Nothing where one does, the profile wants it all the same (`run.slow_bf16`), or its jobs run on other machines.
+    """
     trained = any(profile.arguments(lineage[-1] if lineage else BASE_TEXT)["bf16"] for lineage in stages(profile))
     answers = any(system.predictions is None for system in profile.systems.values())
     instead = ["training.bf16: false"] if trained else []
@@ -119,8 +121,8 @@ def slow_bf16(profile: Profile) -> str:
     if not instead or profile.run.slow_bf16 or profile.run.hostfile or has_native_bf16():
         return ""
     return (
-        f"profile {profile.run.profile} asks for bf16, but there is no GPU here and the processor only emulates bf16, many "
-        f"times slower than fp32: write {' and '.join(instead)}; or, to run it all the same, run.slow_bf16: true"
+        f"profile {profile.run.profile} asks for bf16, but there is no GPU here, and the processor only emulates bf16, "
+        f"many times slower than fp32: write {' and '.join(instead)}; or, to run it all the same, run.slow_bf16: true"
     )
 
 
