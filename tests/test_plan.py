@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
 from qalign_core import params, plan, prompts, reproduce, runs
+from qalign_core.data import prepare
 from qalign_core.jobs import overview
-from qalign_core.jobs.machines import machines
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
 from qalign_core.runs import Run
 from qalign_core.training import base_models
@@ -47,11 +51,15 @@ def profile_of(base: Path, **changes: Any) -> Profile:
         "evaluation": {
             "benchmarks": {"mgsm": {"max_new_tokens": 600}, "msvamp": {"max_new_tokens": 300}},
             "translation": {"max_new_tokens": 100},
+            "dtype": "float32",
         },
     }
     for key, value in changes.items():
-        section, name = key.split("__")
-        sections[section][name] = value
+        section, _, name = key.partition("__")
+        if name:
+            sections[section][name] = value
+        else:
+            sections[section] = value
     return params.validate(sections)
 
 
@@ -88,6 +96,60 @@ def test_the_effective_profile_is_saved_and_can_be_run_again(base: Path, tmp_pat
     assert params.load(opened.profile) == profile
     monkeypatch.setenv(plan.RUN_FOLDER, str(tmp_path / "told"))
     assert plan.open_run(profile).folder == tmp_path / "told"
+
+
+def test_the_shipped_base_is_known_before_it_is_copied_and_planning_writes_nothing(tmp_path: Path):
+    profile, run = params.load("mini"), Run(tmp_path / "run")
+    runs.write_json(run.corpus("metamathqa", 1).with_suffix(".json"), {"sha256": "x", "rows": 1})
+    before = runs.sha256_tree(run.folder)
+    planned = plan.stage_job(profile, run, 1, ["metamathqa"])
+    assert runs.sha256_tree(run.folder) == before
+    assert plan.stage_job(profile, plan.open_run(profile, run.folder), 1, ["metamathqa"]).content == planned.content
+    assert (run.folder / planned.content["model"]["path"] / "config.json").is_file()
+
+
+def test_an_untrained_base_is_made_where_the_run_begins(tmp_path: Path):
+    profile, run = params.load("smoke"), Run(tmp_path / "run")
+    runs.write_json(run.corpus("metamathqa", 1).with_suffix(".json"), {"sha256": "x", "rows": 1})
+    with pytest.raises(FileNotFoundError, match=r"the untrained model is not there; open the run first"):
+        plan.stage_job(profile, run, 1, ["metamathqa"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"training__bf16": True}, "write training.bf16: false; or, to run it all the same, run.slow_bf16: true"),
+        ({"training__stages": {"metamathqa": {"bf16": True}}}, "write training.bf16: false; or"),
+        ({"evaluation__dtype": "bfloat16"}, "write evaluation.dtype: float32; or"),
+        ({"training__bf16": True, "evaluation__dtype": "bfloat16"}, "training.bf16: false and evaluation.dtype: float"),
+        ({"training__bf16": True, "run__slow_bf16": True}, None),
+        ({"training__bf16": True, "systems": {"Octopus 7B": {"checkpoint": "Some/Octopus-7B"}}}, None),
+        ({"training__stages": {"gsm8k": {"bf16": True}}}, None),  # no system is trained on it
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_bf16_that_the_processor_would_only_emulate_is_refused_before_anything_runs(
+    base: Path, tmp_path: Path, monkeypatch, changes: dict[str, Any], said: str | None
+):
+    profile = profile_of(base, **changes)
+    monkeypatch.setattr(plan, "has_native_bf16", lambda: False)
+    if said is None:
+        assert plan.slow_bf16(profile) == ""
+        plan.open_run(profile, tmp_path / "run")
+    else:
+        with pytest.raises(ProfileError, match=f"profile plan asks for bf16, but there is no GPU here.*{said}"):
+            plan.open_run(profile, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+        plan.open_run(profile, tmp_path / "run", read_only=True)
+    monkeypatch.setattr(plan, "has_native_bf16", lambda: True)
+    assert plan.slow_bf16(profile) == ""
+
+
+@pytest.mark.parametrize("name", ["smoke", "mini", "mini-publish", "miniature-base", "real-input", "studies"])
+def test_the_miniature_needs_no_bf16(name: str, monkeypatch):
+    monkeypatch.setattr(plan, "has_native_bf16", lambda: False)
+    assert plan.slow_bf16(params.load(name)) == ""
 
 
 # ------------------------------------------------------------------------------------------------- training jobs
@@ -239,9 +301,9 @@ def test_a_host_files_machines_count_in_the_batch(base: Path, tmp_path: Path):
     hosts = tmp_path / "hosts.txt"
     hosts.write_text("# two of them\nworker-1 slots=2\n\nworker-2 slots=2  # GPUs\n")
     one, two = profile_of(base), profile_of(base, run__hostfile=str(hosts))
-    assert (machines(one), machines(two)) == (1, 2)
-    assert plan.sequences_per_update(one, "metamathqa") == 2 * 2 * 8
-    assert plan.sequences_per_update(two, "metamathqa") == 2 * 2 * 2 * 8
+    assert (plan.machines(one), plan.machines(two)) == (1, 2)
+    assert plan.effective_batch_size(one, "metamathqa") == 2 * 2 * 8
+    assert plan.effective_batch_size(two, "metamathqa") == 2 * 2 * 2 * 8
 
 
 @pytest.mark.parametrize("content", ["worker-1 slots=2\nworker-2 slots=4\n", "worker-1\n", "", "# nobody\n"])
@@ -249,12 +311,12 @@ def test_a_host_file_that_does_not_fit_is_refused(base: Path, tmp_path: Path, co
     hosts = tmp_path / "hosts.txt"
     hosts.write_text(content)
     with pytest.raises(ProfileError, match=r"hosts\.txt: .* must be `<host> slots=2`, as run\.devices says"):
-        machines(profile_of(base, run__hostfile=str(hosts)))
+        plan.machines(profile_of(base, run__hostfile=str(hosts)))
 
 
 def test_an_absent_host_file_is_refused(base: Path):
     with pytest.raises(ProfileError, match=r"run\.hostfile: no file .*params/nobody\.txt"):
-        machines(profile_of(base, run__hostfile="nobody.txt"))
+        plan.machines(profile_of(base, run__hostfile="nobody.txt"))
 
 
 # ------------------------------------------------------------------------------------------------- generation jobs
@@ -324,7 +386,13 @@ def test_translate_test_asks_the_translations_and_english_as_it_is(base: Path, a
     assert first.folder == run.folder / "predictions/seed-1/base/questions-x-en/to-english"
     assert [(t["name"], t["language"]) for t in first.content["tasks"]] == [("mgsm", "sw"), ("msvamp", "sw")]
     translated(profile, run, " How many? ")
-    second = next(waiting)
+    before = runs.sha256_tree(run.folder)
+    planned = plan.prediction_job(profile, run, "Translate-test", 1)
+    assert runs.sha256_tree(run.folder) == before
+    second = next(waiting)  # writes the prompts that the job reads
+    assert second.content == planned.content
+    for task in second.content["tasks"]:
+        assert runs.sha256_file(run.folder / task["path"]) == task["sha256"]
     assert second.content["model"]["path"] == "models/seed-1/base/metamathqa/model"
     assert second.folder == run.folder / "predictions/seed-1/base/metamathqa/translated-by+questions-x-en/benchmarks"
     asked = {(t["name"], t["language"]): runs.read_json_lines(run.folder / t["path"]) for t in second.content["tasks"]}
@@ -362,7 +430,7 @@ def test_predictions_are_of_one_model_one_set_of_prompts_and_one_decoding(base: 
 
     before = prediction()
     assert prediction(training__learning_rate=1e-5) != before  # retrained: a stale answer is not reused
-    assert prediction(evaluation__dtype="float32") != before
+    assert prediction(evaluation__dtype="bfloat16") != before
     assert prediction(evaluation__benchmarks={"mgsm": {"max_new_tokens": 600}}) != before
     assert prediction(evaluation__batch_tokens=128) == before
     assert prediction(training__save_steps=3) == before
@@ -467,10 +535,99 @@ def test_a_dry_run_after_notebook_01_leaves_the_run_as_it_is(tmp_path: Path, cap
     before = runs.sha256_tree(found.folder)
     assert reproduce.main(["smoke", "--dry-run", "--run-dir", str(found.folder)]) == 0
     assert runs.sha256_tree(found.folder) == before
-    looked_at, planned = states(profile, plan.open_run(profile, found.folder, read_only=True)), states(profile, found)
-    assert looked_at == planned  # planning in earnest makes the base model, and says the same
-    assert set(planned.values()) == {(False, "not begun")}
-    assert (found.model(1, []) / "config.json").is_file()
+    assert set(states(profile, plan.open_run(profile, found.folder, read_only=True)).values()) == {(False, "not begun")}
+    assert (found.model(1, []) / "config.json").is_file()  # `open_run` put the untrained base there
+
+
+# ------------------------------------------------------------------------------------------------- studies
+
+
+def test_the_studies_are_systems_that_differ_from_qalign_in_one_stage():
+    profile = params.load("studies")
+    places = plan.study_places(profile)
+    assert [place.system for place in places] == [n for n, s in profile.systems.items() if s.table == "study"]
+    shares, stages_changed = ["0.1", "0.25", "0.5"], ["stage 1", "stage 2"]
+    assert [place.at for place in places if place.study == "data_size"] == shares
+    assert [place.at for place in places if place.study == "answer_language"] == stages_changed
+    assert [place.at for place in places if place.study == "left_out"] == [
+        c for c in profile.data.languages if c != "en"
+    ]
+    ours = profile.systems["QAlign"].lineage or []
+    for place in places:
+        lineage = profile.systems[place.system].lineage or []
+        assert sum(a != b for a, b in zip(lineage, ours, strict=True)) == 1
+        assert [profile.arguments(corpus) for corpus in lineage] == [profile.arguments(corpus) for corpus in ours]
+
+
+def test_it_is_mini_otherwise():
+    studies, mini = params.load("studies"), params.load("mini")
+    assert studies.run.model_copy(update={"profile": "mini"}) == mini.run
+    assert (studies.model, studies.evaluation) == (mini.model, mini.evaluation)
+    assert studies.data.miniature == mini.data.miniature
+    assert {name: mini.systems[name] for name in ("MonoReason", "QAlign")}.items() <= studies.systems.items()
+    for corpus in ("questions-x-en", "metamathqa"):
+        assert studies.arguments(corpus) == mini.arguments(corpus)
+
+
+def test_what_only_resembles_a_study_has_no_place():
+    assert plan.study_places(params.load("mini-publish")) == []  # its studies are of solution styles
+
+
+def test_corpora_and_jobs_of_the_studies_at_tiny_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("QALIGN_CACHE_DIR", str(tmp_path / "cache"))
+    sections = params.load("studies").model_dump(mode="json")
+    sections["data"]["miniature"]["sizes"] = dict.fromkeys(sections["data"]["miniature"]["sizes"], 8) | {"dev": 4}
+    sections["evaluation"]["benchmarks"] = {"mgsm": {"max_new_tokens": 12, "limit": 4}}
+    profile, run = params.validate(sections), Run(tmp_path / "run")
+    prepare.write_corpora(profile, run)
+
+    def rows(name: str) -> list[dict]:
+        return runs.read_json_lines(run.corpus(name, plan.corpus_seed(profile, name, 1)))
+
+    pairs = rows("questions-x-en")
+    assert len(pairs) == 9 * 8
+    assert len(rows("questions-x-en-25-percent")) == 9 * 2
+    left = {row["source_language"] for row in rows("questions-x-en-without-sw")}
+    assert left == {row["source_language"] for row in pairs} - {"sw"}
+    assert len(rows("questions-x-en-and-en-x")) == 9 * 8 + 9 * 8
+    assert {row["target_language"] for row in rows("metamathqa-and-en-x")} == set(profile.data.languages)
+    jobs = {tuple(lineage): plan.stage_job(profile, run, 1, lineage) for lineage in plan.stages(profile)}
+    assert len({job.content["fingerprint"] for job in jobs.values()}) == len(jobs)
+
+
+@pytest.mark.slow
+def test_the_whole_road_with_every_study(tmp_path: Path):
+    """Two languages beside English and one benchmark: trained, asked, tabled, drawn and put on the page."""
+    given = params.load("smoke").model_dump(mode="json")
+    given["run"] |= {"profile": "studied", "devices": 1}
+    given["data"]["languages"] = ["sw", "de", "en"]
+    studied = params.load("studies")
+    chosen = [place.system for place in plan.study_places(studied) if place.at in ("0.5", "stage 1", "stage 2", "sw")]
+    given["systems"] = studied.model_dump(mode="json", include={"systems"})["systems"]
+    given["systems"] = {name: given["systems"][name] for name in ("MonoReason", "QAlign", *chosen)}
+    used = {corpus for system in given["systems"].values() for corpus in system["lineage"]}
+    corpora = studied.model_dump(mode="json", include={"data"})["data"]["corpora"]
+    given["data"]["corpora"] = {name: choice for name, choice in corpora.items() if name in used}
+    given["evaluation"]["benchmarks"] = {"mgsm": {"max_new_tokens": 12, "limit": 4}}
+    profile = runs.write_json(tmp_path / "studied.yaml", given)  # JSON is YAML
+    done = subprocess.run(
+        [sys.executable, "-m", "qalign_core.reproduce", str(profile), "--run-dir", str(tmp_path / "run")],
+        env={**os.environ, "QALIGN_CACHE_DIR": str(tmp_path / "cache"), "QALIGN_DATA_DIR": "", "COLUMNS": "160"},
+        cwd=PARAMS_FOLDER.parent, capture_output=True, text=True, timeout=1200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = Run(tmp_path / "run")
+    rows = pd.read_csv(run.results / "ablation_rows.csv").set_index("system")
+    assert rows["examples"].dropna().astype(int).to_dict() == {
+        "QAlign": 16, "QAlign, 50% of the pairs": 8, "QAlign + En→X in stage 1": 32, "QAlign + En→X in stage 2": 16,
+        "QAlign without sw": 8,
+    }  # fmt: skip
+    assert rows["study"].dropna().to_dict() == {
+        "QAlign, 50% of the pairs": "data_size", "QAlign + En→X in stage 1": "answer_language",
+        "QAlign + En→X in stage 2": "answer_language", "QAlign without sw": "left_out",
+    }  # fmt: skip
+    drawn = {path.stem for path in run.figures.glob("figure-study-*")}
+    assert drawn == {"figure-study-data-size", "figure-study-answer-language", "figure-study-left-out"}
 
 
 def test_the_commented_host_file_example_of_the_profile_is_valid_yaml():
