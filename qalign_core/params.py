@@ -185,7 +185,7 @@ class DataSection(Section):
 
     def source(self, name: str) -> str | None:
         """Where a data set comes from; None for one without a source, such as a benchmark of one's own."""
-        return dict[str, str](self.sources).get(name)
+        return next((source for known, source in self.sources.items() if known == name), None)
 
     def choice(self, name: str) -> CorpusChoice:
         """What the profile says of a corpus; nothing chosen for one it does not mention."""
