@@ -229,7 +229,8 @@ def _question_pairs(data_dir: Path, code: str) -> list[Pair]:
 
 def _flores(data_dir: Path, code: str) -> list[Pair]:
     """FLORES dev sentences in a language and in English, parallel by row; in any of the layouts FLORES comes in."""
-    paths, texts = [], []
+    paths: list[Path] = []
+    texts: list[list[str]] = []
     for side in (code, "en"):
         folder, flores_code = data_dir / "flores" / "dev", language(side).flores
         names = (f"{side}.txt", f"{flores_code}.parquet", f"{flores_code}.jsonl")
@@ -245,7 +246,7 @@ def _flores(data_dir: Path, code: str) -> list[Pair]:
         else:
             read = read_parquet if path.suffix == ".parquet" else read_json_lines
             texts.append([row["text"] for row in read(path, ("text",))])
-    return _parallel(*paths, *texts)
+    return _parallel(paths[0], paths[1], texts[0], texts[1])
 
 
 def _parallel(foreign_path: Path, english_path: Path, foreign: list[str], english: list[str]) -> list[Pair]:

@@ -47,8 +47,8 @@ def data_sets(profile: Profile) -> dict[str, list[str]]:
                 f"{who} corpus {corpus} needs another language than 'en': add one to data.languages or "
                 f"data.corpora.{corpus}.languages, or leave out the systems that train on it"
             )
-        for name in corpora.data_sets_of(corpus, sft_data=data.sft_data):
-            needed.setdefault(name, set()).update(languages, {"en"})
+        for data_set in corpora.data_sets_of(corpus, sft_data=data.sft_data):
+            needed.setdefault(data_set, set()).update(languages, {"en"})
     if missing := [name for name in needed if data.source(name) is None]:
         raise ProfileError(
             f"{who} data.sources names no source for {', '.join(missing)}; each is hub, repository, folder or miniature"

@@ -275,10 +275,9 @@ def _from_folder(data_set: str, folder: str | Path | None, codes: Sequence[str],
     there = sorted(p for p in {p for places in wanted for p in places} & set(published) if (folder / p).is_file())
     differing = [(p, why) for p in there if (why := difference(folder / p, published[p]))]
     if differing:
-        first, why = differing[0]
+        shown = "".join(f"\n  {place}: {why}" for place, why in differing)
         warnings.warn(
-            f"{len(differing)} of {data_set}'s files in {folder} are not the published ones, such as {first}: {why}. "
-            f"They are used as they are",
+            f"{len(differing)} of {data_set}'s files in {folder} are not the published ones, yet used:{shown}",
             stacklevel=3,
         )
     return folder
@@ -424,7 +423,8 @@ def _hub_file(repo_id: str, revision: str | None, expected: LockedFile) -> Path:
 
 def unreadable_model(name: str, revision: str | None, error: BaseException, kind: str = "model") -> str:
     """Why a model (a folder or one of the hub's) or a data set could not be read, and what to do about it."""
-    causes, cause = [], error
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
     while cause is not None:
         causes.append(cause)
         cause = cause.__cause__ or cause.__context__

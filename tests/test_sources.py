@@ -326,7 +326,8 @@ def test_a_folder_of_ones_own_data_is_warned_of_and_used(tmp_path):
     (tmp_path / "mgsm").mkdir()
     (tmp_path / "mgsm/mgsm_sw.tsv").write_text("q\t1\n")
     with pytest.warns(
-        UserWarning, match="1 of mgsm's files .* are not the published ones, .*: it has 4 bytes, the lock says"
+        UserWarning,
+        match=r"1 of mgsm's files .* not the published ones.*:\n  mgsm/mgsm_sw.tsv: it has 4 bytes, the lock",
     ):
         found = sources.locate("mgsm", "folder", cache_dir=tmp_path, folder=tmp_path, languages=["sw"])
     assert found == tmp_path
