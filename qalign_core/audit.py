@@ -31,14 +31,6 @@ ROWS_KEPT, ROW_CHARACTERS = 50, 1200  # of a check's rows, for those who look th
 # At least four characters, three times or more in a row: how a translation model loops.
 _LOOP = re.compile(r"(\S.{3,59}?)\1{2,}", re.DOTALL)
 
-TRANSLATION_CHECKS = (
-    "untranslated",
-    "loses a number",
-    "loses a small number (may be a word)",
-    "has no number left",
-    "repeats itself",
-)
-
 
 def checked(
     corpora: Mapping[str, Dataset],
@@ -100,7 +92,7 @@ def counted(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def translation_defects(translations: Sequence[str], originals: Sequence[str]) -> dict[str, list[int]]:
-    """Rows of a translated text that are defective beside their English originals, by check (`TRANSLATION_CHECKS`).
+    """Rows of a translated text that are defective beside their English originals, by check.
 
     A number counts as lost if no reading of the translation has its value (`readings`); rows that lose whole numbers
     up to 20 only are told apart, since a translator may have written them as words.
@@ -108,7 +100,8 @@ def translation_defects(translations: Sequence[str], originals: Sequence[str]) -
     Raises:
         ValueError: if the two sides differ in length.
     """
-    found: dict[str, list[int]] = {check: [] for check in TRANSLATION_CHECKS}
+    numbers = ("loses a number", "loses a small number (may be a word)", "has no number left")
+    found: dict[str, list[int]] = {check: [] for check in ("untranslated", *numbers, "repeats itself")}
     for row, (translation, original) in enumerate(zip(translations, originals, strict=True)):
         if translation.strip() == original.strip():
             found["untranslated"].append(row)

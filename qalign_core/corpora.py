@@ -193,17 +193,17 @@ def _translations(
     kind = name.split("-", maxsplit=1)[0]
     solutions: dict[str, dict[str, str]] = {}
     if kind == "responses":
-        solved = _gsm8kinstruct(data_dir, [*wanted, "en"], mode, Dropped())
+        found = _gsm8kinstruct(data_dir, [*wanted, "en"], mode, Dropped())
         # A question that was solved twice keeps its first solution.
-        solutions = {c: {q.strip(): a.strip() for _, q, a in reversed(solved[c])} for c in (*wanted, "en")}
+        solutions = {c: {q.strip(): a.strip() for _, q, a in reversed(found[c])} for c in (*wanted, "en")}
     for code in wanted:
         texts: list[Pair] = []
         for index, *pair in _flores(data_dir, code) if kind == "flores" else _question_pairs(data_dir, code):
             foreign, english = (text.strip() for text in pair)
-            if kind == "responses":  # joined through the questions; the authors released no such pairs: ours
+            if kind == "responses":  # matched by their questions; the authors released no such pairs: ours
                 if foreign not in solutions[code] or english not in solutions["en"]:
-                    where = "in the language" if foreign not in solutions[code] else ""
-                    dropped[code, "no solution in the language" if where else "no English solution"] += 1
+                    solved = foreign in solutions[code]
+                    dropped[code, "no English solution" if solved else "no solution in the language"] += 1
                     continue
                 foreign, english = solutions[code][foreign], solutions["en"][english]
             if not foreign or not english:
