@@ -1,29 +1,34 @@
-"""Rows of a source → examples of a corpus, in the authors' order and with the authors' quirks as named switches."""
+"""Rows of a source → examples of a corpus, in the authors' order and with the authors' quirks as named switches; and
+corpora derived from others."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 from datasets import Dataset
 
-from qalign_core.data.data_sets import (
-    GSM8KINSTRUCT_ORDER,
-    Text,
-    flores_pairs,
-    gsm8kinstruct,
-    metamathqa,
-    question_pairs,
-    questions_answers,
+from qalign_core import runs
+from qalign_core.data.rows import (
+    BadRow,
+    check_text,
+    read_json_array,
+    read_json_lines,
+    read_lines,
+    read_parquet,
+    require,
 )
-from qalign_core.data.rows import BadRow, require
-from qalign_core.languages import CODES, NON_ENGLISH, STAGE1_ORDER, language
+from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH, STAGE1_ORDER, language
+from qalign_core.params import BASE_TEXT, Profile
+from qalign_core.profiles.data_section import CorpusChoice, DataSection
 from qalign_core.profiles.schema import DataSet
-from qalign_core.prompts import translation_instruction
+from qalign_core.prompts import translation_instruction, writing_instruction
+from qalign_core.runs import Run
+from qalign_core.sources import MATHOCTOPUS_FILE
 
 COLUMNS = ("id", "instruction", "output", "source_language", "target_language")
 
@@ -40,51 +45,29 @@ DATA_SETS: dict[str, tuple[DataSet, ...]] = {
 }
 CORPORA = tuple(DATA_SETS)
 
+# Order in which the authors look for a language's name in a prompt, and in which they concatenate the ten files.
+# Source: NJUNLP/QAlign data/gsm8kinstruct/extract_data.py:7, gsm8kinstruct.py.
+GSM8KINSTRUCT_ORDER = ("sw", "en", "zh", "bn", "de", "es", "fr", "ja", "ru", "th")
 
-@dataclass(frozen=True)
-class Corpus:
-    """A corpus and what became of every row that was read for it.
+# How the three rows begin that the authors' language detection put into the English file: question, solution, language.
+MISPLACED = (
+    ("Henry scored 50 points on his Geography test", "La suma de sus puntajes", "es"),
+    ("Henry scored 50 points on his Geography test", "La somme de ses scores", "fr"),
+    ("Melody needs to read 20 pages for her English class", "Elle lira 20 pages", "fr"),
+)
 
-    Attributes:
-        name: such as `questions-x-en`.
-        dataset: the examples; columns `id, instruction, output, source_language, target_language`.
-        report: one line an outcome: `corpus, language, outcome, rows`; the outcome `kept` counts the examples.
-    """
+Row = dict[str, Any]  # with COLUMNS
+Pair = tuple[int | str, str, str]  # row in the file (0-based), text or question, its translation or solution
+Dropped = Counter[tuple[str, str]]  # (language, why) → rows
+TargetTokens = Callable[[list[str], list[str]], list[int]]  # instructions, outputs → target tokens of each example
 
-    name: str
+
+class Corpus(NamedTuple):
+    """The examples of a corpus, and what became of every row that was read: `corpus, language, outcome, rows`, where
+    the outcome `kept` counts the examples."""
+
     dataset: Dataset
     report: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Switches:
-    """Quirks of the released code that move numbers; the defaults are the authors'.
-
-    Attributes:
-        language_names: `paper` calls Swahili `Swahili (macrolanguage)` in the translation prompt; `plain` does not.
-        gsm8kinstruct_language: `paper` finds a row's language by the first language name anywhere in its prompt,
-            which puts three rows into the wrong language; `fixed` looks at the template before the question only.
-        sft_data: `paper` trains SFT on GSM8KInstruct's English rows (7,476); `gsm8k` on GSM8K itself (7,473).
-
-    Source: NJUNLP/QAlign data/gsmtrans/gsmtrans.py:27, data/gsm8kinstruct/extract_data.py, training_scripts/.
-    """
-
-    language_names: str = "paper"
-    gsm8kinstruct_language: str = "paper"
-    sft_data: str = "paper"
-
-    def __post_init__(self) -> None:
-        allowed = {
-            "language_names": ("paper", "plain"),
-            "gsm8kinstruct_language": ("paper", "fixed"),
-            "sft_data": ("paper", "gsm8k"),
-        }
-        for switch, values in allowed.items():
-            if getattr(self, switch) not in values:
-                raise ValueError(f"{switch} must be {' or '.join(map(repr, values))}, not {getattr(self, switch)!r}")
-
-
-# ------------------------------------------------------------------------------------------------- public
 
 
 def data_sets_of(name: str, *, sft_data: str = "paper") -> tuple[DataSet, ...]:
@@ -98,7 +81,12 @@ def data_sets_of(name: str, *, sft_data: str = "paper") -> tuple[DataSet, ...]:
     return ("gsm8k",) if name == "gsm8k" and sft_data == "gsm8k" else DATA_SETS[name]
 
 
-def load_corpus(
+def load_corpus(name: str, data_dir: str | Path, languages: Sequence[str] | None = None, **switches: Any) -> Dataset:
+    """The examples of a corpus; arguments and errors as `build_corpus`."""
+    return build_corpus(name, data_dir, languages, **switches).dataset
+
+
+def build_corpus(
     name: str,
     data_dir: str | Path,
     languages: Sequence[str] | None = None,
@@ -107,21 +95,6 @@ def load_corpus(
     gsm8kinstruct_language: str = "paper",
     sft_data: str = "paper",
     limit: int | None = None,
-    seed: int | None = None,
-) -> Dataset:
-    """The examples of a corpus; arguments and errors as `build_corpus`."""
-    switches = Switches(language_names, gsm8kinstruct_language, sft_data)
-    return build_corpus(name, data_dir, languages, switches=switches, limit=limit, seed=seed).dataset
-
-
-def build_corpus(
-    name: str,
-    data_dir: str | Path,
-    languages: Sequence[str] | None = None,
-    *,
-    switches: Switches | None = None,
-    limit: int | None = None,
-    seed: int | None = None,
 ) -> Corpus:
     """The examples of a corpus with an account of the rows that were read.
 
@@ -132,117 +105,59 @@ def build_corpus(
             `GSM8KINSTRUCT_ORDER`). In a translation corpus these are the languages other than English (`en` may be
             among them and says nothing); in `gsm8kinstruct` exactly these. The English corpora `gsm8k` and
             `metamathqa` have one language and do not look at it. None: all of the paper's.
-        switches: the authors' quirks; None for the paper's.
-        limit: at most so many examples a language: the first ones, or with `seed` a sample of them in file order.
-        seed: of that sample.
+        language_names: `paper` calls Swahili `Swahili (macrolanguage)` in the translation prompt; `plain` does not.
+        gsm8kinstruct_language: `paper` finds a row's language by the first language name anywhere in its prompt,
+            which puts three rows into the wrong language; `fixed` looks at the template before the question only.
+        sft_data: `paper` trains SFT on GSM8KInstruct's English rows (7,476); `gsm8k` on GSM8K itself (7,473).
+        limit: keep at most the first so many examples per language.
 
     Raises:
-        ValueError: for an unknown name or language, or a row that cannot be used (`rows.BadRow`: file and line).
+        ValueError: for an unknown name, language or switch, or a row that cannot be used (`BadRow`: file and line).
         FileNotFoundError: for an absent file, with the file and how to get it.
+
+    Source: NJUNLP/QAlign data/gsmtrans/gsmtrans.py:27, data/gsm8kinstruct/extract_data.py, training_scripts/.
     """
     data_sets_of(name)
-    switches = switches or Switches()
-    wanted = _wanted(name, languages)
-    columns: dict[str, list[str]] = {column: [] for column in COLUMNS}
-    outcomes: list[dict[str, str | int]] = []
-    for code, texts, dropped in _read(name, Path(data_dir), wanted, switches):
-        source, target = _direction(name, code)
-        kept = _limited(texts, limit, seed)
-        if len(kept) < len(texts):
-            dropped["beyond the limit"] += len(texts) - len(kept)
-        for index, instruction, output in kept:
-            for column, value in zip(
-                COLUMNS, (f"{name}/{code}/{index}", instruction, output, source, target), strict=True
-            ):
-                columns[column].append(value)
-        counts = {"kept": len(kept), **dropped}
-        outcomes += [{"corpus": name, "language": code, "outcome": o, "rows": n} for o, n in counts.items()]
-    if not columns["id"]:
-        raise BadRow(f"corpus {name} has no examples: every row of {data_dir} was dropped ({outcomes})")
-    return Corpus(name, Dataset.from_dict(columns), pd.DataFrame(outcomes))
-
-
-# ------------------------------------------------------------------------------------------------- one corpus
-
-
-def _read(
-    name: str, data_dir: Path, wanted: Sequence[str], switches: Switches
-) -> Iterable[tuple[str, list[Text], Counter[str]]]:
-    """Yield, for each language in order, its (row, instruction, output) and how many rows were dropped for what."""
-    if name == "metamathqa":
-        yield "en", metamathqa(data_dir), Counter()
-    elif name == "gsm8k" and switches.sft_data == "gsm8k":
-        path = require(data_dir / "gsm8k" / "train.jsonl", "fetch gsm8k (openai/gsm8k, config main)")
-        yield "en", questions_answers(path), Counter()
+    for switch, value, allowed in (
+        ("language_names", language_names, ("paper", "plain")),
+        ("gsm8kinstruct_language", gsm8kinstruct_language, ("paper", "fixed")),
+        ("sft_data", sft_data, ("paper", "gsm8k")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{switch} must be {' or '.join(map(repr, allowed))}, not {value!r}")
+    folder, wanted, dropped = Path(data_dir), _wanted(name, languages), Dropped()
+    by_language: Iterable[tuple[str, list[Pair]]]
+    if name == "metamathqa":  # unstripped. Source: NJUNLP/QAlign data/metamath/metamath.py
+        path = require(folder / "metamathqa" / "MetaMathQA-395K.json", "fetch metamathqa (meta-math/MetaMathQA)")
+        rows = read_json_array(path, ("query", "response"))
+        by_language = [("en", [(i, row["query"], row["response"]) for i, row in enumerate(rows)])]
+    elif name == "gsm8k" and sft_data == "gsm8k":
+        path = require(folder / "gsm8k" / "train.jsonl", "fetch gsm8k (openai/gsm8k, config main)")
+        by_language = [("en", _questions_answers(path))]
     elif name in ("gsm8k", "gsm8kinstruct"):
-        solved, dropped = gsm8kinstruct(data_dir, wanted, switches.gsm8kinstruct_language)
-        for code in wanted:
-            yield code, solved[code], dropped.pop(code, Counter())
-        for code, counts in dropped.items():
-            yield code, [], counts
+        solved = _gsm8kinstruct(folder, wanted, gsm8kinstruct_language, dropped)
+        by_language = [(code, solved[code]) for code in wanted]
     else:
-        yield from _translations(name, data_dir, wanted, switches)
-
-
-def _translations(
-    name: str, data_dir: Path, wanted: Sequence[str], switches: Switches
-) -> Iterable[tuple[str, list[Text], Counter[str]]]:
-    kind = name.split("-", maxsplit=1)[0]
-    solutions: dict[str, dict[str, str]] = {}
-    if kind == "responses":
-        spoken = [*wanted, "en"]
-        solved, _ = gsm8kinstruct(data_dir, spoken, switches.gsm8kinstruct_language)
-        # A question that was solved twice keeps its first solution.
-        solutions = {c: {q.strip(): a.strip() for _, q, a in reversed(solved[c])} for c in spoken}
-    for code in wanted:
-        dropped: Counter[str] = Counter()
-        pairs = flores_pairs(data_dir, code) if kind == "flores" else question_pairs(data_dir, code)
-        if kind == "responses":
-            pairs = _solution_pairs(pairs, solutions[code], solutions["en"], dropped)
-        source, target = _direction(name, code)
-        texts = []
-        for index, foreign, english in pairs:
-            pair = (foreign.strip(), english.strip())
-            if not all(pair):
-                dropped["blank side"] += 1
-                continue
-            said, meant = pair if source == code else pair[::-1]
-            texts.append((index, translation_instruction(said, source, target, names=switches.language_names), meant))
-        yield code, texts, dropped
-
-
-def _solution_pairs(
-    pairs: list[Text], foreign: dict[str, str], english: dict[str, str], dropped: Counter[str]
-) -> list[Text]:
-    """Replace both questions of each pair by their solutions, found by the question's exact text.
-
-    The authors released no such pairs; this is our construction.
-    """
-    found = []
-    for index, question, translation in pairs:
-        if question.strip() not in foreign:
-            dropped["no solution in the language"] += 1
-        elif translation.strip() not in english:
-            dropped["no English solution"] += 1
-        else:
-            found.append((index, foreign[question.strip()], english[translation.strip()]))
-    return found
-
-
-# ------------------------------------------------------------------------------------------------- languages
+        by_language = _translations(name, folder, wanted, language_names, gsm8kinstruct_language, dropped)
+    examples: list[Row] = []
+    for code, pairs in by_language:
+        source, target = ("en" if name.endswith("-en-x") else code), ("en" if name.endswith("-x-en") else code)
+        for index, instruction, output in pairs[:limit]:
+            values = (f"{name}/{code}/{index}", instruction, output, source, target)
+            examples.append(dict(zip(COLUMNS, values, strict=True)))
+        dropped[code, "beyond the limit"] += len(pairs) - len(pairs[:limit])
+    return _corpus(name, examples, dropped)
 
 
 def _wanted(name: str, languages: Sequence[str] | None) -> list[str]:
+    """The languages of a corpus in the authors' order; a profile's own come last."""
     if name in ("gsm8k", "metamathqa"):
         return ["en"]
-    if languages is None:
-        chosen = set(CODES)
-    else:
-        if isinstance(languages, str):
-            raise ValueError(f"languages must be a list of codes such as ['sw', 'fr'], not the text {languages!r}")
-        chosen = {language(code).code for code in languages}
+    if isinstance(languages, str):
+        raise ValueError(f"languages must be a list of codes such as ['sw', 'fr'], not the text {languages!r}")
+    chosen = set(CODES) if languages is None else {language(code).code for code in languages}
     order = GSM8KINSTRUCT_ORDER if name == "gsm8kinstruct" else STAGE1_ORDER
-    order += tuple(code for code in CODES if code not in (*order, "en"))  # a profile's own come last
+    order += tuple(code for code in CODES if code not in (*order, "en"))
     wanted = [code for code in order if code in chosen]
     if not wanted:
         allowed = CODES if name == "gsm8kinstruct" else NON_ENGLISH
@@ -250,16 +165,324 @@ def _wanted(name: str, languages: Sequence[str] | None) -> list[str]:
     return wanted
 
 
-def _direction(name: str, code: str) -> tuple[str, str]:
-    """Languages of an example's instruction and output."""
-    if name.endswith("-x-en"):
-        return code, "en"
-    return ("en", code) if name.endswith("-en-x") else (code, code)
+def _corpus(name: str, rows: list[Row], dropped: Dropped) -> Corpus:
+    """Rows with their report; BadRow when no row is left."""
+    if not rows:
+        why = f"; dropped: {dict(+dropped)}" if +dropped else ""
+        raise BadRow(f"corpus {name} has no examples left; see data.corpora.{name} in the profile{why}")
+    kept = Counter((foreign_language(row), "kept") for row in rows)
+    report = [
+        {"corpus": name, "language": code, "outcome": outcome, "rows": count}
+        for (code, outcome), count in (kept + dropped).items()
+    ]
+    return Corpus(Dataset.from_list([{c: row[c] for c in COLUMNS} for row in rows]), pd.DataFrame(report))
 
 
-def _limited(texts: list[Text], limit: int | None, seed: int | None) -> list[Text]:
-    if limit is None or limit >= len(texts):
-        return texts
-    if seed is None:
-        return texts[:limit]
-    return [texts[i] for i in sorted(random.Random(seed).sample(range(len(texts)), limit))]
+def foreign_language(row: Row) -> str:
+    """The language an example counts for: the one that is not English, if there is one."""
+    return row["target_language"] if row["source_language"] == "en" else row["source_language"]
+
+
+# ------------------------------------------------------------------------------------------------- translations
+
+
+def _translations(
+    name: str, data_dir: Path, wanted: Sequence[str], names: str, mode: str, dropped: Dropped
+) -> Iterator[tuple[str, list[Pair]]]:
+    """Language → (row, instruction, output) of a translation corpus."""
+    kind = name.split("-", maxsplit=1)[0]
+    solutions: dict[str, dict[str, str]] = {}
+    if kind == "responses":
+        found = _gsm8kinstruct(data_dir, [*wanted, "en"], mode, Dropped())
+        # A question that was solved twice keeps its first solution.
+        solutions = {c: {q.strip(): a.strip() for _, q, a in reversed(found[c])} for c in (*wanted, "en")}
+    for code in wanted:
+        texts: list[Pair] = []
+        for index, *pair in _flores(data_dir, code) if kind == "flores" else _question_pairs(data_dir, code):
+            foreign, english = (text.strip() for text in pair)
+            if kind == "responses":  # matched by their questions; the authors released no such pairs: ours
+                if foreign not in solutions[code] or english not in solutions["en"]:
+                    solved = foreign in solutions[code]
+                    dropped[code, "no English solution" if solved else "no solution in the language"] += 1
+                    continue
+                foreign, english = solutions[code][foreign], solutions["en"][english]
+            if not foreign or not english:
+                dropped[code, "blank side"] += 1
+            elif name.endswith("-x-en"):
+                texts.append((index, translation_instruction(foreign, code, "en", names=names), english))
+            else:
+                texts.append((index, translation_instruction(english, "en", code, names=names), foreign))
+        yield code, texts
+
+
+def _question_pairs(data_dir: Path, code: str) -> list[Pair]:
+    """Stage 1's questions in a language and in English, parallel by line."""
+    folder = data_dir / "gsm8kinstruct_question"
+    there = ", ".join(path.name.removesuffix("-en") for path in sorted(folder.glob("*-en"))) or "none"
+    remedy = (
+        f"fetch the question pairs (source `repository`), or leave {code!r} out of the languages: there are {there} in "
+        "this folder"
+    )
+    foreign, english = (require(folder / f"{code}-en" / f"train.{side}", remedy) for side in (code, "en"))
+    return _parallel(foreign, english, read_lines(foreign), read_lines(english))
+
+
+def _flores(data_dir: Path, code: str) -> list[Pair]:
+    """FLORES dev sentences in a language and in English, parallel by row; in any of the layouts FLORES comes in."""
+    paths: list[Path] = []
+    texts: list[list[str]] = []
+    for side in (code, "en"):
+        folder, flores_code = data_dir / "flores" / "dev", language(side).flores
+        names = (f"{side}.txt", f"{flores_code}.parquet", f"{flores_code}.jsonl")
+        path = next((folder / name for name in names if (folder / name).is_file()), None)
+        if path is None:
+            raise FileNotFoundError(
+                f"no FLORES sentences in {language(side).name}: {folder} holds none of {', '.join(names)}; fetch "
+                f"flores (source `hub`; openlanguagedata/flores_plus asks you to accept its terms first)"
+            )
+        paths.append(path)
+        if path.suffix == ".txt":
+            texts.append(read_lines(path))
+        else:
+            read = read_parquet if path.suffix == ".parquet" else read_json_lines
+            texts.append([row["text"] for row in read(path, ("text",))])
+    return _parallel(paths[0], paths[1], texts[0], texts[1])
+
+
+def _parallel(foreign_path: Path, english_path: Path, foreign: list[str], english: list[str]) -> list[Pair]:
+    if len(foreign) != len(english):
+        raise BadRow(
+            f"{foreign_path} has {len(foreign)} rows but {english_path} has {len(english)}; they are parallel by row, "
+            f"so one of them is cut off or edited: fetch both again"
+        )
+    return [(index, *pair) for index, pair in enumerate(zip(foreign, english, strict=True))]
+
+
+# ------------------------------------------------------------------------------------------------- solved problems
+
+
+def _questions_answers(path: Path) -> list[Pair]:
+    """A JSON-lines file of `question` and `answer`, unstripped."""
+    return [(i, row["question"], row["answer"]) for i, row in enumerate(read_json_lines(path, ("question", "answer")))]
+
+
+def _gsm8kinstruct(data_dir: Path, wanted: Sequence[str], mode: str, dropped: Dropped) -> dict[str, list[Pair]]:
+    """Solved questions by language, from the authors' files by language or MathOctopus's single file.
+
+    With `mode` "paper" the authors' files come first: they already are the outcome of their language detection. With
+    "fixed" MathOctopus's comes first, since only its prompts name the language beyond doubt.
+    """
+    needed = list(dict.fromkeys([*wanted, "en"])) if mode == "fixed" else list(wanted)
+    files = {code: data_dir / "gsm8kinstruct" / code / "train.txt" for code in needed}
+    absent = [path for path in files.values() if not path.is_file()]
+    single = data_dir / MATHOCTOPUS_FILE
+    if single.is_file() and (absent or mode == "fixed"):
+        found = _by_prompt(single, mode, dropped)
+        for code in (code for code in needed if code not in GSM8KINSTRUCT_ORDER):  # a language of the profile's own
+            found[code] = _questions_answers(require(files[code], f"{single.name} has no {language(code).name}"))
+        return found
+    if absent:
+        raise FileNotFoundError(
+            f"{absent[0]} does not exist" + (f" (and {len(absent) - 1} more languages)" if absent[1:] else "") + f", "
+            f"nor does {single}; fetch gsm8kinstruct (source `hub` or `repository`) or leave these languages out"
+        )
+    solved = {code: _questions_answers(path) for code, path in files.items()}
+    for start, begins, code in MISPLACED if mode == "fixed" else ():
+        for text in list(solved["en"]):
+            if text[1].startswith(start) and text[2].startswith(begins):
+                solved["en"].remove(text)
+                solved.setdefault(code, []).append((f"en:{text[0]}", text[1], text[2]))
+    return solved
+
+
+def _by_prompt(path: Path, mode: str, dropped: Dropped) -> dict[str, list[Pair]]:
+    """Assign each row of MathOctopus's file to a language.
+
+    Source: NJUNLP/QAlign data/gsm8kinstruct/extract_data.py.
+    """
+    solved: dict[str, list[Pair]] = {code: [] for code in CODES}
+    for index, row in enumerate(read_json_lines(path, ("prompt", "chosen"))):
+        prompt = row["prompt"].strip()
+        searched = prompt if mode == "paper" else prompt.split("Instruction:\n", maxsplit=1)[0]
+        code = next((c for c in GSM8KINSTRUCT_ORDER if LANGUAGES[c].name in searched), None)
+        if code is None:
+            dropped["", "no language named in the prompt"] += 1
+            continue
+        question = prompt.split("Instruction:\n")[-1].split("\n\n")[0].strip()
+        solved[code].append((index, question, row["chosen"].strip()))
+    return solved
+
+
+# ------------------------------------------------------------------------------------------------- derived corpora
+
+
+def read_file(name: str, path: str | Path) -> list[Row]:
+    """The user's own file as examples: JSON lines `instruction, output`, perhaps `source_language, target_language`
+    (codes; English where they are absent) and `id`.
+
+    Raises:
+        FileNotFoundError, BadRow: for an absent file, a broken row, a blank text or an unknown language.
+    """
+    path, rows = Path(path), []
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "not a regular file"
+        raise BadRow(f"data.corpora.{name}.path: {path} is {kind}; name a file of JSON lines: instruction, output")
+    for number, row in enumerate(read_json_lines(path, ("instruction", "output")), start=1):
+        where = f"corpus {name}: {path}: line {number}"
+        for field in ("instruction", "output"):
+            if not row[field].strip():
+                raise BadRow(f"{where}: field {field!r} is blank; fill it in or delete the line")
+        languages = {f"{side}_language": row.get(f"{side}_language", "en") for side in ("source", "target")}
+        for field, code in languages.items():
+            try:
+                language(str(code))
+            except ValueError as error:
+                raise BadRow(f"{where}: {field}: {error}") from None
+        given = row.get("id", f"{name}/{number - 1}")
+        if not isinstance(given, str | int | float):
+            raise BadRow(f"{where}: field 'id' must be text or a number, or be left out")
+        check_text(str(given), f"{where}: field 'id'")
+        rows.append({"id": str(given), "instruction": row["instruction"], "output": row["output"], **languages})
+    return rows
+
+
+def derive(
+    name: str,
+    rows: list[Row],
+    choice: CorpusChoice,
+    *,
+    seed: int,
+    names: str = "paper",
+    target_tokens: TargetTokens,
+) -> Corpus:
+    """A corpus made of the rows of others: languages, share, limit and pairs are applied in this order.
+
+    Args:
+        name: of the new corpus.
+        rows: of the corpora it is made of, one after the other; they keep their ids.
+        choice: what the profile says of it.
+        seed: of the share and of the shuffle. A smaller share is a part of a larger one of the same corpus.
+        names: how the translation instruction calls the languages (`data.language_names`).
+        target_tokens: counts targets, for `pairs: source-only`.
+
+    Raises:
+        BadRow: when nothing is left, or pairs is asked of a corpus that holds no translations.
+
+    Source: ours; the paper trains on whole corpora only.
+    """
+    dropped, excluded = Dropped(), choice.without or []
+
+    def keep(kept: list[Row], outcome: str) -> list[Row]:
+        before, after = (Counter(map(foreign_language, part)) for part in (rows, kept))
+        dropped.update((code, outcome) for code in (before - after).elements())
+        return kept
+
+    chosen = choice.languages or {foreign_language(row) for row in rows}
+    rows = keep(
+        [r for r in rows if foreign_language(r) in chosen and foreign_language(r) not in excluded], "language left out"
+    )
+    share, limit = choice.share, choice.limit
+    if share is not None:
+        rows = keep(_by_direction(rows, lambda part, key: _sampled(part, share, f"{seed}/{key}")), "not sampled")
+    if limit is not None:
+        rows = keep(_by_direction(rows, lambda part, _: part[:limit]), "beyond the limit")
+    if choice.pairs is not None:
+        for row in rows:
+            if (row["source_language"] == "en") == (row["target_language"] == "en"):
+                raise BadRow(
+                    f"corpus {name}: pairs needs translations into or from English, but {row['id']} is "
+                    f"{row['source_language']} to {row['target_language']}; derive it from a corpus such as "
+                    "questions-x-en"
+                )
+    if choice.pairs == "shuffled":
+        rows = _by_direction(rows, lambda part, key: _shuffled(name, part, f"{seed}/{key}"))
+    elif choice.pairs == "source-only":
+        rows = keep(_source_only(rows, names, target_tokens), "beyond the target tokens")
+    return _corpus(name, rows, dropped)
+
+
+def _by_direction(rows: list[Row], change: Callable[[list[Row], str], list[Row]]) -> list[Row]:
+    """Change the rows of each pair of languages by themselves; the order of the pairs is that of their first rows."""
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        parts.setdefault(f"{row['source_language']}-{row['target_language']}", []).append(row)
+    return [row for key, part in parts.items() for row in change(part, key)]
+
+
+def _sampled(rows: list[Row], share: float, seed: str) -> list[Row]:
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    return [rows[i] for i in sorted(order[: max(1, round(share * len(rows)))])]
+
+
+def _shuffled(name: str, rows: list[Row], seed: str) -> list[Row]:
+    """Every instruction with another row's output: the same texts and tokens, but no pair says the same thing."""
+    outputs = sorted({row["output"] for row in rows})
+    random.Random(seed).shuffle(outputs)
+    rank = {output: i for i, output in enumerate(outputs)}
+    order = sorted(range(len(rows)), key=lambda i: rank[rows[i]["output"]])  # rows of one output side by side
+    step = max(Counter(row["output"] for row in rows).values())  # beyond all rows of the commonest output
+    if 2 * step > len(rows):
+        raise BadRow(f"corpus {name}: too few different outputs ({len(outputs)} in {len(rows)} rows) to shuffle them")
+    other = {i: rows[order[(place + step) % len(rows)]] for place, i in enumerate(order)}
+    return [{**row, "id": f"{row['id']}~{other[i]['id']}", "output": other[i]["output"]} for i, row in enumerate(rows)]
+
+
+def _source_only(rows: list[Row], names: str, target_tokens: TargetTokens) -> list[Row]:
+    """The texts that are not English as targets of their own, with nothing to translate.
+
+    A language's texts are taken in order, and again from the first one, until they have as many target tokens as the
+    language's translations had, the last one being whichever fits best; what one language misses or has too many of,
+    the next one makes up for.
+    """
+    missing = 0  # target tokens that the languages so far are short of
+
+    def alone(row: Row) -> Row:
+        code, source, target = foreign_language(row), row["source_language"], row["target_language"]
+        head = translation_instruction("", source, target, names=names)
+        text = row["output"] if source == "en" else row["instruction"].removeprefix(head)
+        changed = (row["id"], writing_instruction(code, names=names), text, code, code)
+        return dict(zip(COLUMNS, changed, strict=True))
+
+    def fill(part: list[Row], key: str) -> list[Row]:
+        nonlocal missing
+        texts = [alone(row) for row in part]
+        missing += sum(target_tokens([r["instruction"] for r in part], [r["output"] for r in part]))
+        lengths = target_tokens([r["instruction"] for r in texts], [r["output"] for r in texts])
+        if not all(lengths):
+            raise BadRow(f"{texts[lengths.index(0)]['id']}: a text without any target token ({key})")
+        filled: list[Row] = []
+        while missing >= lengths[len(filled) % len(texts)]:
+            missing -= lengths[len(filled) % len(texts)]
+            filled.append(texts[len(filled) % len(texts)])
+        last = min(range(len(texts)), key=lambda i: abs(missing - lengths[i]))  # the one that fits best
+        if abs(missing - lengths[last]) < missing:
+            missing -= lengths[last]
+            filled.append(texts[last])
+        return filled
+
+    return _by_direction(rows, fill)
+
+
+# ------------------------------------------------------------------------------------------------- in a run
+
+
+def is_drawn(data: DataSection, name: str) -> bool:
+    """Whether a corpus is another one for every seed: generated, sampled or shuffled."""
+    choices = [data.choice(part) for part in data.ancestry(name)]
+    if any(choice.share is not None or choice.pairs == "shuffled" for choice in choices):
+        return True
+    known = [root for root in data.roots(name) if data.choice(root).path is None]
+    needed = {data_set for root in known for data_set in data_sets_of(root, sft_data=data.sft_data)}
+    return any(data.sources.get(data_set) == "miniature" for data_set in needed)
+
+
+def corpus_seed(profile: Profile, name: str, seed: int) -> int | None:
+    """The seed a corpus was drawn with, or None for one that is the same for every seed."""
+    return seed if name == BASE_TEXT or is_drawn(profile.data, name) else None
+
+
+def read_corpus(profile: Profile, run: Run, name: str) -> pd.DataFrame:
+    """A corpus as it was written (of the first seed): `id, instruction, output, source_language, target_language`."""
+    drawn = corpus_seed(profile, name, profile.run.seeds[0])
+    return pd.DataFrame(runs.read_json_lines(run.corpus(name, drawn)))

@@ -15,31 +15,184 @@ Whatever the source, the outcome is a data folder of one layout, which `corpora`
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import pandas as pd
+import huggingface_hub
+import yaml
 from filelock import FileLock
+from huggingface_hub import errors
+from huggingface_hub.file_download import http_get
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from qalign_core.data import data_folder
-from qalign_core.data.data_folder import FOLDERS, layout
-from qalign_core.data.data_lock import Lock, LockedDataSet, LockedFile, LockedHubDataSet, difference, read_lock
-from qalign_core.data.downloads import DownloadError, fetch, fetch_from_hub, lay_out
-from qalign_core.data.rows import count_rows
+from qalign_core.benchmarks import benchmark_files
+from qalign_core.data.rows import read_json_array, read_lines, read_parquet
 from qalign_core.languages import CODES, language
-from qalign_core.runs import fingerprint, read_json, sha256_file, sha256_tree, write_json
+from qalign_core.runs import fingerprint, read_json, sha256_file, sha256_tree, write_atomic, write_json
 
-REPOSITORY_URL = "QALIGN_REPOSITORY_URL"
+LOCK_FILE = Path(__file__).resolve().parent.parent / "params" / "data.lock.yaml"
+REPOSITORY_URL, CACHE_DIR, DATA_DIR = "QALIGN_REPOSITORY_URL", "QALIGN_CACHE_DIR", "QALIGN_DATA_DIR"  # environment
 SOURCES = ("hub", "repository", "folder", "miniature")
+MATHOCTOPUS_FILE = "gsm8kinstruct/MGSM8KInstruct_Parallel.json"
+FOLDERS = {  # data set → the top folder of the layout that holds it
+    "mgsm": "mgsm",
+    "msvamp": "msvamp",
+    "gsm8k": "gsm8k",
+    "gsm8kinstruct": "gsm8kinstruct",
+    "questions": "gsm8kinstruct_question",
+    "metamathqa": "metamathqa",
+    "flores": "flores",
+}
 
 
-# ------------------------------------------------------------------------------------------------- public
+class DownloadError(OSError):
+    """A file could not be fetched, or is not the file that was expected; the message says why and what to do."""
+
+
+def cache_dir() -> Path:
+    """Where fetched and generated data sets are kept: QALIGN_CACHE_DIR, or `~/.cache/qalign`."""
+    return Path(os.environ.get(CACHE_DIR) or Path.home() / ".cache" / "qalign").expanduser().absolute()
+
+
+def is_offline() -> bool:
+    """Whether `HF_HUB_OFFLINE` says that nothing shall be fetched."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def layout(data_set: str, languages: Sequence[str]) -> list[tuple[str, ...]]:
+    """The files a data set consists of in these languages; each as the places where it may be."""
+    if data_set in ("mgsm", "msvamp"):
+        return [benchmark_files(data_set, code) for code in languages]
+    if data_set == "gsm8kinstruct":
+        return [(f"gsm8kinstruct/{code}/train.txt", MATHOCTOPUS_FILE) for code in languages]
+    if data_set == "questions":
+        foreign = [code for code in languages if code != "en"]
+        return [(f"gsm8kinstruct_question/{x}-en/train.{side}",) for x in foreign for side in (x, "en")]
+    if data_set == "flores":
+        kinds = ("{0}.txt", "{1}.parquet", "{1}.jsonl")
+        return [tuple("flores/dev/" + k.format(c, language(c).flores) for k in kinds) for c in languages]
+    return [("gsm8k/train.jsonl",)] if data_set == "gsm8k" else [("metamathqa/MetaMathQA-395K.json",)]
+
+
+# ------------------------------------------------------------------------------------------------- the lock
+
+
+def inside(path: str) -> str:
+    """A relative path that cannot leave the folder it is joined to; else a ValueError."""
+    if "\\" in path or ":" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        raise ValueError(f"{path!r} must be a plain relative path such as 'mgsm/mgsm_sw.tsv', without '..'")
+    return path
+
+
+Inside = Annotated[str, AfterValidator(inside)]
+
+
+class Strict(BaseModel):
+    """A part of the lock file: no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LockedFile(Strict):
+    """What is known of a file before it is fetched; None: not known, or of `language`: every language needs it."""
+
+    path: Inside  # at the source
+    language: str | None = None
+    bytes: int | None = Field(default=None, ge=0)
+    rows: int | None = Field(default=None, ge=0)
+    git_blob: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+
+class LockedDataSet(Strict):
+    """The files of one data set at one source, by their place in the layout."""
+
+    licence: str
+    files: dict[Inside, LockedFile]
+    repo_id: str = ""  # of the hub
+    revision: str | None = None  # of the hub; None: that of the first download is recorded and kept to
+
+    def needed(self, languages: Sequence[str]) -> dict[str, LockedFile]:
+        """The files that these languages need."""
+        return {place: file for place, file in self.files.items() if file.language in (None, *languages)}
+
+
+class LockedRepository(Strict):
+    """The authors' repository at one commit."""
+
+    url: str
+    commit: str
+    data_sets: dict[str, LockedDataSet]
+
+
+class Lock(Strict):
+    """What `params/data.lock.yaml` says of every data set."""
+
+    repository: LockedRepository
+    hub: dict[str, LockedDataSet]
+
+    def sources_of(self, data_set: str) -> list[str]:
+        """The sources that have a data set."""
+        return [s for s in SOURCES if s in ("folder", "miniature") or self.at(data_set, s) is not None]
+
+    def at(self, data_set: str, source: str) -> LockedDataSet | None:
+        """A data set of the hub or the repository; None if that has none of the name, or for another source."""
+        return {"hub": self.hub, "repository": self.repository.data_sets}.get(source, {}).get(data_set)
+
+    def folder(self, source: str, cache: Path) -> Path:
+        """Where in the cache the hub's or the repository's files are, in the layout."""
+        return cache / ("hub" if source == "hub" else f"repository-{self.repository.commit[:12]}")
+
+
+def read_lock(path: str | Path = LOCK_FILE) -> Lock:
+    """Read a lock file.
+
+    Raises:
+        ValueError: for an unknown key, a malformed checksum or a path that leaves its folder, with the place.
+    """
+    try:
+        return Lock.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def git_blob(path: Path) -> str:
+    """Git's id of a file's content, in hexadecimal."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def difference(path: Path, expected: LockedFile) -> str | None:
+    """How a file's content differs from what the lock says of it; None if it does not (or the lock says nothing)."""
+    if expected.bytes is not None and path.stat().st_size != expected.bytes:
+        return f"it has {path.stat().st_size:,} bytes, the lock says {expected.bytes:,}"
+    for name, value, measure in (("sha256", expected.sha256, sha256_file), ("git blob", expected.git_blob, git_blob)):
+        if value is not None and (found := measure(path)) != value:
+            return f"its {name} is {found}, the lock says {value}"
+    return None
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a data file; a JSON file is an array if it starts with `[`, else JSON lines."""
+    if path.suffix == ".parquet":
+        return len(read_parquet(path, ()))
+    if path.suffix == ".json":
+        with path.open("rb") as stream:
+            if stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"["):
+                return len(read_json_array(path, ()))
+    return len(read_lines(path))
+
+
+# ------------------------------------------------------------------------------------------------- getting it
 
 
 def locate(
@@ -51,7 +204,6 @@ def locate(
     languages: Sequence[str] | None = None,
     world: Mapping[str, Any] | None = None,
     lock: Lock | None = None,
-    progress: bool = True,
 ) -> Path:
     """A local data folder, in the layout above, that holds `data_set`; fetched and verified if need be.
 
@@ -67,7 +219,6 @@ def locate(
         languages: codes to fetch or ask for; None: all ten.
         world: what the miniature is made with: `write_world`'s arguments `seed`, `sizes`, `style`.
         lock: what the files must be; None: `params/data.lock.yaml`.
-        progress: show bars.
 
     Raises:
         ValueError: for an unknown data set, source or language, or a data set its source does not have.
@@ -76,211 +227,26 @@ def locate(
     """
     if data_set not in FOLDERS:
         raise ValueError(f"unknown data set {data_set!r}; known data sets: {', '.join(FOLDERS)}")
-    codes = [language(code).code for code in (CODES if languages is None else languages)]
-    cache = Path(cache_dir).absolute()
-    lock = lock or read_lock()
-    if source == "folder":
-        return _from_folder(data_set, folder, codes, lock)
-    if source == "miniature":
-        with _writing(cache, "the miniature's world"):
-            return _from_miniature(cache, dict(world or {}))
     if source not in SOURCES:
         raise ValueError(f"unknown source {source!r} of {data_set}; known sources: {', '.join(SOURCES)}")
-    available = lock.hub if source == "hub" else lock.repository.data_sets
-    if data_set not in available:
+    codes = [language(code).code for code in (CODES if languages is None else languages)]
+    cache, lock = Path(cache_dir).absolute(), lock or read_lock()
+    if source == "folder":
+        return _from_folder(data_set, folder, codes, lock)
+    known = lock.at(data_set, source)
+    if source != "miniature" and known is None:
+        available = lock.hub if source == "hub" else lock.repository.data_sets
         raise ValueError(
             f"{data_set} is not at source {source!r}, which has {', '.join(available)}; "
-            f"set data.sources.{data_set} to {' or '.join(repr(s) for s in _sources_of(data_set, lock))}"
+            f"set data.sources.{data_set} to {' or '.join(map(repr, lock.sources_of(data_set)))}"
         )
-    with _locked(cache / ".locks" / f"{source}-{data_set}"), _writing(cache, data_set):
-        if source == "hub":
-            return _from_hub(cache, lock.hub[data_set], codes, lock, progress)
-        return _from_repository(cache, lock.repository.data_sets[data_set], codes, lock, progress)
-
-
-def gather(
-    sources: Mapping[str, str],
-    destination: str | Path,
-    *,
-    cache_dir: str | Path,
-    folder: str | Path | None = None,
-    languages: Sequence[str] | None = None,
-    world: Mapping[str, Any] | None = None,
-    lock: Lock | None = None,
-    progress: bool = True,
-    own: Mapping[str, str] | None = None,
-) -> Path:
-    """One data folder made of several data sets, each from its own source: links to what `locate` returns.
-
-    Args:
-        sources: data set → source, as `data.sources` of a profile.
-        destination: the folder to make; what it already holds of these data sets is replaced if it is a link.
-        own: code → the folder that holds this language's files, in the layout above, whatever the source.
-
-    Raises:
-        FileExistsError: if `destination` holds a real folder where a link should go.
-        ValueError, FileNotFoundError, DownloadError: as `locate`, whose other arguments these are.
-    """
-    destination = Path(destination).absolute()
-    destination.mkdir(parents=True, exist_ok=True)
-    wanted = list(CODES if languages is None else languages)
-    added = {code: place for code, place in (own or {}).items() if code in wanted}
-    for data_set, source in sources.items():
-        found = locate(
-            data_set,
-            source,
-            cache_dir=cache_dir,
-            folder=folder,
-            languages=[code for code in wanted if code not in added],
-            world=world,
-            lock=lock,
-            progress=progress,
-        )
-        with _locked(destination / f".{FOLDERS[data_set]}"):
-            if added:
-                data_folder.join(found, added, data_set, destination)
-            else:
-                data_folder.link(found / FOLDERS[data_set], destination / FOLDERS[data_set])
-    return destination
-
-
-def verify(data_set: str, folder: str | Path, *, lock: Lock | None = None) -> pd.DataFrame:
-    """Every file of a data set in a data folder, beside what the lock says of a file of that name.
-
-    Returns:
-        one line a file: `data_set, file, bytes, rows, sha256, status`; the status names the source whose file this
-        is, or how it differs, or says that the lock does not know it.
-    """
-    folder, lock, found = Path(folder), lock or read_lock(), []
-    known = {"repository": lock.repository.data_sets.get(data_set), "hub": lock.hub.get(data_set)}
-    for path in sorted(p for p in (folder / FOLDERS[data_set]).rglob("*") if p.is_file()):
-        place = path.relative_to(folder).as_posix()
-        found.append(
-            {
-                "data_set": data_set,
-                "file": place,
-                "bytes": path.stat().st_size,
-                "rows": count_rows(path),
-                "sha256": sha256_file(path),
-                "status": _status(path, {s: d.files.get(place) for s, d in known.items() if d}),
-            }
-        )
-    return pd.DataFrame(found, columns=["data_set", "file", "bytes", "rows", "sha256", "status"])
-
-
-# ------------------------------------------------------------------------------------------------- the four sources
-
-
-def _from_folder(data_set: str, folder: str | Path | None, codes: Sequence[str], lock: Lock) -> Path:
-    if folder is None:
-        raise ValueError(f"source 'folder' of {data_set} needs to know which: set data.folder in the profile")
-    folder = Path(folder).absolute()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"data folder {folder} does not exist; correct data.folder in the profile")
-    absent = [places for places in layout(data_set, codes) if not any((folder / p).is_file() for p in places)]
-    if absent:
-        shown = "".join(f"\n  {' or '.join(places)}" for places in absent)
-        others = [s for s in _sources_of(data_set, lock) if s != "folder"]
-        raise FileNotFoundError(
-            f"data folder {folder} lacks {len(absent)} of {data_set}'s files:{shown}\nPut them there, leave their "
-            f"languages out of data.languages, or set data.sources.{data_set} to {' or '.join(map(repr, others))}"
-        )
-    places = {p for alternatives in layout(data_set, codes) for p in alternatives if (folder / p).is_file()}
-    published = lock.repository.data_sets.get(data_set) or lock.hub[data_set]
-    differing = {p: difference(folder / p, published.files[p]) for p in sorted(places & set(published.files))}
-    differing = {p: why for p, why in differing.items() if why}
-    if differing:
-        first, why = next(iter(differing.items()))
-        warnings.warn(
-            f"{len(differing)} of {data_set}'s files in {folder} are not the published ones, such as {first}: {why}. "
-            f"They are used as they are; sources.verify lists them",
-            stacklevel=3,
-        )
-    return folder
-
-
-def _from_repository(cache: Path, data_set: LockedDataSet, codes: Sequence[str], lock: Lock, progress: bool) -> Path:
-    base = os.environ.get(REPOSITORY_URL, lock.repository.url).rstrip("/")
-    root = cache / f"repository-{lock.repository.commit[:12]}"
-    for place, expected in data_set.needed(codes).items():
-        path = root / place
-        if not path.is_file() or difference(path, expected) is not None:
-            fetch(f"{base}/{lock.repository.commit}/{expected.path}", path, expected, progress=progress)
-    return root
-
-
-def _from_hub(cache: Path, data_set: LockedHubDataSet, codes: Sequence[str], lock: Lock, progress: bool) -> Path:
-    """Fetch through the hub's own cache; what the lock does not know is recorded on first use and binding later."""
-    root = cache / "hub"
-    record = cache / "recorded.lock.json"
-    known = read_json(record).get(data_set.repo_id, {}) if record.is_file() else {}
-    if data_set.revision and known.get("revision") != data_set.revision:
-        known = {}
-    revision = data_set.revision or known.get("revision")
-    files = dict(known.get("files", {}))
-    for place, expected in data_set.needed(codes).items():
-        path, before = root / place, files.get(place, {})
-        if expected.sha256 and before.get("sha256") != expected.sha256:
-            before = {}
-        if path.is_file() and before and sha256_file(path) == before["laid_out_sha256"]:
-            continue
-        if expected.sha256 is None and before:
-            expected = expected.model_copy(update={"sha256": before["sha256"]})
-        cached, revision = fetch_from_hub(data_set.repo_id, revision, expected)
-        _check_rows(cached, expected)
-        lay_out(cached, path)
-        files[place] = {"sha256": sha256_file(cached), "laid_out_sha256": sha256_file(path)}
-        with _locked(cache / ".locks" / "record"):
-            everything = read_json(record) if record.is_file() else {}
-            write_json(record, everything | {data_set.repo_id: {"revision": revision, "files": files}})
-    return root
-
-
-def _from_miniature(cache: Path, arguments: dict[str, Any]) -> Path:
-    """Generate the miniature world once; anew if its arguments, its generator or a file of it changed."""
-    import qalign_core.miniature as miniature
-
-    generator = {
-        p: d for p, d in sha256_tree(Path(miniature.__file__).parent).items() if Path(p).suffix in (".py", ".yaml")
-    }
-    identity = fingerprint({"arguments": arguments, "generator": generator})
-    root = cache / "miniature" / identity[:16]
-    manifest = root / "generated.json"
-    with _locked(cache / ".locks" / f"miniature-{identity[:16]}"):
-        if manifest.is_file():
-            stated = read_json(manifest)["files"]
-            if {p: d for p, d in sha256_tree(root).items() if p != manifest.name} == stated:
-                return root
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{identity[:16]}-", dir=root.parent) as temporary:
-            made = Path(temporary) / "world"
-            miniature.write_world(made, **arguments)
-            write_json(made / manifest.name, {"arguments": arguments, "files": sha256_tree(made)})
-            shutil.rmtree(root, ignore_errors=True)
-            made.replace(root)
-    return root
-
-
-# ------------------------------------------------------------------------------------------------- small parts
-
-
-def _locked(path: Path) -> AbstractContextManager[Any]:
-    """A lock between processes; its file stays behind, which is harmless. In a cache that cannot be written, none."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-    if not os.access(path.parent, os.W_OK):
-        return nullcontext()
-    return FileLock(path.with_name(path.name + ".lock"))
-
-
-@contextmanager
-def _writing(cache: Path, data_set: str) -> Iterator[None]:
-    """Say of a cache that cannot be written what it lacks and what to do."""
-    try:
-        yield
+        if known is None:
+            return _from_miniature(cache, dict(world or {}))
+        with locked(cache / ".locks" / f"{source}-{data_set}"):
+            if source == "hub":
+                return _from_hub(cache, known, codes)
+            return _from_repository(lock.folder(source, cache), known, codes, lock.repository)
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
@@ -290,30 +256,246 @@ def _writing(cache: Path, data_set: str) -> Iterator[None]:
         ) from None
 
 
-def _sources_of(data_set: str, lock: Lock) -> list[str]:
-    held = {"hub": data_set in lock.hub, "repository": data_set in lock.repository.data_sets}
-    return [source for source in SOURCES if held.get(source, True)]
-
-
-def _check_rows(path: Path, expected: LockedFile) -> None:
-    """Refuse a file with another number of rows than the lock says, and delete it: it is not what it claims to be."""
-    if expected.rows is not None and (rows := count_rows(path)) != expected.rows:
-        raise DownloadError(
-            f"{path}: {rows:,} rows, but params/data.lock.yaml says {expected.rows:,}: the source changed, or the file "
-            f"is cut off; delete it and run again"
+def _from_folder(data_set: str, folder: str | Path | None, codes: Sequence[str], lock: Lock) -> Path:
+    if folder is None:
+        raise ValueError(f"source 'folder' of {data_set} needs to know which: set data.folder in the profile")
+    folder = Path(folder).absolute()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"data folder {folder} does not exist; correct data.folder in the profile")
+    wanted = layout(data_set, codes)
+    absent = [places for places in wanted if not any((folder / p).is_file() for p in places)]
+    if absent:
+        shown = "".join(f"\n  {' or '.join(places)}" for places in absent)
+        others = [repr(source) for source in lock.sources_of(data_set) if source != "folder"]
+        raise FileNotFoundError(
+            f"data folder {folder} lacks {len(absent)} of {data_set}'s files:{shown}\nPut them there, leave their "
+            f"languages out of data.languages, or set data.sources.{data_set} to {' or '.join(others)}"
         )
+    published = (lock.at(data_set, "repository") or lock.hub[data_set]).files
+    there = sorted(p for p in {p for places in wanted for p in places} & set(published) if (folder / p).is_file())
+    differing = [(p, why) for p in there if (why := difference(folder / p, published[p]))]
+    if differing:
+        shown = "".join(f"\n  {place}: {why}" for place, why in differing)
+        warnings.warn(
+            f"{len(differing)} of {data_set}'s files in {folder} are not the published ones, yet used:{shown}",
+            stacklevel=3,
+        )
+    return folder
 
 
-def _status(path: Path, candidates: Mapping[str, LockedFile | None]) -> str:
-    """Which published file this is, by its checksum; else how it differs."""
-    stated = {source: file for source, file in candidates.items() if file is not None}
-    checked = {s: f for s, f in stated.items() if f.sha256 or f.git_blob}
-    for source, file in checked.items():
-        if difference(path, file) is None:
-            return f"the published file ({source})"
-    if checked:
-        return "differs from the published file: " + str(difference(path, next(iter(checked.values()))))
-    rows = {file.rows for file in stated.values() if file.rows is not None}
-    if not rows:
-        return "not in the lock"
-    return "no checksum known, " + ("rows as published" if count_rows(path) in rows else f"published rows: {rows}")
+def _from_miniature(cache: Path, arguments: dict[str, Any]) -> Path:
+    """Generate the miniature world once; anew if its arguments, its generator or a file of it changed."""
+    import qalign_core.miniature as miniature
+
+    generator = sha256_tree(Path(miniature.__file__).parent)
+    generator = {path: digest for path, digest in generator.items() if path.endswith((".py", ".yaml"))}
+    identity = fingerprint({"arguments": arguments, "generator": generator})[:16]
+    root = cache / "miniature" / identity
+    manifest = root / "generated.json"
+    with locked(cache / ".locks" / f"miniature-{identity}"):
+        there = {p: digest for p, digest in sha256_tree(root).items() if p != manifest.name}
+        if manifest.is_file() and there == read_json(manifest)["files"]:
+            return root
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{identity}-", dir=root.parent) as temporary:
+            made = Path(temporary) / "world"
+            miniature.write_world(made, **arguments)
+            write_json(made / manifest.name, {"arguments": arguments, "files": sha256_tree(made)})
+            shutil.rmtree(root, ignore_errors=True)
+            made.replace(root)  # whole or not at all
+    return root
+
+
+def locked(path: Path) -> Any:
+    """A lock between processes; its file stays behind, which is harmless. In a cache that cannot be written, none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+    return FileLock(path.with_name(path.name + ".lock")) if os.access(path.parent, os.W_OK) else nullcontext()
+
+
+# ------------------------------------------------------------------------------------------------- downloads
+
+
+def _from_repository(root: Path, known: LockedDataSet, codes: Sequence[str], repository: LockedRepository) -> Path:
+    """Fetch files over HTTPS into the cache; those that are there and right are left alone."""
+    base = os.environ.get(REPOSITORY_URL, repository.url).rstrip("/")
+    for place, expected in known.needed(codes).items():
+        if not (root / place).is_file() or difference(root / place, expected) is not None:
+            fetch(f"{base}/{repository.commit}/{expected.path}", root / place, expected)
+    return root
+
+
+def fetch(url: str, destination: Path, expected: LockedFile) -> None:
+    """Download a file, verify it, and only then give it its name; a cut download is taken up where it stopped.
+
+    What has arrived waits in `<destination>.part`. A whole file that does not match is deleted and fetched once more
+    from its first byte, in case what had arrived earlier was damaged.
+
+    Raises:
+        DownloadError: if the host cannot be reached, has no such file, or has another file of that name.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    part, wrong = destination.with_name(destination.name + ".part"), None
+    for _ in range(2):
+        try:
+            with part.open("ab") as stream:
+                if (have := stream.tell()) == 0 or have != expected.bytes:
+                    http_get(url, stream, resume_size=have, headers={"Accept-Encoding": "identity"})
+        except errors.HfHubHTTPError as error:
+            said = {404: "no such file (404)", 401: "access refused (401)", 403: "access refused (403)"}
+            status = error.response.status_code
+            if status != 416:  # 416: nothing is missing, or what is there is too long; its checksum tells
+                why = said.get(status, f"the server answered {status}, so run again later")
+                raise DownloadError(f"{url}: {why}; compare its address with params/data.lock.yaml") from None
+        except Exception as error:  # of whichever HTTP client huggingface_hub uses
+            raise DownloadError(
+                f"{url}: the connection failed ({error}). What arrived is kept in {part} and will be resumed; check "
+                f"the network and run again, or fetch the file elsewhere and use source 'folder'"
+            ) from None
+        wrong = difference(part, expected)
+        if wrong is None:
+            part.replace(destination)
+            return
+        part.unlink()
+    raise DownloadError(
+        f"{url}: not the expected file: {wrong}. The source changed, or something between it and this machine altered "
+        f"it; nothing was kept. Compare with params/data.lock.yaml"
+    )
+
+
+def _from_hub(cache: Path, known: LockedDataSet, codes: Sequence[str]) -> Path:
+    """Fetch through the hub's own cache; what the lock does not know is recorded on first use and binding later."""
+    root, record = cache / "hub", cache / "recorded.lock.json"
+    recorded = read_json(record).get(known.repo_id, {}) if record.is_file() else {}
+    if known.revision and recorded.get("revision") != known.revision:
+        recorded = {}
+    revision, files = known.revision or recorded.get("revision"), dict(recorded.get("files", {}))
+    for place, expected in known.needed(codes).items():
+        path, before = root / place, files.get(place, {})
+        if expected.sha256 and before.get("sha256") != expected.sha256:
+            before = {}
+        if path.is_file() and before and sha256_file(path) == before["laid_out_sha256"]:
+            continue
+        if expected.sha256 is None and before:
+            expected = expected.model_copy(update={"sha256": before["sha256"]})
+        cached = _hub_file(known.repo_id, revision, expected)
+        revision = cached.parts[cached.parts.index("snapshots") + 1]  # the commit
+        _lay_out(cached, path)
+        files[place] = {"sha256": sha256_file(cached), "laid_out_sha256": sha256_file(path)}
+        with locked(cache / ".locks" / "record"):
+            everything = read_json(record) if record.is_file() else {}
+            write_json(record, everything | {known.repo_id: {"revision": revision, "files": files}})
+    return root
+
+
+def _hub_file(repo_id: str, revision: str | None, expected: LockedFile) -> Path:
+    """A file of a hub data set in the hub's own cache, downloaded if need be; once more if it is not the right one."""
+    for anew in (False,) if is_offline() else (False, True):
+        try:
+            found = huggingface_hub.hf_hub_download(
+                repo_id,
+                expected.path,
+                repo_type="dataset",
+                revision=revision,
+                cache_dir=os.environ.get("HF_HUB_CACHE"),  # looked at now, not when the library was imported
+                endpoint=os.environ.get("HF_ENDPOINT"),
+                local_files_only=is_offline(),
+                force_download=anew,
+            )
+        except (errors.HfHubHTTPError, errors.EntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+            why = unreadable_model(repo_id, revision, error, kind="data set")
+            raise DownloadError(f"{expected.path}: {why}") from None
+        path = Path(found).absolute()
+        wrong = difference(path, expected)
+        if wrong is None:
+            rows = expected.rows and count_rows(path)
+            if rows == expected.rows:
+                return path
+            wrong = f"it has {rows:,} rows, the lock says {expected.rows:,}"
+    raise DownloadError(
+        f"{repo_id}: {expected.path}: not the expected file: {wrong}. The cached file {path} is damaged, or the "
+        f"data set changed; compare with params/data.lock.yaml and recorded.lock.json"
+    )
+
+
+def unreadable_model(name: str, revision: str | None, error: BaseException, kind: str = "model") -> str:
+    """Why a model (a folder or one of the hub's) or a data set could not be read, and what to do about it."""
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    data, at = kind == "data set", f" --revision {revision}" if revision else ""
+    get = f"hf download {name}{at}" + (" --repo-type dataset" if data else "")
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    page, entry = f"{endpoint}/{'datasets/' if data else ''}{name}", "params/data.lock.yaml" if data else "the profile"
+    gated = f"{name} is gated: accept its terms at {page}, then log in (hf auth login) or set HF_TOKEN"
+    no_revision = f"{name} has no revision {revision}: correct it in {entry}; {page} lists them"
+    unknown = f"the hub has no {kind} {name}, nor is there such a folder; if it is private: hf auth login"
+    offline = f"{name} is not in the hub's cache, and HF_HUB_OFFLINE is set; where there is a network: {get}"
+    unreached = f"{name} is not in the hub's cache, and the hub cannot be reached; where it can: {get}"
+    no_file = f"{name} has no such file; compare its path with {entry}"
+    said: list[tuple[type[BaseException], str]] = [  # the more special errors first: they are kinds of later ones
+        (errors.GatedRepoError, gated),
+        (errors.RevisionNotFoundError, no_revision),
+        (errors.RepositoryNotFoundError, unknown),
+        *([(BaseException, offline)] if is_offline() else []),
+        (errors.LocalEntryNotFoundError, unreached),
+        *([(errors.EntryNotFoundError, no_file)] if data else []),
+    ]
+    known = (text for kind_of, text in said if any(isinstance(cause, kind_of) for cause in causes))
+    own_words = f"{name}: {' '.join(str(error).split())[:400]}"
+    return own_words if Path(name).is_dir() or name.count("/") != 1 else next(known, own_words)
+
+
+def _lay_out(cached: Path, destination: Path) -> None:
+    """Put a cached file into its place in a data folder: linked or copied, Parquet made into the layout's text file."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    if cached.suffix == ".parquet" and destination.suffix == ".jsonl":
+        rows = [{k: row[k] for k in ("question", "answer")} for row in read_parquet(cached, ("question", "answer"))]
+        write_atomic(destination, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    elif cached.suffix == ".parquet":
+        write_atomic(destination, "".join(row["text"] + "\n" for row in read_parquet(cached, ("text",))))
+    else:
+        part = destination.with_name(f"{destination.name}.{os.getpid()}.part")
+        try:
+            os.link(cached.resolve(), part)
+        except OSError:  # another disk
+            shutil.copyfile(cached, part)
+        part.replace(destination)
+
+
+# ------------------------------------------------------------------------------------------------- without a network
+
+
+def absent_files(data_set: str, source: str, languages: Sequence[str]) -> tuple[list[str], int]:
+    """The files of a data set that are in no cache and would have to be fetched, and how many it has in all."""
+    lock = read_lock()
+    known = lock.at(data_set, source)
+    if known is None:  # of a folder, or made here
+        return [], 0
+    root, hub_cache = lock.folder(source, cache_dir()), os.environ.get("HF_HUB_CACHE")
+
+    def is_here(place: str, file: LockedFile) -> bool:
+        if (root / place).is_file() or not known.repo_id:
+            return (root / place).is_file()
+        cached = huggingface_hub.try_to_load_from_cache(
+            known.repo_id, file.path, hub_cache, revision=known.revision, repo_type="dataset"
+        )
+        return isinstance(cached, str) and Path(cached).is_file()
+
+    needed = known.needed(languages)
+    return [place for place, file in needed.items() if not is_here(place, file)], len(needed)
+
+
+def is_local(name: str, revision: str | None) -> bool:
+    """Whether a model is a folder here, or in the hub's cache with its weights."""
+    if (Path(name) / "config.json").is_file():
+        return True
+    if name.count("/") != 1:
+        return False
+    cached = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
+    return isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors"))

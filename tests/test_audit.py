@@ -6,15 +6,23 @@ import json
 import random
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 from datasets import Dataset
 
+from qalign_core.audit import (
+    checked,
+    counted,
+    lost,
+    near_duplicate_groups,
+    overlap,
+    readings,
+    split,
+    token_lengths,
+    tokens,
+    translation_defects,
+)
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import COLUMNS, load_corpus
-from qalign_core.data.audit import audit, corpora_table, pairs_of, token_lengths, translation_defects
-from qalign_core.data.near_duplicates import near_duplicate_groups, overlap, tokens
-from qalign_core.data.numerals import lost, readings, small
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.prompts import translation_instruction
 
@@ -33,6 +41,10 @@ def benchmark(*rows):
     return Dataset.from_dict({"question": [q for q, _ in rows], "answer": [a for _, a in rows]})
 
 
+def table(corpora, benchmarks, **options):
+    return counted(checked(corpora, benchmarks, **options))
+
+
 def counts(table, data_set, language):
     found = table[(table.data_set == data_set) & (table.language == language) & (table["count"] > 0)]
     return dict(zip(found.check, found["count"], strict=True))
@@ -44,7 +56,7 @@ def counts(table, data_set, language):
 @pytest.fixture(scope="module")
 def pairs(data_dir):
     present = [code for code in UNTRANSLATED if (data_dir / "gsm8kinstruct_question" / f"{code}-en").is_dir()]
-    return pairs_of(load_corpus("questions-x-en", data_dir, present))
+    return split(load_corpus("questions-x-en", data_dir, present))[0]
 
 
 def test_untranslated_rows_of_the_real_pairs(pairs):
@@ -67,7 +79,7 @@ def test_real_msvamp_falls_into_few_groups_with_the_same_golds(data_dir):
     by_language = {code: load_benchmark("msvamp", code, data_dir) for code in CODES}
     groups = near_duplicate_groups(by_language["en"]["question"][:])
     assert len(set(groups)) <= len(groups) / 2
-    found = audit({}, {"msvamp": by_language})
+    found = table({}, {"msvamp": by_language})
     differing = found[found.check == "gold answer differs from English"]
     assert len(differing) == 9
     assert differing["count"].sum() == 0
@@ -99,9 +111,8 @@ def test_numbers_survive_other_ways_of_writing_them(english, translation):
     assert lost(english, translation) == []
 
 
-def test_lost_numbers_are_found_and_small_ones_told_apart():
+def test_lost_numbers_are_found():
     assert lost("30 and 4 and 30 and 2.5", "nichts") == [30, 4, 2.5]
-    assert small([30, 4, 2.5]) == [4]
     assert readings("no numbers") == []
 
 
@@ -188,7 +199,7 @@ def test_audit_counts_by_language_with_an_example():
         "en": benchmark((english[0], "1,000"), ("A farm has 31 cows in the barn today", "31")),
         "fr": benchmark((english[0], "1 000"), ("Une ferme a 31 vaches", "32")),
     }
-    found = audit({"questions-x-en": corpus(*rows), "gsm8k": problems}, {"mgsm": tests})
+    found = table({"questions-x-en": corpus(*rows), "gsm8k": problems}, {"mgsm": tests})
     assert counts(found, "questions-x-en", "fr") == {"untranslated": 1, "loses a number": 1, "has no number left": 1}
     assert counts(found, "gsm8k", "en") == {"blank side": 1}
     assert counts(found, "mgsm", "fr") == {"untranslated": 1, "gold answer differs from English": 1}
@@ -207,15 +218,15 @@ def test_only_what_asks_for_a_translation_is_one(monkeypatch):
         (translation_instruction("3 chat. Wi", "acf"), "3 cats. Yes", "acf", "en"),
         (translation_instruction("3 cats", "en", "sw", names="plain"), "Paka 3", "en", "sw"),
     )
-    assert pairs_of(mixed) == {"acf": (["3 chat. Wi"], ["3 cats. Yes"]), "sw": (["Paka 3"], ["3 cats"])}
-    found = audit({"own": mixed}, {"mgsm": {"sw": benchmark(("Mbuzi 3 wako wapi", "3"))}})
+    assert split(mixed)[0] == {"acf": (["3 chat. Wi"], ["3 cats. Yes"]), "sw": (["Paka 3"], ["3 cats"])}
+    found = table({"own": mixed}, {"mgsm": {"sw": benchmark(("Mbuzi 3 wako wapi", "3"))}})
     assert found[found.check == "blank side"].total.tolist() == [1, 1]  # of the corpus, of the benchmark
     assert counts(found, "mgsm in own", "sw") == {"in training data: exact": 1}
 
 
 def test_audit_refuses_benchmarks_that_are_not_parallel():
     with pytest.raises(ValueError, match="mgsm: 1 questions in 'fr' but 2 in English"):
-        audit({}, {"mgsm": {"en": benchmark(("a", "1"), ("b", "2")), "fr": benchmark(("a", "1"))}})
+        table({}, {"mgsm": {"en": benchmark(("a", "1"), ("b", "2")), "fr": benchmark(("a", "1"))}})
 
 
 # ------------------------------------------------------------------------------------------------- tokens
@@ -236,7 +247,7 @@ def golden(reference_dir):
 
 def test_token_lengths_are_the_authors_before_cutting(tokenizer, golden):
     rows = [(row["instruction"], row["output"], "en", "en") for row in golden]
-    lengths = token_lengths(corpus(*rows), tokenizer, batch=10)
+    lengths = token_lengths(corpus(*rows), tokenizer)
     assert [min(n, 512) for n in lengths.tokens] == [len(row["input_ids"]) for row in golden]
     masked = [sum(label == -100 for label in row["labels"]) for row in golden]
     assert [min(n, 512) for n in lengths.prompt_tokens] == masked
@@ -244,14 +255,5 @@ def test_token_lengths_are_the_authors_before_cutting(tokenizer, golden):
 
 def test_rows_over_the_limit_are_counted(tokenizer):
     rows = corpus(("word " * 600, "short", "en", "en"), ("short", "word " * 600, "en", "en"), ("a", "b", "en", "en"))
-    found = audit({"gsm8k": rows}, {}, tokenizer=tokenizer)
+    found = table({"gsm8k": rows}, {}, tokenizer=tokenizer)
     assert counts(found, "gsm8k", "en") == {"longer than 512 tokens": 2, "prompt of 512 tokens or more": 1}
-
-
-def test_table_1(tokenizer):
-    rows = corpus(("a", "b", "en", "en"), (translation_instruction("c", "sw"), "d", "sw", "en"))
-    table = corpora_table({"x": rows}, tokenizer)
-    expected = int(token_lengths(rows, tokenizer).tokens.sum())
-    pd.testing.assert_frame_equal(
-        table, pd.DataFrame([{"corpus": "x", "languages": "en sw", "rows": 2, "tokens": expected}])
-    )

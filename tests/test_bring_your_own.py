@@ -20,10 +20,9 @@ from tiny_training import ENVIRONMENT
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
 
-from qalign_core import evaluate, generate, params, plan, report, runs
+from qalign_core import evaluate, generate, params, plan, prepare, report, runs
 from qalign_core.benchmarks import load_benchmark
-from qalign_core.data import prepare
-from qalign_core.data.data_folder import join
+from qalign_core.corpora import read_corpus
 from qalign_core.generation import chat
 from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language, add
 from qalign_core.params import Profile, ProfileError
@@ -210,7 +209,7 @@ def test_saved_results_are_drawn_by_a_process_that_has_not_seen_the_profile(road
 
 def test_the_corpora_name_the_languages_in_english_and_keep_their_text(road: tuple[Profile, Run]):
     profile, run = road
-    pairs = prepare.read_corpus(profile, run, "questions-x-en")
+    pairs = read_corpus(profile, run, "questions-x-en")
     assert list(dict.fromkeys(pairs.source_language)) == ["sw", "ko", "te"]
     korean = pairs[pairs.source_language == "ko"].iloc[0]
     assert korean.instruction == f"Translate the following sentences from Korean to English. {QUESTIONS['ko'][0][0]}"
@@ -477,9 +476,9 @@ def test_files_of_another_language_are_not_replaced(outside: Path, tmp_path: Pat
     with pytest.raises(
         FileExistsError, match=r"new_languages\.ko: .*/korean/.* would replace .*/found/msvamp/test_Kor"
     ):
-        join(tmp_path / "found", {"ko": str(tmp_path / "korean")}, "msvamp", tmp_path / "joined")
+        prepare.link_data_set(tmp_path / "found", tmp_path / "joined", "msvamp", {"ko": str(tmp_path / "korean")})
     assert not (tmp_path / "joined").exists()
-    join(tmp_path / "found", {"ko": str(tmp_path / "copied")}, "msvamp", tmp_path / "joined")
+    prepare.link_data_set(tmp_path / "found", tmp_path / "joined", "msvamp", {"ko": str(tmp_path / "copied")})
     assert (tmp_path / "joined" / "msvamp" / "test_Korean.json").read_text(encoding="utf-8") == "theirs\n"
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from qalign_core import params, plan, runs
-from qalign_core.data import derived, prepare
-from qalign_core.data.derived import Row
+from qalign_core import corpora, params, plan, prepare, runs
+from qalign_core.corpora import Row, corpus_seed, read_corpus
 from qalign_core.data.rows import BadRow
 from qalign_core.params import PARAMS_FOLDER, Profile
 from qalign_core.profiles.data_section import CorpusChoice
 from qalign_core.prompts import translation_instruction
+from qalign_core.supervision import IGNORED, encode_examples
+from qalign_core.training.base_models import base_tokenizer
 
 
 def pairs(count: int = 40, codes: tuple[str, ...] = ("sw", "th")) -> list[Row]:
@@ -39,7 +40,7 @@ def words(_: list[str], outputs: list[str]) -> list[int]:
 
 def made(rows: list[Row], seed: int = 1, **choice: Any) -> list[Row]:
     wanted = CorpusChoice(of=["questions-x-en"], **choice)
-    return list(derived.derive("new", [rows], wanted, seed=seed, target_tokens=words).dataset)
+    return list(corpora.derive("new", rows, wanted, seed=seed, target_tokens=words).dataset)
 
 
 # ------------------------------------------------------------------------------------------------- parts
@@ -64,15 +65,9 @@ def test_languages_are_left_out_or_chosen():
     assert made(pairs(), languages=["th"]) == made(pairs(), without=["sw"])
 
 
-def test_several_corpora_are_joined_in_order():
-    first, second = pairs(3, ("sw",)), pairs(2, ("th",))
-    joined = derived.derive("new", [first, second], CorpusChoice(of=["a", "b"]), seed=1)
-    assert list(joined.dataset) == first + second
-
-
 def test_the_report_accounts_for_every_row():
     choice = CorpusChoice(of=["x"], without=["sw"], share=0.5, limit=5)
-    report = derived.derive("new", [pairs()], choice, seed=1).report
+    report = corpora.derive("new", pairs(), choice, seed=1, target_tokens=words).report
     counted = {(line.language, line.outcome): line.rows for line in report.itertuples()}
     assert counted == {
         ("sw", "language left out"): 40,
@@ -147,21 +142,21 @@ def test_controls_need_translations():
             made(solved, pairs=control)
 
 
-# ------------------------------------------------------------------------------------------------- brought
+# ------------------------------------------------------------------------------------------------- a file of one's own
 
 
-def brought(path: Path, *rows: Any) -> Path:
+def write_own(path: Path, *rows: Any) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
 def test_a_file_of_ones_own_is_read_with_english_assumed(tmp_path: Path):
-    path = brought(
+    path = write_own(
         tmp_path / "own.jsonl",
         {"instruction": "2 + 2?", "output": "4"},
         {"instruction": "2 + 3?", "output": "5", "source_language": "sw", "target_language": "sw"},
     )
-    rows = list(derived.read_brought("own", path).dataset)
+    rows = corpora.read_file("own", path)
     assert [(row["id"], row["source_language"], row["target_language"]) for row in rows] == [
         ("own/0", "en", "en"),
         ("own/1", "sw", "sw"),
@@ -183,15 +178,15 @@ def test_a_file_of_ones_own_is_read_with_english_assumed(tmp_path: Path):
     ],
 )
 def test_a_row_of_ones_own_that_cannot_be_used_is_named(tmp_path: Path, row: dict, said: str):
-    path = brought(tmp_path / "own.jsonl", {"instruction": "a", "output": "b"}, row)
+    path = write_own(tmp_path / "own.jsonl", {"instruction": "a", "output": "b"}, row)
     with pytest.raises(BadRow, match=said):
-        derived.read_brought("own", path)
+        corpora.read_file("own", path)
 
 
 @pytest.mark.parametrize(("path", "said"), [("", "is a folder"), ("/dev/zero", "is not a regular file")])
 def test_a_corpus_of_ones_own_is_a_file(tmp_path: Path, path: str, said: str):
     with pytest.raises(BadRow, match=rf"data\.corpora\.own\.path: .* {said}; name a file of JSON lines"):
-        derived.read_brought("own", path or tmp_path)
+        corpora.read_file("own", path or tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------- in a run
@@ -219,7 +214,9 @@ CORPORA = {
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Profile, runs.Run]:
     folder = tmp_path_factory.mktemp("derived")
-    own = brought(folder / "own.jsonl", {"instruction": "2 + 2?", "output": "4"}, {"instruction": "1?", "output": "1"})
+    own = write_own(
+        folder / "own.jsonl", {"instruction": "2 + 2?", "output": "4"}, {"instruction": "1?", "output": "1"}
+    )
     sections = yaml.safe_load((PARAMS_FOLDER / "smoke.yaml").read_text(encoding="utf-8"))
     sections["data"]["languages"] = ["th", "de", "en"]
     sections["data"]["corpora"] = {**CORPORA, "my-corpus": {"path": str(own)}}
@@ -229,7 +226,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Profile, runs.Ru
     profile = params.validate(sections)
     run = plan.open_run(profile, folder / "run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(prepare.CACHE_DIR, str(folder / "cache"))
+        patch.setenv("QALIGN_CACHE_DIR", str(folder / "cache"))
         prepare.write_corpora(profile, run)
         prepare.write_benchmarks(profile, run)
     return profile, run
@@ -237,30 +234,33 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Profile, runs.Ru
 
 def test_a_run_writes_its_derived_corpora(prepared: tuple[Profile, runs.Run]):
     profile, run = prepared
-    rows = {name: len(prepare.read_corpus(profile, run, name)) for name in profile.corpora()}
+    rows = {name: len(read_corpus(profile, run, name)) for name in profile.corpora()}
     assert rows["half-the-questions"] == 24
     assert rows["both-directions"] == 2 * 24 + 2 * 30
+    both = read_corpus(profile, run, "both-directions").id.str.split("/").str[0]
+    assert list(dict.fromkeys(both)) == ["questions-x-en", "questions-en-x"]
     assert rows["shuffled-pairs"] == 48
     assert rows["metamathqa-equations"] == 12
     assert rows["my-corpus"] == 2
-    drawn = {name: plan.corpus_seed(profile, name, 1) for name in profile.corpora()}
+    drawn = {name: corpus_seed(profile, name, 1) for name in profile.corpora()}
     assert drawn == {**dict.fromkeys(drawn, 1), "my-corpus": None}
 
 
 def test_questions_alone_have_the_originals_target_tokens(prepared: tuple[Profile, runs.Run]):
     profile, run = prepared
-    count = prepare._target_tokens(profile, run)
+    tokenizer = base_tokenizer(profile, run)
     totals = {}
     for name in ("shuffled-pairs", "questions-alone"):
-        rows = prepare.read_corpus(profile, run, name)
-        totals[name] = sum(count(list(rows.instruction), list(rows.output)))
+        rows = read_corpus(profile, run, name)
+        encoded = encode_examples(list(rows.instruction), list(rows.output), tokenizer, profile.training.max_length)
+        totals[name] = sum(label != IGNORED for labels in encoded["labels"] for label in labels)
     assert abs(totals["questions-alone"] - totals["shuffled-pairs"]) <= 0.01 * totals["shuffled-pairs"]
 
 
 def test_another_style_has_the_same_problems_with_other_solutions(prepared: tuple[Profile, runs.Run]):
     profile, run = prepared
-    styled = prepare.read_corpus(profile, run, "metamathqa-equations")
-    plain = prepare._build(profile, run, 1, "metamathqa", None).dataset
+    styled = read_corpus(profile, run, "metamathqa-equations")
+    plain = prepare.build(profile, run, 1, "metamathqa", None).dataset
     assert list(styled.instruction) == plain["instruction"][:]
     assert list(styled.output) != plain["output"][:]
 
@@ -272,10 +272,10 @@ def test_a_derived_corpus_takes_part_in_the_fingerprint_by_its_content(prepared:
     own = Path(profile.data.corpora["my-corpus"].path or "")
     text = own.read_text(encoding="utf-8")
     try:
-        brought(own, {"instruction": "2 + 2?", "output": "5"}, {"instruction": "1?", "output": "1"})
-        built = prepare._build(profile, run, 1, "my-corpus", None)
+        write_own(own, {"instruction": "2 + 2?", "output": "5"}, {"instruction": "1?", "output": "1"})
+        built = prepare.build(profile, run, 1, "my-corpus", None)
         path = runs.write_json_lines(run.corpus("my-corpus"), list(built.dataset))
-        prepare._write_manifest(path, 2, [])
+        runs.write_json(path.with_suffix(".json"), {"rows": 2, "sha256": runs.sha256_file(path), "report": []})
         assert plan.stage_job(profile, run, 1, ["my-corpus"]).content["fingerprint"] != before.content["fingerprint"]
     finally:
         own.write_text(text, encoding="utf-8")
@@ -288,7 +288,7 @@ def test_the_development_questions_can_be_asked_instead(prepared: tuple[Profile,
     sections["data"]["corpora"], sections["systems"] = {}, {"Base": {"lineage": []}}
     chosen, other = params.validate(sections), runs.Run(tmp_path / "development")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(prepare.CACHE_DIR, str(run.folder.parent / "cache"))  # the world that is there
+        patch.setenv("QALIGN_CACHE_DIR", str(run.folder.parent / "cache"))  # the world that is there
         prepare.write_corpora(chosen, other)
         prepare.write_benchmarks(chosen, other)
     for name in ("mgsm", "msvamp"):

@@ -11,11 +11,10 @@ import pytest
 from hub_server import HubServer, Repository
 from test_sources import MGSM, lock_of
 
-from qalign_core import params, reproduce, runs, sources
-from qalign_core.data import offline
-from qalign_core.data.downloads import DownloadError
+from qalign_core import params, prepare, reproduce, runs, sources
 from qalign_core.jobs.confined import FOLDERS, confined
 from qalign_core.runs import Run
+from qalign_core.sources import DownloadError
 
 SIZES = {"mgsm": 2, "msvamp": 2, "dev": 1, "questions": 2, "gsm8kinstruct": 2, "gsm8k": 2, "metamathqa": 2, "flores": 2}
 WORLD = {"seed": 1, "sizes": SIZES}
@@ -77,13 +76,13 @@ def test_a_run_without_a_network_names_everything_once_and_runs_nothing(tmp_path
     assert "make reproduce PROFILE=checkpoints ONLY=01" in said
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["profile.yaml"]
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    offline.refuse(profile)  # with a network nothing is missing yet
+    prepare.refuse(profile)  # with a network nothing is missing yet
 
 
 def test_what_needs_nothing_runs_without_a_network(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    offline.refuse(params.load("mini"))
-    offline.refuse(params.load("llama2-7b"), data=False, model=False)  # everything is prepared and answered
+    prepare.refuse(params.load("mini"))
+    prepare.refuse(params.load("llama2-7b"), data=False, model=False)  # everything is prepared and answered
 
 
 def test_the_dry_run_says_what_is_missing_and_goes_on(tmp_path: Path, monkeypatch, capsys):

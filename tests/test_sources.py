@@ -15,14 +15,13 @@ import pandas as pd
 import pytest
 from hub_server import HubServer, Repository
 
-from qalign_core import sources
+from qalign_core import prepare, sources
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import load_corpus
-from qalign_core.data import data_lock, downloads
-from qalign_core.data.data_lock import Lock, LockedFile
-from qalign_core.data.downloads import DownloadError
+from qalign_core.sources import DownloadError, Lock, LockedFile
 
 COMMIT = "a" * 40
+PIECE = 1 << 16  # bytes that are written at once
 SWAHILI = b"Swali la kwanza?\nSwali la pili?\n" * 4000
 ENGLISH = b"The first question?\nThe second question?\n" * 4000
 MGSM = b"question\t18\n" * 250
@@ -32,7 +31,7 @@ def blob(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def lock_of(mgsm: dict | None = None, **hub: dict) -> Lock:
+def lock_of(changes: dict | None = None, **hub: dict) -> Lock:
     pairs = {
         f"gsm8kinstruct_question/sw-en/train.{side}": {
             "path": f"data/train.{side}",
@@ -41,7 +40,7 @@ def lock_of(mgsm: dict | None = None, **hub: dict) -> Lock:
         }
         for side, c in (("sw", SWAHILI), ("en", ENGLISH))
     }
-    mgsm = {"path": "mgsm_sw.tsv", "language": "sw", "rows": 250} | (mgsm or {})
+    mgsm = {"path": "mgsm_sw.tsv", "language": "sw", "rows": 250} | (changes or {})
     return Lock.model_validate(
         {
             "repository": {
@@ -66,7 +65,8 @@ def server(monkeypatch, tmp_path):
         monkeypatch.delenv("HF_TOKEN", raising=False)
         monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
         monkeypatch.setenv("QALIGN_REPOSITORY_URL", f"{hub.url}/raw")
-        monkeypatch.setattr(downloads, "PAUSE_SECONDS", 0.01)
+        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)  # between attempts
+        monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", PIECE)
         yield hub
 
 
@@ -111,16 +111,17 @@ def test_the_lock_knows_every_data_set_and_all_66045_pairs():
     assert sum(file.rows for place, file in pairs.items() if place.endswith(".en")) == 66_045
 
 
-def test_the_real_files_are_the_locked_ones(data_dir):
-    found = sources.verify("questions", data_dir)
-    assert len(found) >= 2
-    assert set(found.status) == {"the published file (repository)"}
+@pytest.mark.filterwarnings("error")  # of files that are not the published ones
+def test_the_real_files_are_the_locked_ones(data_dir, tmp_path):
+    for data_set, languages in (("questions", ["sw", "fr"]), ("mgsm", None)):
+        found = sources.locate(data_set, "folder", cache_dir=tmp_path, folder=data_dir, languages=languages)
+        assert found == data_dir.absolute()
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "a\\b", "c:/x", "a//b", ""])
 def test_a_lock_cannot_lead_outside_of_its_folder(path):
     with pytest.raises(ValueError, match="plain relative path"):
-        data_lock.inside(path)
+        sources.inside(path)
     with pytest.raises(ValueError, match="plain relative path"):
         LockedFile(path=path)
 
@@ -149,7 +150,7 @@ def test_a_cut_download_is_resumed_where_it_stopped(questions, server):
     server.cuts["train.sw"] = 100_000
     root = questions()
     assert (root / "gsm8kinstruct_question/sw-en/train.sw").read_bytes() == SWAHILI
-    assert server.asked("GET", "train.sw") == [None, f"bytes={downloads.PIECE_BYTES}-"]  # what came in whole pieces
+    assert server.asked("GET", "train.sw") == [None, f"bytes={PIECE}-"]  # what came in whole pieces
 
 
 def test_a_server_without_ranges_starts_over(questions, server):
@@ -200,8 +201,7 @@ def test_two_processes_fetch_a_file_once(server, tmp_path):
     program = textwrap.dedent(
         f"""
         from qalign_core import sources
-        from qalign_core.data.data_lock import Lock
-        lock = Lock.model_validate_json(open({str(tmp_path / "lock.json")!r}).read())
+        lock = sources.Lock.model_validate_json(open({str(tmp_path / "lock.json")!r}).read())
         sources.locate("questions", "repository", cache_dir={str(tmp_path / "cache")!r}, languages=["sw"], lock=lock)
         """
     )
@@ -243,7 +243,7 @@ def test_what_was_recorded_binds_later_downloads(mgsm, server, tmp_path):
     with pytest.raises(DownloadError, match="not the expected file: its sha256"):
         mgsm()
     moved.commit = "d" * 40
-    with pytest.raises(DownloadError, match="no such revision"):
+    with pytest.raises(DownloadError, match=r"has no revision .* correct it in params/data\.lock\.yaml"):
         mgsm()
 
 
@@ -253,7 +253,7 @@ def test_a_pinned_checksum_is_binding_from_the_first_download(mgsm):
 
 
 def test_a_wrong_number_of_rows_is_refused(mgsm):
-    with pytest.raises(DownloadError, match="250 rows, but .* says 251"):
+    with pytest.raises(DownloadError, match="it has 250 rows, the lock says 251"):
         mgsm(lock_of({"rows": 251}))
 
 
@@ -276,16 +276,20 @@ def test_a_gated_data_set_says_how_to_get_in(mgsm, server, monkeypatch):
 
 @pytest.mark.parametrize(
     ("repo_id", "path", "message"),
-    [("owner/none", "mgsm_sw.tsv", "no such data set"), ("owner/mgsm", "none.tsv", "has no such file")],
+    [
+        ("owner/none", "mgsm_sw.tsv", r"mgsm_sw\.tsv: the hub has no data set owner/none"),
+        ("owner/mgsm", "none.tsv", r"none\.tsv: owner/mgsm has no such file"),
+    ],
 )
 def test_what_the_hub_does_not_have_is_named(tmp_path, server, repo_id, path, message):
+    entry = {"licence": "x", "repo_id": repo_id, "files": {"mgsm/mgsm_sw.tsv": {"path": path}}}
     with pytest.raises(DownloadError, match=message):
-        downloads.fetch_from_hub(repo_id, None, LockedFile(path=path))
+        sources.locate("mgsm", "hub", cache_dir=tmp_path / "cache", languages=["sw"], lock=lock_of(mgsm=entry))
 
 
 def test_offline_without_a_cache_says_so(mgsm, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(DownloadError, match="not in the cache, and HF_HUB_OFFLINE is set"):
+    with pytest.raises(DownloadError, match="not in the hub's cache, and HF_HUB_OFFLINE is set"):
         mgsm()
 
 
@@ -321,14 +325,12 @@ def test_a_folder_lists_everything_it_lacks(tmp_path):
 def test_a_folder_of_ones_own_data_is_warned_of_and_used(tmp_path):
     (tmp_path / "mgsm").mkdir()
     (tmp_path / "mgsm/mgsm_sw.tsv").write_text("q\t1\n")
-    with pytest.warns(UserWarning, match="1 of mgsm's files .* are not the published ones"):
+    with pytest.warns(
+        UserWarning,
+        match=r"1 of mgsm's files .* not the published ones.*:\n  mgsm/mgsm_sw.tsv: it has 4 bytes, the lock",
+    ):
         found = sources.locate("mgsm", "folder", cache_dir=tmp_path, folder=tmp_path, languages=["sw"])
     assert found == tmp_path
-    assert sources.verify("mgsm", tmp_path).status[0].startswith("differs from the published file: it has 4 bytes")
-
-
-def test_real_folders_pass(data_dir, tmp_path):
-    assert sources.locate("mgsm", "folder", cache_dir=tmp_path, folder=data_dir) == data_dir.absolute()
 
 
 @pytest.mark.parametrize(
@@ -373,20 +375,14 @@ def test_the_miniature_is_made_once_and_again_when_it_changed(tmp_path, monkeypa
     assert made == [1, 2, 1, 1]
 
 
-def test_gather_links_data_sets_of_several_sources(questions, mgsm, tmp_path):
-    def everything():
-        return sources.gather(
-            {"questions": "repository", "mgsm": "hub"},
-            tmp_path / "run",
-            cache_dir=tmp_path / "cache",
-            languages=["sw"],
-            lock=lock_of(),
-        )
-
-    assert everything() == everything()
-    assert len(load_corpus("questions-x-en", tmp_path / "run", ["sw"])) == 8000
-    assert len(load_benchmark("mgsm", "sw", tmp_path / "run")) == 250
-    (tmp_path / "run/mgsm").unlink()
-    (tmp_path / "run/mgsm").mkdir()
+def test_data_sets_of_several_sources_are_linked_in_one_folder(questions, mgsm, tmp_path):
+    run = tmp_path / "run"
+    for _ in range(2):
+        prepare.link_data_set(questions(), run, "questions", {})
+        prepare.link_data_set(mgsm(), run, "mgsm", {})
+    assert len(load_corpus("questions-x-en", run, ["sw"])) == 8000
+    assert len(load_benchmark("mgsm", "sw", run)) == 250
+    (run / "mgsm").unlink()
+    (run / "mgsm").mkdir()
     with pytest.raises(FileExistsError, match="a folder of its own"):
-        everything()
+        prepare.link_data_set(mgsm(), run, "mgsm", {})

@@ -1,4 +1,4 @@
-"""Rows of a data file, checked where they enter: text lines, JSON lines, a JSON array, TSV, Parquet.
+"""Rows of a data file, checked where they enter: text lines, JSON lines, a JSON array, Parquet.
 
 Every error names the file, the line and what to do; nothing is skipped.
 """
@@ -6,7 +6,7 @@ Every error names the file, the line and what to do; nothing is skipped.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def require(path: Path, remedy: str = "") -> Path:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, line ends made `\\n` as Python's text mode does.
+    """The text of a UTF-8 file, line ends as in Python's text mode.
 
     Raises:
         FileNotFoundError, BadRow: for an absent file or another encoding, with the line where UTF-8 breaks.
@@ -46,7 +46,7 @@ def read_text(path: Path) -> str:
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file without their ends; blank ones are kept, so that parallel files stay aligned."""
-    lines = read_text(path).split("\n")
+    lines = read_text(path).split("\n")  # not splitlines, which also splits at U+2028 inside a question
     if lines[-1] == "":
         lines.pop()
     if not lines:
@@ -87,15 +87,13 @@ def read_json_lines(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
     found = []
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            row = loads(line)
+            found.append((f"line {number}", loads(line)))
         except json.JSONDecodeError as error:
             raise BadRow(
                 f"{path}: line {number}: not JSON ({error.msg}, column {error.colno}); "
                 f"the file needs one JSON object a line, so repair this line or fetch the file again"
             ) from None
-        found.append(_checked(row, fields, f"{path}: line {number}"))
-    _check_ids(found, path, "line")
-    return found
+    return _checked(found, path, fields)
 
 
 def read_json_array(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
@@ -109,9 +107,7 @@ def read_json_array(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
         ) from None
     if not isinstance(values, list) or not values:
         raise BadRow(f"{path}: expected a JSON array of rows, found {_kind(values)}; fetch the file again")
-    found = [_checked(row, fields, f"{path}: row {index}") for index, row in enumerate(values)]
-    _check_ids(found, path, "row")
-    return found
+    return _checked(((f"row {i}", row) for i, row in enumerate(values)), path, fields)
 
 
 def read_parquet(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
@@ -120,68 +116,33 @@ def read_parquet(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(require(path))
+        rows = pyarrow.parquet.read_table(require(path)).to_pylist()
     except pyarrow.ArrowInvalid as error:
         raise BadRow(f"{path}: not a Parquet file ({error}); fetch it again") from None
-    found = [_checked(row, fields, f"{path}: row {index}") for index, row in enumerate(table.to_pylist())]
-    _check_ids(found, path, "row")
+    found = _checked(((f"row {i}", row) for i, row in enumerate(rows)), path, fields)
     return sorted(found, key=lambda row: row["id"]) if found and "id" in found[0] else found
 
 
-def read_tsv(path: Path) -> list[tuple[str, str]]:
-    """The two columns of a headerless TSV file, unquoted: what stands before and behind the line's last tab.
-
-    Raises:
-        FileNotFoundError, BadRow: for an absent file or a line without a tab.
-    """
-    found = []
-    for number, line in enumerate(read_lines(path), start=1):
-        left, tab, right = line.rpartition("\t")
-        if not tab:
-            raise BadRow(
-                f"{path}: line {number}: no tab; each line is question<TAB>answer, so repair this line "
-                f"(a question must not contain a line break)"
-            )
-        found.append((left, right))
+def _checked(placed: Iterable[tuple[str, Any]], path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows, each of which comes with its place in the file, such as `line 3`."""
+    found: list[dict[str, Any]] = []
+    ids: dict[str, str] = {}  # id → the place that uses it
+    for place, row in placed:
+        where = f"{path}: {place}"
+        if not isinstance(row, dict):
+            raise BadRow(f"{where}: expected a JSON object, found {_kind(row)}")
+        for field in fields:
+            if field not in row:
+                has = ", ".join(map(str, row)) or "none"
+                raise BadRow(f"{where}: field {field!r} is missing (its fields: {has}); add it or fetch the file again")
+            if not isinstance(row[field], str):
+                raise BadRow(f"{where}: field {field!r} is {_kind(row[field])}; it must be text, in double quotes")
+            check_text(row[field], f"{where}: field {field!r}")
+        if "id" in row and ids.setdefault(str(row["id"]), place) != place:
+            key = str(row["id"])
+            raise BadRow(f"{where}: id {key!r} was already used in {ids[key]}; give each row its own")
+        found.append(row)
     return found
-
-
-def count_rows(path: Path) -> int:
-    """Rows of a data file of any of these kinds; a JSON file is an array if it starts with `[`, else JSON lines."""
-    if path.suffix == ".parquet":
-        return len(read_parquet(path, ()))
-    if path.suffix == ".json":
-        with path.open("rb") as stream:
-            if stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"["):
-                return len(read_json_array(path, ()))
-    return len(read_lines(path))
-
-
-def _checked(row: Any, fields: Sequence[str], where: str) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise BadRow(f"{where}: expected a JSON object, found {_kind(row)}")
-    for field in fields:
-        if field not in row:
-            has = ", ".join(map(str, row)) or "none"
-            raise BadRow(f"{where}: field {field!r} is missing (its fields: {has}); add it or fetch the file again")
-        if not isinstance(row[field], str):
-            raise BadRow(f"{where}: field {field!r} is {_kind(row[field])}; it must be text, in double quotes")
-        check_text(row[field], f"{where}: field {field!r}")
-    return row
-
-
-def _check_ids(found: list[dict[str, Any]], path: Path, word: str) -> None:
-    """Refuse an `id` that two rows share; rows without one are known by their position."""
-    first: dict[str, int] = {}
-    for position, row in enumerate(found, start=1 if word == "line" else 0):
-        if "id" not in row:
-            continue
-        key = str(row["id"])
-        if key in first:
-            raise BadRow(
-                f"{path}: {word} {position}: id {key!r} was already used in {word} {first[key]}; give each row its own"
-            )
-        first[key] = position
 
 
 def _kind(value: Any) -> str:

@@ -1,0 +1,514 @@
+"""The data audit: what is wrong with each data set, counted by language, with examples (reported, never mended); and
+what the miniature's base model read, and how its solutions are written, beside the real thing."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+
+from qalign_core import runs
+from qalign_core.corpora import read_corpus
+from qalign_core.data.rows import read_json_lines
+from qalign_core.languages import CODES
+from qalign_core.params import BASE_TEXT, Profile
+from qalign_core.prompts import alpaca, translation_instruction
+from qalign_core.runs import Run
+from qalign_core.sources import DATA_DIR
+
+COLUMNS = ("check", "data_set", "language", "count", "total", "example")
+EXAMPLE_CHARACTERS = 240
+ROWS_KEPT, ROW_CHARACTERS = 50, 1200  # of a check's rows, for those who look through them
+
+# At least four characters, three times or more in a row: how a translation model loops.
+_LOOP = re.compile(r"(\S.{3,59}?)\1{2,}", re.DOTALL)
+
+
+def checked(
+    corpora: Mapping[str, Dataset],
+    benchmarks: Mapping[str, Mapping[str, Dataset]],
+    *,
+    tokenizer: Any = None,
+    max_length: int = 512,
+) -> list[dict[str, Any]]:
+    """Every check of every data set in every language, also where nothing was found, with the rows it found.
+
+    Args:
+        corpora: name → examples, as `corpora.load_corpus` gives them.
+        benchmarks: name → language code → questions, as `benchmarks.load_benchmark` gives them.
+        tokenizer: to count tokens; without one, lengths are not checked.
+        max_length: tokens at which a training sequence is truncated.
+
+    Returns:
+        lines of `check, data_set, language, count, total, example` (the first row concerned, shortened) and `rows`:
+        the first rows found, as (row, text). Rows are counted from 0 among those of the language; where it is about
+        lengths, among all of the corpus.
+    """
+    lines: list[dict[str, Any]] = []
+    seen: dict[str, dict[str, list[str]]] = {}  # language → corpus → the questions a model trained on it has seen
+    for name, dataset in corpora.items():
+        translations, solved = split(dataset)
+        sides = {code: list(questions) for code, (questions, _) in solved.items()}
+        for code, (foreign, english) in translations.items():
+            lines += _translation_lines(name, code, foreign, english)
+            lines.append(_line("repeats an earlier row", name, code, _repeated(foreign), foreign))
+            if name.startswith("questions"):
+                sides.setdefault(code, []).extend(foreign)
+                sides.setdefault("en", []).extend(english)
+        for code, (questions, solutions) in solved.items():
+            pairs = enumerate(zip(questions, solutions, strict=True))
+            blank = [row for row, (question, solution) in pairs if not question.strip() or not solution.strip()]
+            lines.append(_line("blank side", name, code, blank, questions))
+            lines.append(_line("repeats an earlier row", name, code, _repeated(questions), questions))
+        if tokenizer is not None:
+            lines += _length_lines(name, dataset, tokenizer, max_length)
+        for code, texts in sides.items():
+            seen.setdefault(code, {})[name] = list(dict.fromkeys(texts))
+    for name, by_language in benchmarks.items():
+        lines += _benchmark_lines(name, by_language)
+        for code, dataset in by_language.items():
+            for corpus, training in seen.get(code, {}).items():
+                questions = dataset["question"][:]
+                for kind, found in overlap(questions, training).groupby("kind", observed=False):
+                    shown = {
+                        row.test: f"{questions[row.test]} ⟶ {training[row.training]}" for row in found.itertuples()
+                    }
+                    check, tests = f"in training data: {kind}", found.test.tolist()
+                    lines.append(_line(check, f"{name} in {corpus}", code, tests, shown, len(questions)))
+    return lines
+
+
+def counted(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The lines of `checked` as a table, without their rows."""
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def translation_defects(translations: Sequence[str], originals: Sequence[str]) -> dict[str, list[int]]:
+    """Rows of a translated text that are defective beside their English originals, by check.
+
+    A number counts as lost if no reading of the translation has its value (`readings`); rows that lose whole numbers
+    up to 20 only are told apart, since a translator may have written them as words.
+
+    Raises:
+        ValueError: if the two sides differ in length.
+    """
+    numbers = ("loses a number", "loses a small number (may be a word)", "has no number left")
+    found: dict[str, list[int]] = {check: [] for check in ("untranslated", *numbers, "repeats itself")}
+    for row, (translation, original) in enumerate(zip(translations, originals, strict=True)):
+        if translation.strip() == original.strip():
+            found["untranslated"].append(row)
+            continue
+        missing = lost(original, translation)
+        if missing:
+            words = all(number <= 20 and number == int(number) for number in missing)
+            found["loses a small number (may be a word)" if words else "loses a number"].append(row)
+            if not readings(translation):
+                found["has no number left"].append(row)
+        if _LOOP.search(translation):
+            found["repeats itself"].append(row)
+    return found
+
+
+def token_lengths(dataset: Dataset, tokenizer: Any) -> pd.DataFrame:
+    """How many tokens each example has before anything is truncated.
+
+    Returns:
+        one line per example: `id, source_language, prompt_tokens` (BOS and prompt) and `tokens` (with target and EOS).
+    """
+    prompts = [alpaca(instruction) for instruction in dataset["instruction"]]
+    texts = [prompt + output for prompt, output in zip(prompts, dataset["output"], strict=True)]
+
+    def lengths(texts: list[str]) -> list[int]:
+        batches = (texts[start : start + 1000] for start in range(0, len(texts), 1000))
+        return [len(ids) for batch in batches for ids in tokenizer(batch, truncation=False, verbose=False)["input_ids"]]
+
+    columns = {name: dataset[name][:] for name in ("id", "source_language")}
+    return pd.DataFrame({**columns, "prompt_tokens": lengths(prompts), "tokens": [n + 1 for n in lengths(texts)]})
+
+
+# ------------------------------------------------------------------------------------------------- lines of the table
+
+
+def _line(check: str, data_set: str, language: str, rows: Sequence[int], texts: Any, total: int | None = None) -> dict:
+    """A line of the table; `texts` are those of all rows (or of the rows found, by row, with their `total`)."""
+
+    def shortened(text: str, characters: int) -> str:
+        return text if len(text) <= characters else text[: characters - 1] + "…"
+
+    kept = [(int(row), " ".join(texts[row].split())) for row in rows[:ROWS_KEPT]]
+    example = shortened(kept[0][1], EXAMPLE_CHARACTERS) if kept else ""
+    values = (check, data_set, language, len(rows), len(texts) if total is None else total, example)
+    line: dict[str, Any] = dict(zip(COLUMNS, values, strict=True))
+    return line | {"rows": [(row, shortened(text, ROW_CHARACTERS)) for row, text in kept]}
+
+
+def _translation_lines(name: str, code: str, foreign: Sequence[str], english: Sequence[str]) -> Iterator[dict]:
+    shown = [f"{text} ⟶ {original}" for text, original in zip(foreign, english, strict=True)]
+    for check, rows in translation_defects(foreign, english).items():
+        yield _line(check, name, code, rows, shown)
+
+
+def _benchmark_lines(name: str, by_language: Mapping[str, Dataset]) -> Iterator[dict]:
+    english = by_language.get("en")
+    for code, dataset in by_language.items():
+        questions, golds = dataset["question"][:], dataset["answer"][:]
+        blank = [row for row, question in enumerate(questions) if not question.strip()]
+        yield _line("blank side", name, code, blank, questions)
+        yield _line("repeats an earlier row", name, code, _repeated(questions), questions)
+        groups = near_duplicate_groups(questions)
+        first = {group: row for row, group in reversed(list(enumerate(groups)))}
+        near = [row for row, group in enumerate(groups) if first[group] != row]
+        yield _line("nearly repeats an earlier row", name, code, near, questions)
+        if english is None or code == "en":
+            continue
+        if len(english) != len(questions):
+            raise ValueError(
+                f"{name}: {len(questions)} questions in {code!r} but {len(english)} in English; they are parallel by "
+                "row, so one of the files is cut off: fetch both again, or load both with the same limit"
+            )
+        yield from _translation_lines(name, code, questions, english["question"][:])
+        pairs = list(zip(golds, english["answer"], strict=True))
+        values = [[set(next(iter(readings(answer)), ())) for answer in pair] for pair in pairs]
+        differ = [row for row, (gold, known) in enumerate(values) if not gold & known]
+        shown = [f"{gold} ⟶ {known}: {q}" for (gold, known), q in zip(pairs, questions, strict=True)]
+        yield _line("gold answer differs from English", name, code, differ, shown)
+
+
+def _length_lines(name: str, dataset: Dataset, tokenizer: Any, max_length: int) -> Iterator[dict]:
+    texts = dataset["instruction"][:]
+    for code, group in token_lengths(dataset, tokenizer).groupby("source_language", sort=False):
+        too_long = list(group.index[group.tokens > max_length])
+        no_target = list(group.index[group.prompt_tokens >= max_length])
+        yield _line(f"longer than {max_length} tokens", name, str(code), too_long, texts, len(group))
+        yield _line(f"prompt of {max_length} tokens or more", name, str(code), no_target, texts, len(group))
+
+
+Sides = dict[str, tuple[list[str], list[str]]]
+
+
+def split(dataset: Dataset) -> tuple[Sides, Sides]:
+    """Translations, as language → (texts, English texts), and the rest, as language → (questions, solutions)."""
+    translations: Sides = {}
+    solved: Sides = {}
+    columns = (dataset[name][:] for name in ("instruction", "output", "source_language", "target_language"))
+    for instruction, output, source, target in zip(*columns, strict=True):
+        text = None
+        if (source == "en") != (target == "en"):
+            heads = (translation_instruction("", source, target, names=names) for names in ("paper", "plain"))
+            text = next((instruction[len(head) :] for head in heads if instruction.startswith(head)), None)
+        if text is None:
+            sides, pair = solved.setdefault(source, ([], [])), (instruction, output)
+        elif source == "en":
+            sides, pair = translations.setdefault(target, ([], [])), (output, text)
+        else:
+            sides, pair = translations.setdefault(source, ([], [])), (text, output)
+        for side, said in zip(sides, pair, strict=True):
+            side.append(said)
+    return translations, solved
+
+
+def _repeated(texts: Sequence[str]) -> list[int]:
+    first: dict[str, int] = {}
+    return [row for row, text in enumerate(texts) if first.setdefault(text.strip(), row) != row]
+
+
+# ------------------------------------------------------------------------------------------------- near-duplicates
+
+# Scripts written without spaces: each character is a token.
+_UNSPACED = (("\u0e00", "\u0e7f"), ("\u3040", "\u30ff"), ("\u3400", "\u9fff"), ("\uf900", "\ufaff"))
+
+
+class _Tokens(dict):
+    """Character → what it becomes before splitting at spaces, for `str.translate`."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        kind = unicodedata.category(character)
+        if any(first <= character <= last for first, last in _UNSPACED) and kind[0] in "LM":
+            text = f" {character} "
+        elif kind == "Nd":
+            text = str(unicodedata.decimal(character))
+        else:
+            text = character.casefold() if kind[0] in "LMN" else " "
+        self[code] = text
+        return text
+
+
+_TOKENS = _Tokens()
+
+
+def tokens(text: str, *, numbers: bool = False) -> list[str]:
+    """Words (characters, where a script has no spaces) without case and punctuation; numbers kept or all made alike."""
+    found = text.translate(_TOKENS).split()
+    return found if numbers else ["0" if token[0].isdigit() else token for token in found]
+
+
+def _shingles(words: Sequence[str], size: int) -> set[tuple[str, ...]]:
+    """The runs of `size` tokens; a shorter text is one run."""
+    return set(zip(*(words[i:] for i in range(size)), strict=False)) if len(words) > size else {tuple(words)}
+
+
+def near_duplicate_groups(questions: Sequence[str], *, threshold: float = 0.4) -> list[int]:
+    """The group of each question: questions that share most of their words in the same places, whatever the numbers.
+
+    Two questions are near-duplicates when the pairs of neighbouring tokens that they share, numbers made alike, are at
+    least `threshold` of all that either has (Jaccard). Groups are chains of near-duplicates.
+
+    Args:
+        questions: N texts in one language; parallel languages have the groups of their English.
+        threshold: from 0 to 1; 1 finds questions that are equal but for numbers. At 0.4 the variations that mSVAMP
+            makes of one story fall together, while mGSM's 250 questions stay 250 groups (they do down to 0.2).
+
+    Returns:
+        N group numbers, from 0 in order of first appearance.
+    """
+    from scipy.sparse import coo_matrix, csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    if not questions:
+        return []
+    known: dict[tuple[str, ...], int] = {}
+    sets = [[known.setdefault(s, len(known)) for s in _shingles(tokens(q), 2)] for q in questions]
+    sizes = np.array([len(s) for s in sets])  # (N,)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    has = csr_matrix((np.ones(starts[-1], np.int32), np.concatenate(sets), starts), shape=(len(sets), len(known)))
+    left, right = [], []
+    for start in range(0, len(sets), 512):  # blocks, so that N² counts need not be in memory
+        shared = coo_matrix(has[start : start + 512] @ has.T)  # (block, N), counts
+        row = shared.row + start
+        near = shared.data >= threshold * (sizes[row] + sizes[shared.col] - shared.data)
+        left.append(row[near])
+        right.append(shared.col[near])
+    edges = np.concatenate(left), np.concatenate(right)
+    graph = coo_matrix((np.ones(len(edges[0]), np.int8), edges), shape=(len(sets), len(sets)))
+    _, labels = connected_components(graph, directed=False)
+    order: dict[int, int] = {}
+    return [order.setdefault(int(label), len(order)) for label in labels]
+
+
+def overlap(tests: Sequence[str], training: Iterable[str], *, threshold: float = 0.6, size: int = 3) -> pd.DataFrame:
+    """Test questions that occur in training data, exactly or nearly; one pass over the training data.
+
+    Args:
+        tests: questions of a benchmark; an inverted index of their runs of `size` tokens is held in memory.
+        training: texts in the same language; any number of them.
+        threshold: the share of runs in common (Jaccard, numbers made alike) from which texts are nearly the same.
+
+    Returns:
+        one line for each test question that was met, with its best match: `test, training` (positions), `kind`
+        (`exact`: the same words and numbers; `other numbers`: the same words; `near`), `similarity` (0 to 1).
+    """
+    index: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    sizes, exact = [], []
+    for position, text in enumerate(tests):
+        test_runs = _shingles(tokens(text), size)
+        sizes.append(len(test_runs))
+        exact.append(tokens(text, numbers=True))
+        for shingle in test_runs:
+            index[shingle].append(position)
+    kinds = ("near", "other numbers", "exact")  # by rank
+    best: dict[int, tuple[tuple[int, float], int]] = {}  # test → (rank, similarity), training row
+    for row, text in enumerate(training):
+        words = tokens(text)
+        row_runs = _shingles(words, size)
+        shared = Counter(position for shingle in row_runs & index.keys() for position in index[shingle])
+        for position, count in shared.items():
+            similarity = count / (sizes[position] + len(row_runs) - count)
+            if similarity < threshold:
+                continue
+            rank = 0
+            if similarity == 1.0 and len(words) == len(exact[position]):
+                rank = 2 if tokens(text, numbers=True) == exact[position] else 1
+            if position not in best or (rank, similarity) > best[position][0]:
+                best[position] = ((rank, similarity), row)
+    lines = [(test, row, kinds[rank], similarity) for test, ((rank, similarity), row) in sorted(best.items())]
+    met = pd.DataFrame(lines, columns=["test", "training", "kind", "similarity"])
+    return met.astype({"kind": pd.CategoricalDtype(kinds[::-1])})
+
+
+# ------------------------------------------------------------------------------------------------- numbers
+
+_SPACES = r"[ \u00a0\u2009\u202f'’]"  # between thousands
+_LITERAL = re.compile(rf"(\d{{1,3}}(?:{_SPACES}\d{{3}})+(?!\d)|\d+(?:[.,٫٬]\d+)*|(?<!\d)\.\d+)\s*-?\s*([^\W\d_]*)")
+_GROUPED = re.compile(r"\d{1,3}(?:([.,])\d{3})(?:\1\d{3})*")
+_MYRIADS = re.compile(r"(\d+)[億亿](\d+)[万萬]")  # Chinese and Japanese write 120 million as 1億2000万
+# Words and signs behind a number that multiply it; Chinese and Japanese glue them to the next word.
+_MULTIPLIERS = {
+    word: 10.0**exponent
+    for exponent, words in {
+        2: "hundred 百",
+        3: "thousand k mil mille tausend тысяч тысячи тыс elfu 千",
+        4: "หมื่น 万 萬",
+        5: "แสน লক্ষ লাখ",
+        6: "million millions millionen millón millones миллион миллионов миллиона ล้าน milioni মিলিয়ন 百万",
+        8: "亿 億",
+        9: "billion billions milliarden milliards миллиардов bilioni",
+    }.items()
+    for word in words.split()
+}
+
+
+def readings(text: str) -> list[frozenset[float]]:
+    """Every number in a text of any of the languages, each as the values it may stand for.
+
+    `1,200` may be 1200 or 1.2 according to the language, `32 million` 32 or 32,000,000; both are kept, because a
+    translation is judged by whether it can be read as its original.
+    """
+    found: list[frozenset[float]] = []
+    text = re.sub(r"\d", lambda digit: str(int(digit[0])), text)  # digits of every script
+    for high, low in _MYRIADS.findall(text):
+        found.append(frozenset({int(high) * 1e8 + int(low) * 1e4}))
+    for literal, behind in _LITERAL.findall(text):
+        word = behind.lower()
+        multiplier = _MULTIPLIERS.get(word)
+        if multiplier is None and not word.isascii():  # scripts that glue words together: what the word begins with
+            starts = (word[:length] for length in range(min(len(word), 6), 0, -1))
+            multiplier = next((_MULTIPLIERS[s] for s in starts if s in _MULTIPLIERS and not s.isascii()), None)
+        for values in _values(literal):
+            found.append(frozenset(values if multiplier is None else values | {v * multiplier for v in values}))
+    return found
+
+
+def _values(literal: str) -> list[set[float]]:
+    """Readings of one literal; several literals if it can only be a list, such as `1,2,3`."""
+    literal = re.sub(_SPACES, "", literal).replace("٫", ".").replace("٬", ",")
+    separators = [character for character in literal if character in ".,"]
+    if len(separators) < 2:
+        values = {float(literal.replace(",", "."))}
+        if _GROUPED.fullmatch(literal):
+            values.add(float(literal.replace(",", "").replace(".", "")))
+        return [values]
+    last = separators[-1]
+    if len(set(separators)) == 1:
+        if _GROUPED.fullmatch(literal):
+            return [{float(literal.replace(last, ""))}]
+    elif last not in separators[:-1]:
+        whole, _, decimals = literal.rpartition(last)
+        return [{float(re.sub(r"[.,]", "", whole) + "." + decimals)}]
+    return [{float(part)} for part in re.split(r"[.,]", literal) if part]
+
+
+def lost(original: str, translation: str) -> list[float]:
+    """The numbers of an original that its translation shows in no reading, in order, each once."""
+    shown: set[float] = set().union(*readings(translation))
+    return list(dict.fromkeys(min(values) for values in readings(original) if not values & shown))
+
+
+# ------------------------------------------------------------------------------------------------- the miniature
+
+# Source: Touvron et al. 2023, Llama 2 (arXiv 2307.09288), section 2 and Table 10 (languages with 0.005% and more).
+LLAMA2 = {
+    "parameters": "6.7 billion (7B)",
+    "tokens read": "2,000,000,000,000",
+    "English": "89.7%",
+    "de, fr, zh, es, ru, ja": "0.17, 0.16, 0.13, 0.13, 0.13, 0.10%",
+    "bn, th, sw": "below 0.005% each",
+    "solved problems read": "not published",
+    "problems of stage 2": "395,000",
+}
+# GSM8K's 7,473 training problems, by `miniature.solution_overlap`: shares of a question's content words and of its
+# numbers that the solution repeats, and the solution's words per word of the question.
+GSM8K_OVERLAP = {"content_words": 0.483, "numbers": 0.962, "length_ratio": 1.15}
+MEASURED = 20_000  # examples of a corpus, the first ones
+
+
+def base_report(profile: Profile, run: Run) -> pd.DataFrame | None:
+    """What the miniature's base read, `language, kind, documents, tokens`; None for a base that is not the miniature's,
+    or that was never trained."""
+    from qalign_core.miniature import SHIPPED_BASE
+
+    if profile.model.base != "miniature" or profile.model.miniature.weights == "random":
+        return None
+    if profile.model.miniature.weights == "trained":
+        manifest = runs.read_json(run.corpus(BASE_TEXT, profile.run.seeds[0]).with_suffix(".json"))
+        return pd.DataFrame(manifest["report"])
+    return pd.DataFrame(runs.read_json(SHIPPED_BASE / "manifest.json")["corpus"]["report"])
+
+
+def base_text_table(profile: Profile, run: Run) -> pd.DataFrame | None:
+    """Tokens the miniature's base read before any fine-tuning, by kind of text and language (x-en: generic sentences
+    beside their translation); None for another base."""
+    report = base_report(profile, run)
+    if report is None:
+        return None
+    report = report.assign(language=report.language.where(~report.language.str.contains("-"), "x-en"))
+    wide = report.pivot_table(index="kind", columns="language", values="tokens", aggfunc="sum", sort=False)
+    wide = wide[[code for code in (*CODES, "x-en") if code in wide]].astype("Int64")
+    wide["all"] = wide.sum(axis=1)
+    wide.loc["all"] = wide.sum()
+    return wide.reset_index().rename_axis(columns=None)
+
+
+def base_comparison(profile: Profile, run: Run) -> pd.DataFrame | None:
+    """The miniature's base beside LLaMA-2 (Touvron et al. 2023, Table 10); None for another base."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from qalign_core.miniature import SHIPPED_BASE
+
+    report = base_report(profile, run)
+    if report is None:
+        return None
+    untrained = run.stage(profile.run.seeds[0], []) / "untrained"  # of a base that the run trains itself
+    folder = untrained if untrained.is_dir() else SHIPPED_BASE
+    with torch.device("meta"):  # no weights are loaded
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    tokens = report[~report.language.str.contains("-")].groupby("language").tokens.sum()
+    share = 100 * tokens / report.tokens.sum()
+    solved = int(report[report.kind == "solved"].documents.sum())
+    problems = len(read_corpus(profile, run, "metamathqa")) if "metamathqa" in profile.corpora() else None
+    of_each = {
+        key: ", ".join(f"{share.get(c, 0.0):.1f}" for c in key.split(", ")) + "%" for key in LLAMA2 if ", " in key
+    }
+    times = f", {solved / problems:.1f} for each one of stage 2" if problems else ""
+    ours = {
+        "parameters": f"{model.num_parameters() / 1e6:.1f} million",
+        "tokens read": f"{report.tokens.sum():,}",
+        "English": f"{share['en']:.1f}%",
+        **of_each,
+        "solved problems read": f"{solved:,}, all English{times}",
+        "problems of stage 2": f"{problems:,}" if problems else "",
+    }
+    return pd.DataFrame([{"": key, "miniature's base": ours[key], "LLaMA-2": LLAMA2[key]} for key in LLAMA2])
+
+
+def overlap_table(profile: Profile, run: Run) -> pd.DataFrame | None:
+    """How much of a question its solution repeats: GSM8K beside every solved English corpus of the run.
+
+    Returns:
+        one line per corpus: the share of a question's different `content words (%)` and `numbers (%)` that its solution
+        repeats, and the solution's words per word of the question (`length`); GSM8K's is measured here if the profile's
+        data folder, or QALIGN_DATA_DIR, holds it.
+    """
+    from qalign_core.miniature import solution_overlap
+
+    solved = [name for name in profile.corpora() if set(profile.data.roots(name)) <= {"gsm8k", "metamathqa"}]
+    if not solved:
+        return None
+    measured = {"GSM8K, training problems": GSM8K_OVERLAP}
+    real = Path(profile.data.folder or os.environ.get(DATA_DIR) or "/", "gsm8k", "train.jsonl")
+    if real.is_file():
+        rows = read_json_lines(real, ("question", "answer"))
+        answers = [row["answer"].rpartition("####")[0] for row in rows]
+        measured = {"GSM8K, training problems": solution_overlap([row["question"] for row in rows], answers)}
+    for name in solved:
+        corpus = read_corpus(profile, run, name).head(MEASURED)
+        measured[name] = solution_overlap(list(corpus.instruction), list(corpus.output))
+    return pd.DataFrame(
+        {
+            "": name,
+            "content words (%)": round(100 * found["content_words"], 1),
+            "numbers (%)": round(100 * found["numbers"], 1),
+            "length": round(found["length_ratio"], 2),
+            "measured": "before, by the same function" if found is GSM8K_OVERLAP else "here",
+        }
+        for name, found in measured.items()
+    )
