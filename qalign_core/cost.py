@@ -217,10 +217,10 @@ def examples_of(profile: Profile, corpus: str) -> dict[str, int] | None:
         rows, chosen = CORPORA[corpus][0], choice.languages or profile.data.languages
         found.update({code: n for code, n in rows.items() if code in chosen or list(rows) == ["en"]})
     for part in choice.of or []:
-        if (rows := examples_of(profile, part)) is None:
+        if (inner := examples_of(profile, part)) is None:
             return None
-        kept = [code for code in rows if code in (choice.languages or rows) and code not in (choice.without or [])]
-        found.update({code: rows[code] for code in kept})
+        kept = [code for code in inner if code in (choice.languages or inner) and code not in (choice.without or [])]
+        found.update({code: inner[code] for code in kept})
     return {code: min(round(n * (choice.share or 1)), choice.limit or n) for code, n in found.items()}
 
 

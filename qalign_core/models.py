@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LARGE_FILE = 64 * 2**20  # bytes; a larger file of a model is identified by its size and samples of its bytes
 SAMPLE_EVERY, SAMPLE = 8 * 2**20, 64 * 2**10  # bytes; smaller than any weight matrix of such a model
 
-# ------------------------------------------------------------------------------------------------- load
+# ------------------------------------------------------------------------------------------------- load, restore
 
 
 def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -61,10 +61,9 @@ def load_model(
             f"{path}: no model*.safetensors (found {found}); pickles are refused since loading them can run code: "
             "save the model with save_pretrained(folder), which writes safetensors"
         )
+    options = {"dtype": dtype, "attn_implementation": attention}
     safe = {"use_safetensors": True, "trust_remote_code": False}
-    return AutoModelForCausalLM.from_pretrained(
-        path, revision=revision, dtype=dtype, attn_implementation=attention, **safe
-    )
+    return AutoModelForCausalLM.from_pretrained(path, revision=revision, **options, **safe)
 
 
 def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pad_token: str = "<pad>") -> int:
@@ -106,9 +105,6 @@ def whole_shape(parameter: torch.nn.Parameter) -> torch.Size:
     return getattr(parameter, "ds_shape", parameter.shape)
 
 
-# ------------------------------------------------------------------------------------------------- fp32 weights
-
-
 def restore_master_weights(model: PreTrainedModel, path: str, revision: str | None = None) -> None:
     """Give DeepSpeed's fp32 master copy the weights of the model's files themselves; every rank calls this.
 
@@ -117,8 +113,7 @@ def restore_master_weights(model: PreTrainedModel, path: str, revision: str | No
 
     Args:
         model: the model inside the engine, loaded from `path` and perhaps given rows by `add_pad_token`.
-        path: model folder or hub id.
-        revision: of the hub id.
+        path, revision: folder or hub id.
 
     Raises:
         RuntimeError: when a parameter has no weights in the files.
@@ -155,9 +150,7 @@ def restore_master_weights(model: PreTrainedModel, path: str, revision: str | No
 def full_state_dict(model: PreTrainedModel, keep: bool) -> dict[str, torch.Tensor]:
     """Every parameter that was trained, whole, in fp32, on the CPU: DeepSpeed's master copy where the model is in bf16.
 
-    Args:
-        model: a model inside (or outside) a DeepSpeed engine. Every rank must call this at the same time.
-        keep: whether this rank wants the tensors; the others return an empty dict.
+    Every rank must call this at the same time; one that does not `keep` the tensors returns an empty dict.
     """
     import torch
     from deepspeed.utils import safe_get_full_fp32_param
@@ -173,7 +166,7 @@ def full_state_dict(model: PreTrainedModel, keep: bool) -> dict[str, torch.Tenso
     return state
 
 
-# ------------------------------------------------------------------------------------------------- LoRA
+# ------------------------------------------------------------------------------------------------- LoRA, save
 
 
 def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any]) -> PeftModel:
@@ -224,8 +217,7 @@ def merged(
         adapted: of `add_adapters`, trained.
         trained: of `full_state_dict`.
         tokenizer: has the pad token the base was given.
-        path: model folder or hub id the base was loaded from.
-        revision: of the hub id.
+        path, revision: of the base.
 
     Raises:
         RuntimeError: when a trained weight has no place in the base.
@@ -242,14 +234,11 @@ def merged(
     return whole.merge_and_unload()
 
 
-# ------------------------------------------------------------------------------------------------- save
-
-
 def save_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
-    state: dict[str, torch.Tensor] | None = None,
+    state: dict[str, torch.Tensor],
     template: str = "alpaca",
 ) -> Path:
     """Save a model folder that `AutoModelForCausalLM.from_pretrained` loads: whole, or not there at all.
@@ -258,10 +247,10 @@ def save_model(
 
     Args:
         model: gives the class and the config.
-        tokenizer: saved beside the weights.
+        tokenizer: saved beside the weights; gives EOS and pad.
         folder: replaced if it exists.
-        state: the weights, from `full_state_dict`; None for the model's own.
-        template: of the prompts it was trained on; with `chat`, the end of a turn is the EOS of its generation.
+        state: the weights, from `full_state_dict`; empty for the model's own.
+        template: of its prompts; with `chat`, the end of a turn is the EOS of its generation.
     """
     from transformers import GenerationConfig
 
@@ -273,7 +262,7 @@ def save_model(
     )
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part, state_dict=state)
+    model.save_pretrained(part, state_dict=state or None)
     # The weights are fp32 whatever the model computed in; `transformers` writes the latter, and would load them so.
     config = runs.read_json(part / "config.json")
     runs.write_json(part / "config.json", config | {"dtype": "float32"})
@@ -292,37 +281,23 @@ def pretrains(profile: Profile) -> bool:
     return profile.model.base == "miniature" and profile.model.miniature.weights == "trained"
 
 
-def base_model(profile: Profile, run: Run, seed: int) -> dict[str, Any]:
-    """The base model as a job names it; the miniature's is put into the run folder first."""
+def starting_model(profile: Profile, run: Run, seed: int) -> dict[str, Any]:
+    """The base model as a job names it, or the untrained one that it is trained from; the miniature's is put into the
+    run folder first."""
     if profile.model.base != "miniature":
         return {"path": profile.model.base, "revision": profile.model.revision}
-    weights = profile.model.miniature.weights
-    if weights == "trained":
-        return {"path": run.relative(run.model(seed, [])), "revision": None}
-    return miniature_folder(profile, run.model(seed, []), seed, shipped=weights == "shipped", run=run)
-
-
-def miniature_folder(profile: Profile, folder: Path, seed: int, shipped: bool, run: Run) -> dict[str, Any]:
-    """The miniature's model in `folder`, put there if absent: the one of the package, or an untrained one."""
+    folder = run.stage(seed, []) / "untrained" if pretrains(profile) else run.model(seed, [])
     if not (folder / "config.json").is_file():
-        run.may_write(folder)
         from qalign_core import miniature
 
         part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        if shipped:
+        if profile.model.miniature.weights == "shipped":
             shutil.copytree(miniature.SHIPPED_BASE, part)
         else:
             miniature.create_base(part, seed=seed, config=profile.model.miniature.config() or None)
         part.rename(folder)
     return {"path": run.relative(folder), "revision": None}
-
-
-def starting_model(profile: Profile, run: Run, seed: int) -> dict[str, Any]:
-    """The base model, or the untrained one that it is trained from: its configuration and tokenizer are the same."""
-    if pretrains(profile):
-        return miniature_folder(profile, run.stage(seed, []) / "untrained", seed, shipped=False, run=run)
-    return base_model(profile, run, seed)
 
 
 def base_tokenizer(profile: Profile, run: Run) -> PreTrainedTokenizerBase:
@@ -359,6 +334,7 @@ def _sampled(path: Path) -> str:
 
 # ------------------------------------------------------------------------------------------------- the model card
 
+FOREIGN = "your own file, licence not known here"
 HUB_ID = r"[\w.-]+/[\w.-]+"
 # Licences of bases whose id says which it is, as the hub names them; of any other base the card leaves it blank.
 LICENCES = {
@@ -378,6 +354,7 @@ SETTINGS = (
     *("num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay"),
     *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16"),
 )
+TAGS = ["mathematical-reasoning", "multilingual", "qalign"]
 HEADINGS = {"mgsm": "mGSM", "msvamp": "mSVAMP", "average": "Avg.", "non_english": "non-en", "english": "en"}
 
 
@@ -411,11 +388,11 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
     """The text of a model's card: what it was made of and how, under which licences, and its scores once known."""
     from huggingface_hub import ModelCardData
 
-    folders = [run.stage(seed, lineage[:length]) for length in range(len(lineage) + 1)]  # the miniature's base is first
-    folders = [folder for folder in folders if (folder / "done.json").is_file()]
-    jobs, ends = ([runs.read_json(folder / name) for folder in folders] for name in ("job.json", "done.json"))
     stages, data, settings, languages = [], [], {}, {"en"}
-    for job, done in zip(jobs, ends, strict=True):
+    for folder in (run.stage(seed, lineage[:length]) for length in range(len(lineage) + 1)):
+        if not (folder / "done.json").is_file():  # a base that was not trained here
+            continue
+        job, done = runs.read_json(folder / "job.json"), runs.read_json(folder / "done.json")
         corpus, metrics, given = job["corpus"], done["metrics"], job["training_arguments"]
         stage = {"trained on": corpus["name"], "examples": f"{corpus['rows']:,}", "updates": f"{metrics['updates']:,}"}
         stage |= {"target tokens": f"{metrics['target_tokens']:,}", "mean loss": f"{metrics['train_loss']:.3f}"}
@@ -430,10 +407,8 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
             report = runs.read_json(path.with_suffix(".json"))["report"] if path.with_suffix(".json").is_file() else []
             languages |= {row["language"] for row in report if row["outcome"] == "kept" and row["rows"]}
 
-    base, licence = (
-        profile.model.base,
-        next((v for k, v in LICENCES.items() if re.fullmatch(k, profile.model.base)), ""),
-    )
+    base = profile.model.base
+    licence = next((name for pattern, name in LICENCES.items() if re.fullmatch(pattern, base)), "")
     on_hub = bool(base != "miniature" and re.fullmatch(HUB_ID, base) and not Path(base).exists())
     named = f"[{base}](https://huggingface.co/{base})" if on_hub else _plain(Path(base).name)
     named += f" at revision {_plain(profile.model.revision)}" if profile.model.revision else ""
@@ -444,16 +419,16 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
     metadata = ModelCardData(
         language=[code for code in CODES if code in languages],
         license=licence or None,
-        library_name="transformers",
-        pipeline_tag="text-generation",
         base_model=base if on_hub else None,
         datasets=sorted({row["hub id"] for row in data if row["hub id"]}) or None,
-        tags=["mathematical-reasoning", "multilingual", "qalign"],
+        **{"library_name": "transformers", "pipeline_tag": "text-generation", "tags": TAGS},
     )
-    bound = f"The base model is under `{licence}`, and what is trained from it is bound to that; the data's are above."
-    unknown = f"That of {named}, which is not known here, and those of the data above."
-    zero = jobs[-1]["deepspeed"].get("zero_optimization", {}).get("stage", 0)
-    versions = ", ".join(f"{name} {version}" for name, version in ends[-1]["versions"].items())
+    terms = f"That of {named}, which is not known here, and those of the data above."
+    if licence:
+        terms = f"The base model is under `{licence}`, which binds what is trained from it; the data's are above."
+    zero = job["deepspeed"].get("zero_optimization", {}).get("stage", 0)
+    versions = ", ".join(f"{name} {version}" for name, version in done["versions"].items())
+    versions += f"; commit {done['git_commit']}" if done.get("git_commit") else ""
     return f"""---
 {metadata.to_yaml()}
 ---
@@ -483,11 +458,11 @@ Names as of `transformers.TrainingArguments`. DeepSpeed, ZeRO stage {_plain(str(
 
 ## Licence
 
-{(bound + META if licence.startswith("llama") else bound) if licence else unknown}
+{terms + (META if licence.startswith("llama") else "")}
 
 ## Versions
 
-{_plain(versions + (f"; commit {ends[-1]['git_commit']}" if ends[-1].get("git_commit") else ""))}
+{_plain(versions)}
 """
 
 
@@ -497,10 +472,11 @@ def data_origins(profile: Profile, corpus: str) -> list[dict[str, str]]:
         return [{"made of": "the miniature's text", "hub id": "", "licence": "Apache-2.0"}]
     lock, found = read_lock(), []
     for root in profile.data.roots(corpus):
-        own = profile.data.choice(root).path is not None
-        for name in [root] if own else data_sets_of(root, sft_data=profile.data.sft_data):
-            source = "file" if own else profile.data.sources[name]
-            hub_id, licence = "", "your own file, licence not known here"
+        if profile.data.choice(root).path is not None:
+            found.append({"made of": f"{root} (file)", "hub id": "", "licence": FOREIGN})
+            continue
+        for name in data_sets_of(root, sft_data=profile.data.sft_data):
+            source, hub_id, licence = profile.data.sources[name], "", FOREIGN
             if source == "miniature":
                 licence = "Apache-2.0 (generated by the package)"
             elif source == "hub":

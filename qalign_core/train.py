@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     lock = lock_folder(folder) if is_main else None
     started = time.time()
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # bf16 on a CPU: every length is another shape to it
     prepare_deepspeed()
 
     from tensorboardX import SummaryWriter
@@ -106,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
     peak = peak_memory(stage)
     if lock is not None:  # the main rank
         if lora:
-            model, state = models.merged(model, state, tokenizer, path, revision), None
+            model, state = models.merged(model, state, tokenizer, path, revision), {}
         models.save_model(model, tokenizer, folder / "model", state, job.get("template") or "alpaca")
         write_done(job, folder, metrics(stage, corpus, job), stage.seconds(), peak)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -87,7 +87,7 @@ def test_the_merged_model_is_base_plus_scaled_matrices(folder: Path, tmp_path: P
     trained = full_state_dict(model, keep=True)
     assert {is_adapter(name) for name in trained} == {True}
     plain = merged(model, trained, tokenizer, str(folder / base))
-    save_model(plain, tokenizer, tmp_path / "model")
+    save_model(plain, tokenizer, tmp_path / "model", {})
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     torch.testing.assert_close(again(ids).logits, expected, rtol=0, atol=1e-5)
     assert (again(ids).logits[..., : before.shape[-1]] - before).abs().max() > 1e-2

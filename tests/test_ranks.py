@@ -137,7 +137,7 @@ def test_two_processes_of_a_scheduler_generate_as_two_ranks(folder: Path) -> Non
     job = runs.write_json(home / "job.json", content)
     command = [sys.executable, "-m", "qalign_core.generate", str(job)]
     started = [subprocess.Popen(command, env=ENVIRONMENT | slurm(rank)) for rank in range(2)]
-    assert [process.wait(timeout=280) for process in started] == [0, 0]
+    assert [process.wait(timeout=600) for process in started] == [0, 0]
     assert runs.read_json(home / "done.json")["metrics"]["ranks"] == 2
     assert len(runs.read_json_lines(home / "sums" / "en.jsonl")) == 4
 

@@ -54,7 +54,7 @@ def run_jobs(jobs: list[Path], ranks: int) -> None:
             port = str(probe.getsockname()[1])
         command += ["-m", "deepspeed.launcher.runner", "--num_gpus", str(ranks), "--master_port", port]
     command += [str(Path(__file__).with_name("tiny_training.py")), *map(str, jobs)]
-    finished = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=280, check=False)
+    finished = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False)
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
 
 
