@@ -81,6 +81,7 @@ def jobs(folder: Path) -> dict[str, Path]:
     one["device-batch-8"] = job("device-batch-8", per_device_train_batch_size=8, gradient_accumulation_steps=1)
     one["token"] = job("token", loss="token")
     one["bf16"] = job("bf16", 2, bf16=True)
+    one["grouped"] = job("grouped", packing=False, max_steps=2, train_sampling_strategy="group_by_length")
     one["still-tied"] = job("still-tied", 1, folder / "tied", **still)
     one["wrong-corpus"] = make_job(folder / "wrong-corpus", base, corpus, sha256="0" * 64)
     one["diverging"] = job("diverging", learning_rate=1e30)
@@ -121,6 +122,11 @@ def test_bf16_follows_the_curve_within_its_own_error(jobs: dict[str, Path]) -> N
     assert losses(jobs["bf16"]) == pytest.approx(losses(jobs["zero2"]), abs=4e-3)  # bf16 itself has steps of 0.03 at 5
     norms = [[row["grad_norm"] for row in progress(jobs[name])] for name in ("bf16", "zero2")]
     assert norms[0] == pytest.approx(norms[1], rel=0.02)
+
+
+def test_grouping_by_length_is_another_order_of_the_same_examples(jobs: dict[str, Path]) -> None:
+    assert losses(jobs["grouped"])[0] == pytest.approx(losses(jobs["padded"])[0], abs=0.2)
+    assert losses(jobs["grouped"]) != losses(jobs["padded"])[:2]
 
 
 def plain_training(job: dict, corpus: Path) -> tuple[list[float], dict[str, torch.Tensor]]:

@@ -16,6 +16,7 @@ from test_supervision import examples, gradients, plain_loss, tiny_model
 from tiny_training import ENVIRONMENT
 from torch.nn.utils import clip_grad_norm_
 from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from qalign_core import trainer
 from qalign_core.kernels import BY_DOCUMENT
@@ -105,6 +106,18 @@ def test_adamw_with_clipping_equals_the_closed_form(tmp_path: Path, optimizer: s
         for _ in range(5):
             expected = expected * (1 - 0.01 * decay) - 0.01 * clipped / (clipped.abs() + 1e-8)
         torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_grouping_by_length_is_the_same_whenever_an_epoch_is_entered() -> None:
+    stage = SimpleNamespace(state=SimpleNamespace(epoch=0.0), args=SimpleNamespace(data_seed=1))
+    sampler = trainer.SeededLengthGroupedSampler(stage, LengthGroupedSampler(4, lengths=list(range(800))))
+    first = list(sampler)
+    stage.state.epoch = 0.7  # resumed
+    assert list(sampler) == first
+    stage.state.epoch = 1.0
+    assert list(sampler) != first
+    assert sorted(first) == list(range(800))
+    assert max(max(first[start : start + 4]) - min(first[start : start + 4]) for start in range(4, 200, 4)) < 100
 
 
 # ------------------------------------------------------------------------------------------------- precision
