@@ -322,14 +322,7 @@ def advice(error: Exception) -> str | None:
 
 
 def begin(folder: Path) -> None:
-    """What every rank does first: find its number, and watch those that started it, so that no rank goes on alone.
-
-    Args:
-        folder: of the job.
-
-    Raises:
-        RuntimeError: when OpenMPI started ranks on several machines and nothing says where rank 0 is.
-    """
+    """What every rank of a job does first: find its number, and watch those that started it; none goes on alone."""
     if "RANK" not in os.environ:  # DeepSpeed's own launcher did not number this process
         for name, value in scheduler_rank(os.environ).items():
             os.environ.setdefault(name, value)
@@ -346,34 +339,29 @@ def scheduler_rank(environment: Mapping[str, str]) -> dict[str, str]:
     Raises:
         RuntimeError: when OpenMPI started ranks on several machines and nothing says where rank 0 is.
     """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    world = environment.get("OMPI_COMM_WORLD_SIZE", "1")
-    if world != "1":
+    get = environment.get
+    if (world := get("OMPI_COMM_WORLD_SIZE", "1")) != "1":
         rank, local_rank = environment["OMPI_COMM_WORLD_RANK"], environment["OMPI_COMM_WORLD_LOCAL_RANK"]
-        local_size = environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1")
-        address = environment.get("MASTER_ADDR", "127.0.0.1" if local_size == world else "")
+        local_size, port = get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"), get("MASTER_PORT", "29500")
+        address = get("MASTER_ADDR", "127.0.0.1" if local_size == world else "")
         if not address:
             raise RuntimeError(
                 f"mpirun started {world} ranks on several machines, and none knows where rank 0 is: give its host with "
                 "`mpirun -x MASTER_ADDR=<host>`; with run.hostfile and run.launcher: openmpi this is done for you"
             )
-        port = environment.get("MASTER_PORT", "29500")
-        return dict(zip(names, (rank, world, local_rank, local_size, address, port), strict=True))
     # A batch script itself has SLURM_PROCID and SLURM_NTASKS too; only what `srun` starts has SLURM_STEP_NUM_TASKS.
-    world = environment.get("SLURM_STEP_NUM_TASKS", "1")
-    if world == "1" or "SLURM_PROCID" not in environment:
+    elif (world := get("SLURM_STEP_NUM_TASKS", "1")) != "1" and "SLURM_PROCID" in environment:
+        rank, local_rank, sizes = environment["SLURM_PROCID"], environment["SLURM_LOCALID"], []
+        for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", get("SLURM_STEP_TASKS_PER_NODE", world)):
+            sizes += [count] * int(times or 1)  # ranks of each node: `2(x3),1` is 2, 2, 2, 1
+        local_size, several = sizes[int(get("SLURM_NODEID", "0"))], get("SLURM_STEP_NUM_NODES", "1") != "1"
+        address = first_host(environment["SLURM_STEP_NODELIST"]) if several else "127.0.0.1"
+        # The same port for all ranks of the step, another for other steps.
+        port = str(20000 + (int(get("SLURM_JOB_ID", "0")) * 31 + int(get("SLURM_STEP_ID", "0"))) % 10000)
+    else:
         return {}
-    sizes: list[str] = []  # ranks of each node: `2(x3),1` is 2, 2, 2, 1
-    for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", world)):
-        sizes += [count] * int(times or 1)
-    address = "127.0.0.1"
-    if environment.get("SLURM_STEP_NUM_NODES", "1") != "1":
-        address = first_host(environment["SLURM_STEP_NODELIST"])
-    # The same port for all ranks of the step, another for other steps.
-    step = int(environment.get("SLURM_JOB_ID", "0")) * 31 + int(environment.get("SLURM_STEP_ID", "0"))
-    rank, local_rank = environment["SLURM_PROCID"], environment["SLURM_LOCALID"]
-    local_size = sizes[int(environment.get("SLURM_NODEID", "0"))]
-    return dict(zip(names, (rank, world, local_rank, local_size, address, str(20000 + step % 10000)), strict=True))
+    numbers = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": local_rank, "LOCAL_SIZE": local_size}
+    return numbers | {"MASTER_ADDR": address, "MASTER_PORT": port}
 
 
 def first_host(hosts: str) -> str:
@@ -401,11 +389,6 @@ def end_with_beats(path: Path, interval: float = BEAT_SECONDS, limit: float = BE
     Their environment names no process that could be watched from there, but the run folder is shared. The file names
     its supervisor, so that ranks of a killed one do not live on the touches of the next. One that a killed supervisor
     left behind is never touched, so it does not end a rank that was started by hand.
-
-    Args:
-        path: `BEATS` in the job's folder.
-        interval: seconds between two looks.
-        limit: seconds without a touch after which the supervisor counts as dead; it removes the file when it stops.
     """
 
     def watch() -> None:
