@@ -25,7 +25,8 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from qalign_core.supervision import IGNORED, Collator, attention_for, check_separation, weighted_loss
+from qalign_core.kernels import attention_for, check_separation, weighted_loss
+from qalign_core.supervision import IGNORED, Collator
 
 GEOMETRIES = {
     "llama2-7b": {

@@ -4,10 +4,9 @@
 
 All do the same update: 16 sequences of GSM8K's lengths in random order, the paper's loss, clipping and AdamW, in the
 same precision. The authors' loop pads micro-batches of 2 to the longer one and computes every logit. Ours computes
-logits only where there are labels, turns them into their gradient in place, packs any number of those micro-batches
-into one row without a mask, and (in fp32) multiplies by oneDNN. One rank has two threads; of two each has one, and
-gradients are averaged over them. Rounds are interleaved and medians printed: of wall time, and of processor time,
-which other work on the machine disturbs less.
+logits only where there are labels, turns them into their gradient in place, and packs any number of those micro-batches
+into one row without a mask. One rank has two threads; of two each has one, and gradients are averaged over them. Rounds
+are interleaved and medians printed: of wall time, and of processor time, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ import torch.distributed as distributed
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from qalign_core.supervision import IGNORED, Collator, attention_for, weighted_loss
-from qalign_core.training.trained_linear import TrainedLinear, speed_up_linear_layers
+from qalign_core.kernels import attention_for, weighted_loss
+from qalign_core.supervision import IGNORED, Collator
 
 SEQUENCES = 16  # in one update, on all ranks
 
@@ -43,7 +42,6 @@ class Road:
     device_batch: int = 2
     packing: bool = False
     ours: bool = True
-    onednn: bool = True
 
 
 ROADS = (
@@ -52,7 +50,6 @@ ROADS = (
     Road("ours, packed", packing=True),
     Road("ours, packed, 4 at once", 4, packing=True),
     Road("ours, packed, 8 at once", 8, packing=True),
-    Road("ours, packed, without oneDNN", packing=True, onednn=False),
 )
 
 
@@ -94,11 +91,6 @@ class Bench:
         """Set the model up for a road."""
         self.road, self.collate = road, Collator(0, packing=road.packing)
         self.model.set_attn_implementation(attention_for(road.packing))
-        for layer in self.model.modules():
-            if isinstance(layer, TrainedLinear):
-                layer.__class__ = torch.nn.Linear
-        if road.ours and road.onednn and self.precision == "fp32":
-            speed_up_linear_layers(self.model)
 
     def autocast(self) -> AbstractContextManager:
         return torch.autocast("cpu", torch.bfloat16) if self.precision == "bf16" else nullcontext()
@@ -135,7 +127,6 @@ def measure(given: argparse.Namespace, precision: str, rank: int, ranks: int) ->
     """Of every road and round but the first: loss, wall and processor seconds of this rank, real tokens of it."""
     corpus = examples(SEQUENCES * (given.rounds + 1), given.vocabulary)
     roads = [road for road in ROADS if not given.roads or road.name in given.roads]
-    roads = [road for road in roads if road.onednn or precision == "fp32"]
     bench, share = Bench(given, precision, ranks), SEQUENCES // ranks
     measured: dict[str, list[list[float]]] = {road.name: [] for road in roads}
     for turn in range(given.rounds + 1):  # the first warms up

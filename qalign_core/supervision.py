@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import pandas as pd
 import torch
 
 from qalign_core.generation import chat
 from qalign_core.prompts import alpaca
-from qalign_core.training.cross_entropy import weighted_nll
-from qalign_core.training.packed_attention import BY_DOCUMENT
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,7 +32,7 @@ def encode(
         instruction: what goes into the Alpaca template.
         output: the text to learn, directly behind the prompt's last colon.
         tokenizer: a fast tokenizer; whether there is a BOS is its own affair.
-        max_length: tokens kept, counted from the left; a cut example has no EOS.
+        max_length: tokens kept, counted from the left; a truncated example has no EOS.
         template: `alpaca`, or `chat` for the tokenizer's own, whose end of a turn then takes the place of EOS.
 
     Returns:
@@ -60,7 +59,7 @@ def encode_examples(
     """Many examples at once, as `encode` does each.
 
     Returns:
-        Columns `input_ids`, `labels`, `tokens` (each example's length before the cut) and `joined`: whether a token
+        Columns `input_ids`, `labels`, `tokens` (each example's length before truncation) and `joined`: whether a token
         holds the prompt's end and the output's beginning, which then is not learnt (as with the authors' code).
     """
     check_tokenizer(tokenizer)
@@ -82,13 +81,13 @@ def encode_examples(
 
 
 def encode_texts(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int = 512) -> dict[str, list]:
-    """Many texts, one behind the other, cut into blocks of `max_length` tokens: how base models are pre-trained.
+    """Texts concatenated and cut into blocks of `max_length` tokens, every token a target: pre-training.
 
-    Every text is BOS + text + EOS and every token is a target; a block may begin and end in the middle of a text, and
-    what is left behind the last whole block is dropped (or is the only block).
+    Every text is BOS + text + EOS; a block may begin and end in the middle of one. What is left behind the last whole
+    block is dropped (or is the only block).
 
     Returns:
-        Columns `input_ids`, `labels`, `tokens` (each block's length) and `joined` (never).
+        Columns as of `encode_examples`, one row per block.
     """
     check_tokenizer(tokenizer)
     full = tokenizer([f"{text}{tokenizer.eos_token}" for text in texts], verbose=False)["input_ids"]
@@ -121,31 +120,24 @@ def encode_corpus(
     chunk: int = 2000,
     template: str = "alpaca",
 ) -> Dataset:
-    """A whole corpus, tokenised chunk by chunk; rows with a `text` are language modelling, others supervised.
-
-    Args:
-        rows: examples (`instruction`, `output`) or texts (`text`, see `encode_texts`), in the corpus's order.
-        tokenizer: a fast tokenizer.
-        max_length: tokens kept of each row.
-        chunk: rows tokenised at a time.
-        template: as for `encode`.
+    """A whole corpus, tokenised `chunk` rows at a time; rows with a `text` are language modelling, others supervised.
 
     Returns:
-        Columns as of `encode_examples` or `encode_texts`: one row an example, or one a block of text.
+        Columns as of `encode_examples` or `encode_texts`.
 
     Raises:
         ValueError: for no rows, or a row that has neither form (its number is named).
     """
     from datasets import Dataset, Features, List, Value, concatenate_datasets
 
-    features = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32")), "tokens": Value("int32")})
-    features["joined"] = Value("bool")
-    parts, first = [], 1
-    for part in _chunks(rows, chunk):
+    ids = List(Value("int32"))
+    features = Features({"input_ids": ids, "labels": ids, "tokens": Value("int32"), "joined": Value("bool")})
+    parts = []
+    for index, part in enumerate(_batched(rows, chunk)):
         if all("text" in row for row in part):
             columns = encode_texts([row["text"] for row in part], tokenizer, max_length)
         else:
-            for number, row in enumerate(part, start=first):
+            for number, row in enumerate(part, start=index * chunk + 1):
                 if not {"instruction", "output"} <= row.keys():
                     raise ValueError(
                         f"row {number} of the corpus has the fields {sorted(row)}; it needs instruction and output "
@@ -154,13 +146,12 @@ def encode_corpus(
             instructions, outputs = ([row[field] for row in part] for field in ("instruction", "output"))
             columns = encode_examples(instructions, outputs, tokenizer, max_length, template)
         parts.append(Dataset.from_dict(columns, features=features))
-        first += len(part)
     if not parts:
         raise ValueError("the corpus has no rows; build it again")
     return concatenate_datasets(parts)
 
 
-def _chunks(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+def _batched(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
     iterator = iter(rows)
     while part := list(islice(iterator, size)):
         yield part
@@ -171,17 +162,17 @@ def _chunks(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str
 
 @dataclass(frozen=True)
 class Collator:
-    """Lay the examples of one device batch out as tensors, with the weight of every target token in the loss.
+    """Lay the examples of one device batch out as tensors, with what every target token weighs in the loss.
 
-    Padding-free (`packing`): all examples one behind the other in one row, `position_ids` restarting at each, and no
-    attention mask: `document_lengths` keeps them apart. Otherwise one row an example, padded on the right.
+    Padding-free (`packing`): all examples concatenated in one row, `position_ids` restarting at each, and no attention
+    mask: `document_lengths` keeps them apart. Otherwise one row per example, padded on the right.
 
-    The loss of an update is Σ weight · nll / items, over all its device batches on all ranks:
+    The loss of an update is Σ nll / target_count / items, over all its device batches on all ranks:
 
     * `paper`: mean over the targets of each micro-batch of `micro_batch` consecutive examples, then mean over the
-      micro-batches; a micro-batch without targets counts as zero. Weight 1/targets of the micro-batch, items = number
-      of micro-batches. Source: NJUNLP/QAlign finetune.py under transformers 4.29 (Trainer, LlamaForCausalLM).
-    * `token`: mean over all target tokens of the update. Weight 1, items = number of targets.
+      micro-batches; one without targets counts as zero. target_count = targets of the micro-batch, items = number of
+      micro-batches. Source: NJUNLP/QAlign finetune.py under transformers 4.29 (Trainer, LlamaForCausalLM).
+    * `token`: mean over all target tokens of the update. target_count = 1, items = number of targets.
 
     Args:
         pad_token_id: what fills a short row (its labels are −100).
@@ -199,12 +190,21 @@ class Collator:
         """Collate `examples` (each `input_ids`, `labels`).
 
         Returns:
-            `input_ids`, `labels`, `weights` (B, T); packed `position_ids` (1, T) and `document_lengths` (integers), or
-            padded `attention_mask` (B, T); `logits_to_keep` (C,), the columns whose next token is a target in some
-            row; `items` and `target_tokens`, `tokens` (1,).
+            `input_ids`, `labels`, `target_counts` (B, T), all integers, since the Trainer rounds what is floating to
+            the model's type; packed `position_ids` (1, T) and `document_lengths` (integers), or padded
+            `attention_mask` (B, T); `logits_to_keep` (C,), the columns whose next token is a target in some row;
+            `items` and `target_tokens`, `tokens` (1,).
         """
-        sequences = [self._sequence(example) for example in examples]
-        items = self._weigh(sequences)
+        sequences, items = [], 0
+        for group in _batched(examples, self.micro_batch):
+            members = [{name: torch.as_tensor(row[name]).long() for name in ("input_ids", "labels")} for row in group]
+            for member in members:
+                member["labels"] = member["labels"].clone()
+                member["labels"][:1] = IGNORED  # nothing predicts a first token; packed, the example before would
+            targets = sum(int((member["labels"] != IGNORED).sum()) for member in members)
+            items += 1 if self.loss == "paper" else targets
+            count = max(targets, 1) if self.loss == "paper" else 1
+            sequences += [member | {"target_counts": torch.full_like(member["labels"], count)} for member in members]
         batch = self._flatten(sequences) if self.packing else self._pad(sequences)
         is_target = batch["labels"] != IGNORED  # (B, T)
         batch["logits_to_keep"] = is_target[:, 1:].any(dim=0).nonzero().squeeze(1)  # (C,)
@@ -214,104 +214,58 @@ class Collator:
         return batch
 
     @staticmethod
-    def _sequence(example: dict[str, Any]) -> dict[str, torch.Tensor]:
-        input_ids, labels = torch.as_tensor(example["input_ids"]), torch.as_tensor(example["labels"]).clone()
-        labels[:1] = IGNORED  # nothing predicts a first token; packed, the example before would
-        return {"input_ids": input_ids.long(), "labels": labels.long()}
-
-    def _weigh(self, sequences: list[dict[str, torch.Tensor]]) -> int:
-        """Give every sequence its `weights` (T,); return the number of items the batch counts for."""
-        total = 0
-        for start in range(0, len(sequences), self.micro_batch):
-            group = sequences[start : start + self.micro_batch]
-            targets = sum(int((sequence["labels"] != IGNORED).sum()) for sequence in group)
-            weight = 1.0 / max(targets, 1) if self.loss == "paper" else 1.0
-            for sequence in group:
-                sequence["weights"] = (sequence["labels"] != IGNORED).double() * weight
-            total += targets
-        return math.ceil(len(sequences) / self.micro_batch) if self.loss == "paper" else total
-
-    @staticmethod
     def _flatten(sequences: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
         lengths = [len(sequence["input_ids"]) for sequence in sequences]
-        batch = {name: torch.cat([s[name] for s in sequences])[None] for name in ("input_ids", "labels", "weights")}
+        batch: dict[str, Any] = {name: torch.cat([s[name] for s in sequences])[None] for name in sequences[0]}
         positions = torch.cat([torch.arange(length) for length in lengths])
         return {**batch, "position_ids": positions[None], "document_lengths": lengths}  # (1, T), (documents)
 
     def _pad(self, sequences: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
-        batch = {}
-        for name, filler in (("input_ids", self.pad_token_id), ("labels", IGNORED), ("weights", 0.0)):
-            columns = [sequence[name] for sequence in sequences]
-            batch[name] = torch.nn.utils.rnn.pad_sequence(columns, batch_first=True, padding_value=filler)
-        masks = [torch.ones_like(sequence["input_ids"]) for sequence in sequences]
-        return batch | {"attention_mask": torch.nn.utils.rnn.pad_sequence(masks, batch_first=True)}  # (B, T)
+        fillers = {"input_ids": self.pad_token_id, "labels": IGNORED, "target_counts": 1, "attention_mask": 0}
+        rows = [sequence | {"attention_mask": torch.ones_like(sequence["input_ids"])} for sequence in sequences]
+        return {
+            name: torch.nn.utils.rnn.pad_sequence([row[name] for row in rows], batch_first=True, padding_value=filler)
+            for name, filler in fillers.items()
+        }  # each (B, T)
 
 
-def weighted_loss(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-    """Σ weight · negative log-likelihood over the targets of a collated batch; logits are computed only where needed.
+# ------------------------------------------------------------------------------------------------- what a token weighs
+
+
+def count_targets(labels: Sequence[Sequence[int]]) -> np.ndarray:
+    """Target tokens of each example: (examples,)."""
+    return np.array([sum(label != IGNORED for label in row) for row in labels])
+
+
+def shares_by_length(targets: Sequence[int], micro_batch: int = 2, seed: int = 0, groups: int = 5) -> pd.DataFrame:
+    """What share of the losses `paper` and `token` the short and the long responses have.
 
     Args:
-        model: a causal language model whose forward takes `logits_to_keep`.
-        batch: what `Collator` returned.
+        targets: target tokens of each example; those without any are left out.
+        micro_batch: examples that `paper` averages over first.
+        seed: of the random order in which examples meet, as in an epoch.
+        groups: of equally many examples, by length.
 
     Returns:
-        A scalar in fp32 or better, still to be divided by the `items` of the whole update.
+        One row per group: `target tokens` (from–to), `examples`, `token` and `paper` (percent of the loss's weight),
+        and `one token`: what one of its tokens weighs in `paper`, where 1 is its weight in `token`.
 
     Raises:
-        ValueError: for a packed batch with an attention mask: examples would see each other.
+        ValueError: for fewer examples than groups.
     """
-    layout = {name: batch[name] for name in ("position_ids", "document_lengths", "attention_mask") if name in batch}
-    if "attention_mask" in layout and len(layout) > 1:
-        raise ValueError("a packed batch has no attention_mask: with one, examples would see each other; leave it out")
-    columns = batch["logits_to_keep"]  # (C,)
-    # The cache must be off: with it, sdpa would not look for sequence boundaries in position_ids.
-    logits = model(input_ids=batch["input_ids"], use_cache=False, logits_to_keep=columns, **layout).logits  # (B, C, V)
-    targets = batch["labels"][:, columns + 1].flatten().clamp(min=0)  # (B·C,), weight 0 where there was none
-    return weighted_nll(logits.flatten(0, 1), targets, batch["weights"][:, columns + 1].flatten())
-
-
-# Attention implementations under which packed examples were tested to be separate; the first is the faster one.
-SEPARATING_ATTENTION = (BY_DOCUMENT, "sdpa")
-
-
-def attention_for(packing: bool) -> str:
-    """The attention implementation to load a model with for training."""
-    return BY_DOCUMENT if packing else "sdpa"
-
-
-def check_attention(implementation: str, packing: bool) -> None:
-    """Refuse packing under an attention implementation that is not known to keep examples apart.
-
-    Raises:
-        ValueError: naming the tested ones.
-    """
-    if packing and implementation not in SEPARATING_ATTENTION:
-        raise ValueError(
-            f"packing is tested with attention {' and '.join(SEPARATING_ATTENTION)}, not with {implementation!r}: "
-            "packed examples might see each other; use one of those or set training.packing to false"
-        )
-
-
-@torch.no_grad()
-def check_separation(model: torch.nn.Module, device: torch.device | str = "cpu") -> None:
-    """Prove on the model itself that a packed example does not see the one before it.
-
-    Two examples are packed twice, the first with other tokens the second time: the second's logits may not move.
-
-    Raises:
-        RuntimeError: when they do.
-    """
-    length = 8
-    layout = {"position_ids": torch.arange(length, device=device).repeat(2)[None], "document_lengths": [length] * 2}
-    before = torch.arange(2 * length, device=device)[None]
-    after = before.clone()
-    after[:, :length] += length
-    was_training = model.training
-    model.eval()
-    logits = [model(input_ids=ids, use_cache=False, **layout).logits for ids in (before, after)]
-    model.train(was_training)
-    if not torch.equal(logits[0][:, length:], logits[1][:, length:]):
-        raise RuntimeError(
-            "packed examples see each other in this model with this version of transformers: "
-            "set training.packing to false, or use the versions of requirements.txt"
-        )
+    counts = np.asarray(targets)
+    counts = np.random.default_rng(seed).permutation(counts[counts > 0])
+    counts = counts[: len(counts) // micro_batch * micro_batch]
+    if len(counts) < groups:
+        raise ValueError(f"{len(counts)} examples with targets are too few for {groups} groups; give more")
+    sums = counts.reshape(-1, micro_batch).sum(axis=1).repeat(micro_batch)  # (examples,), of its micro-batch
+    table = pd.DataFrame({"targets": counts, "token": counts / counts.sum()})
+    table["paper"] = counts / sums / (len(counts) / micro_batch)
+    table["group"] = pd.qcut(table.targets.rank(method="first"), groups, labels=False)
+    grouped = table.groupby("group")
+    low, high = grouped.targets.min(), grouped.targets.max()
+    columns = {"target tokens": [f"{a}–{b}" for a, b in zip(low, high, strict=True)], "examples": grouped.size().array}
+    result = pd.DataFrame(columns)
+    result[["token", "paper"]] = 100 * grouped[["token", "paper"]].sum().to_numpy()
+    result["one token"] = result["paper"] / result["token"]
+    return result

@@ -11,12 +11,15 @@ import json
 import os
 import re
 import shutil
+import socket
+import threading
 import time
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qalign_core import runs
-from qalign_core.training.ranks import begin, leave_together, prepare_deepspeed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
 ENCODING = 2  # raised when a tokenised corpus has other columns: an interrupted run then tokenises it again
 LOCK_SECONDS = 10  # how long a killed run's last process may take to die
+BEATS = ".beats"  # in a job's folder: touched by whoever supervises ranks on several machines
+BEAT_SECONDS = 2.0  # between two touches, and between two looks at it
+BEATS_MISSED_SECONDS = 120.0  # a file server may show an old time for a minute
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,58 +44,50 @@ def main(argv: list[str] | None = None) -> None:
         return
     lock = lock_folder(folder) if is_main else None
     started = time.time()
-    # Every length of a batch is another shape to oneDNN, which would keep compiled code for the last 1,024 of them.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # bf16 on a CPU: every length is another shape to it
     prepare_deepspeed()
 
+    from tensorboardX import SummaryWriter
     from transformers import set_seed
-    from transformers.integrations import is_deepspeed_zero3_enabled
+    from transformers.integrations import TensorBoardCallback
 
-    from qalign_core.supervision import Collator, attention_for, check_attention
-    from qalign_core.trainer import Heartbeat, MasterWeights, StageTrainer, TensorBoard
-    from qalign_core.training import checkpoints
-    from qalign_core.training.lora import add_adapters
-    from qalign_core.training.model_folder import (
-        add_pad_token,
-        full_state_dict,
-        load_model,
-        load_tokenizer,
-        merged,
-        save_model,
-    )
-    from qalign_core.training.trained_linear import speed_up_linear_layers
+    from qalign_core import models, trainer
+    from qalign_core.kernels import attention_for, check_attention
+    from qalign_core.supervision import Collator
 
     # --------------------------------------------------------------------------------------------- seed, arguments
     arguments = training_arguments(job, folder)
     set_seed(job["seed"])
     with arguments.main_process_first(local=False, desc="looking for a checkpoint"):  # machines share the folder
-        found = checkpoints.latest(folder / "checkpoints", job["fingerprint"], arguments.world_size)
+        found = trainer.latest(folder / "checkpoints", job["fingerprint"], arguments.world_size)
     checkpoint, totals = (str(found[0]), found[1]["totals"]) if found else (None, {})
+    step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
     if is_main:
         runs.mend_lines(folder / "progress.jsonl")
-    heartbeat = Heartbeat(folder / "progress.jsonl", writes=is_main)
-    heartbeat.rewind(int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
+    heartbeat = trainer.Heartbeat(folder / "progress.jsonl", writes=is_main)
+    heartbeat.rewind(step)
     heartbeat.beat("loading")
     if is_main:
         print(f"resuming from {checkpoint}" if checkpoint else "starting from the initial model", flush=True)
 
     # --------------------------------------------------------------------------------------------- corpus, model
+    path, revision = runs.resolve(job["model"]["path"], root), job["model"].get("revision")
+    tokenizer = models.load_tokenizer(path, revision)
     attention = job.get("attention") or attention_for(job["packing"])
     check_attention(attention, job["packing"])
-    path, revision = runs.resolve(job["model"]["path"], root), job["model"].get("revision")
-    tokenizer = load_tokenizer(path, revision)
-    model = load_model(path, revision, attention)
-    add_pad_token(model, tokenizer, job.get("pad_token") or "<pad>")
+    model = models.load_model(path, revision, attention)
+    models.add_pad_token(model, tokenizer, job.get("pad_token") or "<pad>")
     lora = job["lora"] if job.get("method") == "lora" else None
     if lora:
-        model = add_adapters(model, lora)
-    if not (arguments.bf16 or is_deepspeed_zero3_enabled()):
-        speed_up_linear_layers(model)
+        model = models.add_adapters(model, lora)
     with arguments.main_process_first(local=False, desc="tokenising the corpus"):
         corpus = encoded_corpus(job, folder, root, tokenizer)
 
     # --------------------------------------------------------------------------------------------- train
-    trainer = StageTrainer(
+    callbacks = [trainer.MasterWeights(path, revision), heartbeat]
+    if is_main:  # what an interrupted run logged from `purge_step` on is void
+        callbacks.append(TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)))
+    stage = trainer.StageTrainer(
         fingerprint=job["fingerprint"],
         totals=totals,
         started=started,
@@ -97,23 +95,21 @@ def main(argv: list[str] | None = None) -> None:
         model=model,
         args=arguments,
         train_dataset=corpus,
-        data_collator=Collator(
-            tokenizer.pad_token_id, job["packing"], job["loss"], micro_batch=job.get("paper_micro_batch", 2)
-        ),
-        callbacks=[MasterWeights(path, revision), heartbeat, TensorBoard(folder / "tensorboard", writes=is_main)],
+        data_collator=Collator(tokenizer.pad_token_id, job["packing"], job["loss"], job.get("paper_micro_batch", 2)),
+        callbacks=callbacks,
     )
-    heartbeat.trainer = trainer
-    trainer.train(resume_from_checkpoint=checkpoint)
+    heartbeat.trainer = stage
+    stage.train(resume_from_checkpoint=checkpoint)
 
     # --------------------------------------------------------------------------------------------- save
-    heartbeat.beat("saving", step=trainer.state.global_step, total_steps=trainer.state.max_steps)
-    model, state = trainer.model, full_state_dict(trainer.model, keep=is_main)
-    peak = peak_memory(trainer)
+    heartbeat.beat("saving", step=stage.state.global_step, total_steps=stage.state.max_steps)
+    model, state = stage.model, models.full_state_dict(stage.model, keep=is_main)
+    peak = peak_memory(stage)
     if lock is not None:  # the main rank
         if lora:
-            model, state = merged(model, state, path, revision)
-        save_model(model, tokenizer, folder / "model", state, job.get("template") or "alpaca")
-        write_done(job, folder, metrics(trainer, corpus, job), trainer.seconds(), peak)
+            model, state = models.merged(model, state, tokenizer, path, revision), {}
+        models.save_model(model, tokenizer, folder / "model", state, job.get("template") or "alpaca")
+        write_done(job, folder, metrics(stage, corpus, job), stage.seconds(), peak)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         shutil.rmtree(encoded_folder(job, folder), ignore_errors=True)
         lock.release()
@@ -185,11 +181,13 @@ def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
         "remove_unused_columns": False,
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
+        "length_column_name": "tokens",
     }
     given = {"report_to": "none", "save_total_limit": 2, "logging_steps": 10} | job["training_arguments"]
     if both := sorted(ours.keys() & given.keys()):
         raise ValueError(f"training_arguments: {', '.join(both)} cannot be given; the job or train.py decides them")
-    given["report_to"] = other_trackers(given["report_to"])
+    trackers = [given["report_to"]] if isinstance(given["report_to"], str) else given["report_to"]
+    given["report_to"] = [name for name in trackers if name != "tensorboard"] or ["none"]  # which is written anyway
     if given["save_total_limit"] < 2:
         raise ValueError("training_arguments: save_total_limit must be at least 2: one checkpoint is always whole")
     if given.get("bf16") and job["deepspeed"].get("zero_optimization", {}).get("stage", 0) == 0:
@@ -199,10 +197,9 @@ def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
     return TrainingArguments(**ours, **given)
 
 
-def other_trackers(report_to: str | list[str]) -> list[str]:
-    """The trackers that transformers shall report to, without TensorBoard, whose logs are written anyway."""
-    names = [report_to] if isinstance(report_to, str) else report_to
-    return [name for name in names if name != "tensorboard"] or ["none"]
+def newest_step(folder: Path) -> int:
+    """The update of the newest sealed checkpoint in a job's `checkpoints`, 0 without any."""
+    return max((int(file.parent.name.rpartition("-")[2]) for file in folder.glob("*-[0-9]*/complete.json")), default=0)
 
 
 # ------------------------------------------------------------------------------------------------- corpus
@@ -230,9 +227,8 @@ def encoded_corpus(job: dict[str, Any], folder: Path, root: Path, tokenizer: Pre
 
     from qalign_core.supervision import encode_corpus
 
-    target = encoded_folder(job, folder)
+    target, corpus = encoded_folder(job, folder), job["corpus"]
     if not target.is_dir():
-        corpus = job["corpus"]
         path = Path(runs.resolve(corpus["path"], root))
         inside = Path(os.path.normpath(root / corpus["path"])).is_relative_to(os.path.normpath(root))
         if (root / "profile.yaml").is_file() and not inside:
@@ -243,16 +239,40 @@ def encoded_corpus(job: dict[str, Any], folder: Path, root: Path, tokenizer: Pre
             raise FileNotFoundError(f"{path}: no such corpus; run notebook 01 to build it")
         if corpus.get("sha256") and runs.sha256_file(path) != corpus["sha256"]:
             raise ValueError(f"{path}: not the corpus this job was made for (sha256 differs); run notebook 01 again")
-        rows = runs.read_json_lines(path)
         part = target.with_name(f".{target.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        encode_corpus(rows, tokenizer, job["max_length"], template=job.get("template") or "alpaca").save_to_disk(part)
+        rows, template = runs.read_json_lines(path), job.get("template") or "alpaca"
+        encode_corpus(rows, tokenizer, job["max_length"], template=template).save_to_disk(part)
         runs.sync_tree(part)
         part.rename(target)
     return Dataset.load_from_disk(str(target))
 
 
 # ------------------------------------------------------------------------------------------------- done
+
+
+def metrics(trainer: Any, corpus: Dataset, job: dict[str, Any]) -> dict[str, Any]:
+    """What is worth knowing about the stage; the whole loss curve is in `progress.jsonl`."""
+    import numpy as np
+
+    from qalign_core.models import whole_shape
+
+    curve = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    steps = np.diff([0] + [step for step, _ in curve])
+    return {
+        "updates": trainer.state.global_step,
+        "epochs": trainer.state.epoch,
+        "train_loss": float(np.average([loss for _, loss in curve], weights=steps)),
+        "final_loss": curve[-1][1],
+        "tokens": trainer.totals["tokens"],
+        "target_tokens": trainer.totals["target_tokens"],
+        "rows": len(corpus),
+        "rows_cut": int((np.asarray(corpus["tokens"]) > job["max_length"]).sum()),
+        "rows_joined": sum(corpus["joined"]),
+        "rows_without_target": sum(max(labels) < 0 for labels in corpus["labels"]),
+        "trained_parameters": sum(whole_shape(p).numel() for p in trainer.model.parameters() if p.requires_grad),
+        "world_size": trainer.args.world_size,
+    }
 
 
 def peak_memory(trainer: Any) -> int:
@@ -269,39 +289,13 @@ def peak_memory(trainer: Any) -> int:
     return int(peaks.max())
 
 
-def metrics(trainer: Any, corpus: Dataset, job: dict[str, Any]) -> dict[str, Any]:
-    """What is worth knowing about the stage; the whole loss curve is in `progress.jsonl`."""
-    import numpy as np
-
-    from qalign_core.training.model_folder import whole_shape
-
-    lengths = np.asarray(corpus["tokens"])
-    curve = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    steps = np.diff([0] + [step for step, _ in curve])
-    return {
-        "updates": trainer.state.global_step,
-        "epochs": trainer.state.epoch,
-        "train_loss": float(np.average([loss for _, loss in curve], weights=steps)),
-        "final_loss": curve[-1][1],
-        "tokens": trainer.totals["tokens"],
-        "target_tokens": trainer.totals["target_tokens"],
-        "rows": len(corpus),
-        "rows_cut": int((lengths > job["max_length"]).sum()),
-        "rows_joined": sum(corpus["joined"]),
-        "rows_without_target": sum(max(labels) < 0 for labels in corpus["labels"]),
-        "trained_parameters": sum(whole_shape(p).numel() for p in trainer.model.parameters() if p.requires_grad),
-        "world_size": trainer.args.world_size,
-    }
-
-
 def write_done(job: dict[str, Any], folder: Path, metrics: dict[str, Any], wall: float, peak: int) -> None:
     """Write `done.json`, the last thing a stage does: what it speaks of is on disk then, not in memory."""
     runs.sync_tree(folder / "model")
-    files = {f"model/{name}": digest for name, digest in runs.sha256_tree(folder / "model").items()}
     done = {
         "fingerprint": job["fingerprint"],
         "metrics": metrics,
-        "files": files,
+        "files": {f"model/{name}": digest for name, digest in runs.sha256_tree(folder / "model").items()},
         "versions": runs.versions(),
         "hardware": runs.hardware(),
         "git_commit": runs.git_commit(),
@@ -322,6 +316,148 @@ def advice(error: Exception) -> str | None:
     if "No space left" in text or "PytorchStreamWriter" in text:
         return "The disk is full: free space and give the same command again; complete checkpoints are kept."
     return None
+
+
+# ------------------------------------------------------------------------------------------------- rank set-up
+
+
+def begin(folder: Path) -> None:
+    """What every rank of a job does first: find its number, and watch those that started it; none goes on alone."""
+    if "RANK" not in os.environ:  # DeepSpeed's own launcher did not number this process
+        for name, value in scheduler_rank(os.environ).items():
+            os.environ.setdefault(name, value)
+    if runs.start_lifeline() is None:
+        end_with_beats(folder / BEATS)
+    end_with_launcher()
+
+
+def scheduler_rank(environment: Mapping[str, str]) -> dict[str, str]:
+    """RANK, WORLD_SIZE and the like from the variables of `srun` or `mpirun`; empty where they started one process.
+
+    DeepSpeed's runners for both start the ranks, but tell them neither their number nor where rank 0 is.
+
+    Raises:
+        RuntimeError: when OpenMPI started ranks on several machines and nothing says where rank 0 is.
+    """
+    get = environment.get
+    if (world := get("OMPI_COMM_WORLD_SIZE", "1")) != "1":
+        rank, local_rank = environment["OMPI_COMM_WORLD_RANK"], environment["OMPI_COMM_WORLD_LOCAL_RANK"]
+        local_size, port = get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"), get("MASTER_PORT", "29500")
+        address = get("MASTER_ADDR", "127.0.0.1" if local_size == world else "")
+        if not address:
+            raise RuntimeError(
+                f"mpirun started {world} ranks on several machines, and none knows where rank 0 is: give its host with "
+                "`mpirun -x MASTER_ADDR=<host>`; with run.hostfile and run.launcher: openmpi this is done for you"
+            )
+    # A batch script itself has SLURM_PROCID and SLURM_NTASKS too; only what `srun` starts has SLURM_STEP_NUM_TASKS.
+    elif (world := get("SLURM_STEP_NUM_TASKS", "1")) != "1" and "SLURM_PROCID" in environment:
+        rank, local_rank, sizes = environment["SLURM_PROCID"], environment["SLURM_LOCALID"], []
+        for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", get("SLURM_STEP_TASKS_PER_NODE", world)):
+            sizes += [count] * int(times or 1)  # ranks of each node: `2(x3),1` is 2, 2, 2, 1
+        local_size, several = sizes[int(get("SLURM_NODEID", "0"))], get("SLURM_STEP_NUM_NODES", "1") != "1"
+        address = first_host(environment["SLURM_STEP_NODELIST"]) if several else "127.0.0.1"
+        # The same port for all ranks of the step, another for other steps.
+        port = str(20000 + (int(get("SLURM_JOB_ID", "0")) * 31 + int(get("SLURM_STEP_ID", "0"))) % 10000)
+    else:
+        return {}
+    numbers = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": local_rank, "LOCAL_SIZE": local_size}
+    return numbers | {"MASTER_ADDR": address, "MASTER_PORT": port}
+
+
+def first_host(hosts: str) -> str:
+    """The first host of Slurm's list: `node03` of `node[03-05,9],login`."""
+    first = re.match(r"(?:\[[^\]]*\]|[^,\[])*", hosts)
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first.group() if first else hosts)
+
+
+def end_with_launcher(interval: float = 0.5) -> None:
+    """End this process within about `interval` seconds of its launcher's death, if a launcher started it."""
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(interval)
+        stop(f"the launcher of this rank (pid {launcher})")
+
+    if "RANK" in os.environ:
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def end_with_beats(path: Path, interval: float = BEAT_SECONDS, limit: float = BEATS_MISSED_SECONDS) -> None:
+    """End this process when the touching of `path` ends: the lifeline of ranks on other machines than the notebook's.
+
+    Their environment names no process that could be watched from there, but the run folder is shared. The file names
+    its supervisor, so that ranks of a killed one do not live on the touches of the next. One that a killed supervisor
+    left behind is never touched, so it does not end a rank that was started by hand.
+    """
+
+    def watch() -> None:
+        seen, since, supervised = touched(path), time.monotonic(), False
+        while True:
+            time.sleep(interval)
+            now, patience = touched(path), limit
+            if now is None:
+                patience = 3 * interval
+            elif seen and now[0] != seen[0]:
+                patience = 0.0 if supervised else limit
+            elif now != seen:
+                seen, since, supervised = now, time.monotonic(), True
+            if supervised and time.monotonic() - since > patience:
+                stop("whoever supervised this rank from another machine")
+
+    if path.is_file():
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def touched(path: Path) -> tuple[str, int] | None:
+    """What a file says, and when it was last touched in its server's nanoseconds (opening it asks the server anew)."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return stream.read(), os.fstat(stream.fileno()).st_mtime_ns
+    except OSError:
+        return None
+
+
+def stop(who: str) -> None:
+    """End this process at once, saying who is gone."""
+    os.write(2, f"{who} is gone: stopping\n".encode())
+    os._exit(3)
+
+
+def prepare_deepspeed() -> None:
+    """Choose the CPU where there is no GPU, and keep DeepSpeed from compiling or warning of what is not used here.
+
+    Without a launcher (`python -m qalign_core.train job.json`) this process is the only rank.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if "RANK" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1"}
+        os.environ |= alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # DeepSpeed uses names of torch.distributed that this torch calls deprecated, in every update under ZeRO-3.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    import datasets
+    import deepspeed
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    # Shared-memory all-reduce for inference: a minute of C++ at the first start, never called in training.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def leave_together() -> None:
+    """Wait for every rank, then close their communication: a rank that just ended could take a saving one down."""
+    import torch.distributed as distributed
+
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -1,22 +1,145 @@
-"""The `transformers` Trainer with the paper's loss, trustworthy checkpoints and a heartbeat, and no other change."""
+"""The `transformers` Trainer with the paper's loss, sealed checkpoints and a heartbeat, and no other change."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from qalign_core.runs import read_json_lines, write_json_lines
-from qalign_core.supervision import check_separation, weighted_loss
-from qalign_core.training import checkpoints
-from qalign_core.training.model_folder import restore_master_weights
+from qalign_core.kernels import check_separation, weighted_loss
+from qalign_core.models import restore_master_weights
+from qalign_core.runs import read_json, read_json_lines, sync_tree, write_json, write_json_lines
+
+MANIFEST = "complete.json"
+VISIBLE_SECONDS = 120.0  # how long a file server may take to show what another machine has written
+
+# ------------------------------------------------------------------------------------------------- checkpoints
+
+
+def seal(folder: str | Path, fingerprint: str, world_size: int, totals: dict[str, float]) -> None:
+    """Declare a checkpoint complete: its manifest, written last, lists every file with its size in bytes.
+
+    Args:
+        folder: `checkpoints/checkpoint-<step>`.
+        fingerprint: of the job.
+        world_size: number of ranks that wrote it.
+        totals: counters to go on from (tokens, seconds, …).
+
+    Raises:
+        FileNotFoundError: when the part of a rank is not there, as when machines do not share the run folder.
+    """
+    folder, deadline = Path(folder), time.monotonic() + VISIBLE_SECONDS
+    while absent := missing(contents(folder), world_size):
+        if time.monotonic() > deadline:
+            raise FileNotFoundError(
+                f"{folder}: {', '.join(absent)} did not appear: every machine must write into the same run folder. "
+                "Put it on a disk that all of them share (--run-dir)"
+            )
+        time.sleep(0.2)
+    sync_tree(folder)
+    manifest = {"fingerprint": fingerprint, "world_size": world_size, "totals": totals, "files": contents(folder)}
+    write_json(folder / MANIFEST, manifest)
+
+
+def contents(folder: Path) -> dict[str, int]:
+    """The size in bytes of every file below `folder` but its manifest, by its path relative to it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+
+
+def missing(files: Iterable[str], world_size: int) -> list[str]:
+    """The parts that a checkpoint of `world_size` ranks lacks: trainer state, weights, optimizer, random states.
+
+    DeepSpeed keeps the optimizer beside the weights in ZeRO 0, and a shard for each rank in the other stages.
+    """
+    names = [name.rpartition("/")[2] for name in files]
+
+    def ranks(pattern: str) -> set[int]:
+        return {int(found.group(1)) for found in map(re.compile(pattern).fullmatch, names) if found}
+
+    random_states = {0} if world_size == 1 and "rng_state.pth" in names else ranks(r"rng_state_(\d+)\.pth")
+    shards = ranks(r".*zero_pp_rank_(\d+)_mp_rank_\d+_optim_states\.pt")
+    absent = [name for name in ("trainer_state.json", "latest") if name not in names]
+    if not any(name.endswith("model_states.pt") for name in names):
+        absent.append("the model's weights")
+    absent += [f"the random state of rank {rank}" for rank in range(world_size) if rank not in random_states]
+    absent += [f"the optimizer's shard of rank {rank}" for rank in range(world_size) if shards and rank not in shards]
+    return absent
+
+
+def damage(folder: str | Path) -> str | None:
+    """What is wrong with a checkpoint, in words; None when it is complete and lies in the run's own folder."""
+    folder = Path(folder)
+    if folder.is_symlink() or any(path.is_symlink() for path in folder.rglob("*")):
+        return "it leads out of the run's own folder (a link): its files are pickles, which can run code"
+    if not (folder / MANIFEST).is_file():
+        return "it was never finished"
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except ValueError as error:
+        return str(error)
+    found = contents(folder)
+    for name, size in manifest["files"].items():
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != size:
+            return f"{name} has {found[name]} bytes instead of {size}"
+    if absent := missing(found, manifest["world_size"]):
+        return f"{', '.join(absent)} is missing"
+    tag, step = (folder / "latest").read_text(encoding="utf-8").strip(), folder.name.rpartition("-")[2]
+    return None if tag == f"global_step{step}" else f"its file `latest` names {tag!r} instead of global_step{step}"
+
+
+def latest(folder: str | Path, fingerprint: str, world_size: int) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint to resume from, with its manifest; damaged ones are removed, saying why.
+
+    Args:
+        folder: the `checkpoints` folder of a job.
+        fingerprint: of the job.
+        world_size: number of ranks now.
+
+    Raises:
+        ValueError: when the newest complete one is of another job or number of ranks; nothing is removed then.
+    """
+    folder = Path(folder)
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link: checkpoints are read from the run's own folder only; remove the link")
+    found = folder.glob("checkpoint-[0-9]*")
+    for checkpoint in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        if reason := damage(checkpoint):
+            print(f"{checkpoint.name} is not used: {reason}", flush=True)
+            if checkpoint.is_symlink():
+                checkpoint.unlink()
+            else:
+                shutil.rmtree(checkpoint)
+            continue
+        manifest = read_json(checkpoint / MANIFEST)
+        if manifest["fingerprint"] != fingerprint:
+            raise ValueError(
+                f"{checkpoint} belongs to a job with other parameters, data or initial model: undo what was "
+                f"changed to go on from it, or delete {folder} to begin this stage anew"
+            )
+        if manifest["world_size"] != world_size:
+            raise ValueError(
+                f"{checkpoint} was written by {manifest['world_size']} ranks and this run has {world_size}: run on "
+                f"{manifest['world_size']} again (run.devices, run.hostfile), or delete {folder} to begin this "
+                "stage anew"
+            )
+        return checkpoint, manifest
+    return None
+
+
+# ------------------------------------------------------------------------------------------------- the Trainer
 
 
 class StageTrainer(Trainer):
@@ -28,14 +151,14 @@ class StageTrainer(Trainer):
     batches do not divide by the ranks, its first ones are seen again at its end, as in the authors' sampler.
 
     Updates: the last update of an epoch takes the batches that remain. The authors' transformers 4.29 floored the
-    number of updates an epoch and carried the accumulation over: on 128 sequences an update, 1,722 updates against
-    1,725 here for GSM8KInstruct and 174 against 177 for SFT; stage 1 (1,548) and MetaMathQA (9,258) agree.
+    number of updates per epoch and carried the accumulation over: with an effective batch size of 128, 1,722 updates
+    against 1,725 here for GSM8KInstruct and 174 against 177 for SFT; stage 1 (1,548) and MetaMathQA (9,258) agree.
 
     Args:
         fingerprint: of the job, written into every checkpoint.
         totals: counters of an earlier, interrupted run to go on from (`tokens`, `target_tokens`, `seconds`).
         started: when this process began (Unix seconds).
-        check_packing: prove before the first batch that packed examples do not see each other.
+        check_packing: check before the first batch that packed examples do not see each other.
         **arguments: as for `transformers.Trainer`.
     """
 
@@ -55,14 +178,17 @@ class StageTrainer(Trainer):
         """Time spent on this stage so far, earlier runs of it included."""
         return self.totals["seconds"] + time.time() - self.started
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):  # train_sampling_strategy: group_by_length
+            return SeededLengthGroupedSampler(self, sampler)
+        return sampler
+
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
-        """The device batches of one update on this rank, and the `items` of the update on all ranks.
-
-        None are left for a run that was killed after its last update: it would else do one more.
-        """
-        if self.state.global_step >= self.state.max_steps:
+        """The device batches of one update on this rank, and the `items` of the update on all ranks."""
+        if self.state.global_step >= self.state.max_steps:  # killed after its last update: it would do one more
             return [], torch.ones(1)
         batches = list(islice(epoch_iterator, num_batches))
         names = ("items", "tokens", "target_tokens")
@@ -97,8 +223,7 @@ class StageTrainer(Trainer):
         return loss.float()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Inside a checkpoint: nothing, since DeepSpeed's own files hold the weights. Stages end in `save_model` of
-        `qalign_core.training.model_folder`."""
+        """Nothing inside a checkpoint: DeepSpeed's own files hold the weights. Stages end in `models.save_model`."""
         os.makedirs(output_dir or self.args.output_dir, exist_ok=True)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
@@ -106,9 +231,21 @@ class StageTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # every rank's shard and random state is on disk
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            totals = self.totals | {"seconds": self.seconds()}
-            checkpoints.seal(folder, self.fingerprint, self.args.world_size, totals)
+            seal(folder, self.fingerprint, self.args.world_size, self.totals | {"seconds": self.seconds()})
         self.accelerator.wait_for_everyone()
+
+
+class SeededLengthGroupedSampler(LengthGroupedSampler):
+    """`transformers`' grouping by length, in an order that epoch and `data_seed` fix, so that runs can resume."""
+
+    def __init__(self, trainer: Trainer, sampler: LengthGroupedSampler) -> None:
+        super().__init__(sampler.batch_size, lengths=sampler.lengths)
+        self.trainer = trainer
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = int(self.trainer.state.epoch or 0)
+        self.generator = torch.Generator().manual_seed(self.trainer.args.data_seed + epoch)
+        return super().__iter__()
 
 
 class MasterWeights(TrainerCallback):
@@ -126,49 +263,6 @@ class MasterWeights(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         if args.bf16 and state.global_step == 0:
             restore_master_weights(model, self.path, self.revision)
-
-
-class TensorBoard(TrainerCallback):
-    """Writes TensorBoard's logs: loss, learning rate and gradient norm at every logging step.
-
-    A run that goes on from a checkpoint takes back what was logged after it. The writer has no thread of its own, whose
-    death on a full disk would leave the training waiting for it.
-
-    Args:
-        folder: `tensorboard/` of the job.
-        writes: whether this rank is the one that writes.
-    """
-
-    def __init__(self, folder: Path, writes: bool) -> None:
-        self.folder = folder
-        self.writes = writes
-        self.writer: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if not self.writes:
-            return
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-        self.folder.mkdir(exist_ok=True)
-        self.writer = EventsWriter(str(self.folder / "events"), f".{os.getpid()}")
-        start = SessionLog(status=SessionLog.START)  # what earlier files hold of this update and later ones is void
-        self.writer.write_event(Event(wall_time=time.time(), step=state.global_step + 1, session_log=start))
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        if self.writer is None or not logs or "loss" not in logs:
-            return
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
-
-        for name, value in logs.items():
-            summary = scalar(f"train/{name}", value)
-            self.writer.write_event(Event(wall_time=time.time(), step=state.global_step, summary=summary))
-        self.writer.flush()
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.writer is not None:
-            self.writer.close()
 
 
 class Heartbeat(TrainerCallback):
@@ -204,16 +298,10 @@ class Heartbeat(TrainerCallback):
     def _pace(self, state: Any) -> dict[str, Any]:
         tokens = self.trainer.totals["tokens"]
         start, first_step, first_tokens = self.start
-        seconds = max(time.time() - start, 1e-9)
-        steps = state.global_step - first_step
-        left = seconds / steps * (state.max_steps - state.global_step) if steps else None
-        return {
-            "step": state.global_step,
-            "total_steps": state.max_steps,
-            "tokens": tokens,
-            "tokens_per_second": round((tokens - first_tokens) / seconds, 1),
-            "seconds_left": None if left is None else round(left, 1),
-        }
+        seconds, steps = max(time.time() - start, 1e-9), state.global_step - first_step
+        left = round(seconds / steps * (state.max_steps - state.global_step), 1) if steps else None
+        pace = {"step": state.global_step, "total_steps": state.max_steps, "tokens": tokens}
+        return pace | {"tokens_per_second": round((tokens - first_tokens) / seconds, 1), "seconds_left": left}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.start = (time.time(), state.global_step, self.trainer.totals["tokens"])

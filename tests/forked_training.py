@@ -26,7 +26,7 @@ from tiny_training import ENVIRONMENT
 from qalign_core.runs import is_done
 
 STAND_STILL = "STAND_STILL"  # in the environment: the number of the micro-batch, since the start, that never begins
-PRELOAD = ["datasets", "deepspeed", "transformers.trainer", "qalign_core.trainer", "qalign_core.training.model_folder"]
+PRELOAD = ["datasets", "deepspeed", "transformers.trainer", "qalign_core.trainer"]
 
 
 # ------------------------------------------------------------------------------------------------- moments of grief
@@ -78,9 +78,9 @@ def half_a_file() -> None:
 
 
 def before_the_manifest() -> None:
-    from qalign_core.training import checkpoints
+    from qalign_core import trainer
 
-    at_call(checkpoints, "seal", lambda *_, **__: kill(), number=2)
+    at_call(trainer, "seal", lambda *_, **__: kill(), number=2)
 
 
 def while_an_old_checkpoint_is_removed() -> None:
@@ -154,13 +154,12 @@ def run(job: str, environment: dict[str, str], moment: str | None) -> None:
     os.environ |= environment
     try:
         from qalign_core import train
-        from qalign_core.training.ranks import leave_together
 
         if moment:
             MOMENTS[moment]()
         stand_still()
         train.main([job])
-        leave_together()
+        train.leave_together()
     except BaseException:
         traceback.print_exc()
         sys.stdout.flush()
@@ -245,8 +244,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 280.0, why: Callable
 
 if __name__ == "__main__":
     from qalign_core import train
-    from qalign_core.training.ranks import leave_together
 
     stand_still()
     train.main()
-    leave_together()
+    train.leave_together()

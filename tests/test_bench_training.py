@@ -25,7 +25,7 @@ def test_every_road_has_the_same_loss(ranks: str) -> None:
     size = ["--width", "64", "--layers", "1", "--vocabulary", "200", "--rounds", "1", "--threads", "1"]
     said = run("training.py", *size, "--ranks", ranks, "--precision", "fp32")
     losses = re.findall(r"^(?:authors|ours).*\s(\d\.\d{4})$", said, flags=re.MULTILINE)
-    assert len(losses) == 6
+    assert len(losses) == 5
     assert max(map(float, losses)) - min(map(float, losses)) < 2e-4
 
 

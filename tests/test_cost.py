@@ -1,4 +1,4 @@
-"""What a profile will cost: parameters as transformers counts them, memory and hours, and README's table."""
+"""What a profile will cost: sizes as the models' own pages print them, memory and hours, and README's table."""
 
 from __future__ import annotations
 
@@ -7,44 +7,36 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
 from rich.console import Console
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from qalign_core import params
-from qalign_core.params import PARAMS_FOLDER, Profile
-from qalign_core.runs import Run
-from qalign_core.scores.results import write_csv
-from qalign_core.training import cost
-from qalign_core.training.cost import (
+from qalign_core import cost, params
+from qalign_core.cost import (
     CONTEXT,
     CORPORA,
     GIB,
     MACHINES,
     UTILISATION,
     Machine,
+    Sizes,
+    base_sizes,
     hours,
     stage_tokens,
     training_memory,
 )
-from qalign_core.training.geometry import KNOWN, Geometry, base_geometry
-from qalign_core.training.lora import LoraSection, add_adapters
+from qalign_core.models import add_adapters
+from qalign_core.params import PARAMS_FOLDER, LoraSection, Profile
+from qalign_core.runs import Run
 
-README = PARAMS_FOLDER.parent / "README.md"
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 160,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 8,
-    "vocab_size": 512,
-}
+SHAPE = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 8}
 CONFIGS = {
-    "llama": LlamaConfig(**SIZES),
-    "llama, grouped and tied": LlamaConfig(**SIZES, num_key_value_heads=2, head_dim=16, tie_word_embeddings=True),
-    "mistral": MistralConfig(**SIZES, num_key_value_heads=4),
-    "qwen2": Qwen2Config(**SIZES, num_key_value_heads=2, tie_word_embeddings=True),
+    "llama": LlamaConfig(**SHAPE, vocab_size=512),
+    "llama, tied": LlamaConfig(**SHAPE, vocab_size=512, num_key_value_heads=2, head_dim=16, tie_word_embeddings=True),
+    "qwen2": Qwen2Config(**SHAPE, vocab_size=512, num_key_value_heads=2, tie_word_embeddings=True),
 }
 
 
@@ -57,19 +49,13 @@ def profile_of(name: str = "llama2-7b", **changes: Any) -> Profile:
     return params.validate(sections)
 
 
-# ------------------------------------------------------------------------------------------------- geometry
+def sizes_of(name: str) -> Sizes:
+    found = base_sizes(profile_of(name))
+    assert found is not None
+    return found
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_parameters_are_those_of_transformers(kind: str):
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(CONFIGS[kind])
-    geometry = Geometry.from_config(CONFIGS[kind].to_dict())
-    assert geometry.parameters == sum(parameter.numel() for parameter in model.parameters())
-    settings = LoraSection(rank=3, target_modules=["q_proj", "v_proj", "down_proj"])
-    adapted = add_adapters(model, settings.model_dump())
-    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    assert geometry.adapters(3, settings.target_modules) == trained
+# ------------------------------------------------------------------------------------------------- sizes
 
 
 @pytest.mark.parametrize(
@@ -84,27 +70,40 @@ def test_parameters_are_those_of_transformers(kind: str):
     ],
 )
 def test_the_known_bases_have_the_published_number_of_parameters(base: str, parameters: int):
-    assert KNOWN[base].parameters == parameters
+    found = base_sizes(profile_of(model__base=base, model__revision=None))
+    assert found is not None
+    assert found.parameters == parameters
 
 
 def test_every_gpu_profile_has_a_known_base():
     for path in PARAMS_FOLDER.glob("*.yaml"):
         if path.stem not in ("data.lock", "checkpoints"):
             profile = params.load(path.stem)
-            assert profile.model.base == "miniature" or profile.model.base in KNOWN, path.name
+            assert profile.model.base == "miniature" or profile.model.base in cost.KNOWN, path.name
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_adapters_are_those_that_are_trained(kind: str):
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(CONFIGS[kind])
+    settings = LoraSection(rank=3, target_modules=["q_proj", "v_proj", "down_proj"])
+    adapted = add_adapters(model, settings.model_dump())
+    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    assert cost.sizes_of(CONFIGS[kind]).adapters(3, settings.target_modules) == trained
 
 
 def test_a_folders_config_is_read_and_another_kind_of_model_gives_no_estimate(tmp_path: Path):
-    (tmp_path / "config.json").write_text(json.dumps(CONFIGS["qwen2"].to_dict()))
-    profile = profile_of(model__base=str(tmp_path))
-    assert base_geometry(profile) == Geometry.from_config(CONFIGS["qwen2"].to_dict())
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    assert base_geometry(profile) is None
-    assert list(cost.estimates(profile, Run(tmp_path))) == []
-    assert base_geometry(params.load("smoke")) is None
+    for name, content in (("qwen", CONFIGS["qwen2"].to_dict()), ("gpt2", {"model_type": "gpt2"})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(content))
+    own = base_sizes(profile_of(model__base=str(tmp_path / "qwen")))
+    assert own is not None
+    assert own.parameters == cost.sizes_of(CONFIGS["qwen2"]).parameters
+    other = profile_of(model__base=str(tmp_path / "gpt2"))
+    assert base_sizes(other) is cost.estimates(other) is base_sizes(params.load("smoke")) is None
 
 
-@pytest.mark.parametrize("kind", ["llama", "llama, grouped and tied", "qwen2"])
+@pytest.mark.parametrize("kind", CONFIGS)
 def test_activations_are_what_autograd_keeps(kind: str):
     model = AutoModelForCausalLM.from_config(CONFIGS[kind]).to(torch.bfloat16)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -115,76 +114,63 @@ def test_activations_are_what_autograd_keeps(kind: str):
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    tokens = 256
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model.model(input_ids=torch.randint(0, 512, (1, tokens)), use_cache=False)
+        model.model(input_ids=torch.randint(0, 512, (1, 1024)), use_cache=False)
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    geometry = Geometry.from_config(CONFIGS[kind].to_dict())
-    assert geometry.layers * geometry.layer_activations(2) * tokens == pytest.approx(measured, rel=0.1)
+    profile = profile_of(training__gradient_checkpointing=False)  # micro-batches of 2 examples of 512 tokens
+    estimate = cost.activations(profile, CONFIGS[kind]) - 1024 * 2 * 512  # without the logits
+    assert estimate == pytest.approx(measured, rel=0.1)
 
 
 # ------------------------------------------------------------------------------------------------- memory
 
 
-def test_full_training_takes_eighteen_bytes_a_parameter_and_zero_shares_them_out():
-    profile, geometry = profile_of(), KNOWN["meta-llama/Llama-2-7b-hf"]
-    every = geometry.parameters
-    alone = training_memory(profile, geometry, 1, 3, False)
-    assert alone.weights + alone.gradients + alone.optimizer == 18 * every
-    shared = [training_memory(profile, geometry, 8, stage, False) for stage in (1, 2, 3)]
-    assert [(m.weights / every, m.gradients / every, m.optimizer / every) for m in shared] == [
-        (2.0, 6.0, 1.5),
-        (2.0, 0.5, 1.5),
-        (0.25, 0.5, 1.5),
+def test_zero_partitions_the_states_and_offloading_moves_them_to_the_host():
+    profile, sizes = profile_of(), sizes_of("llama2-7b")
+    working = CONTEXT + cost.activations(profile, sizes.config)
+    states = [
+        (training_memory(profile, sizes, 8, stage, False).device - working) / sizes.parameters for stage in (1, 2, 3)
     ]
-    assert shared[0].device > shared[1].device > shared[2].device
-    offloaded = training_memory(profile, geometry, 8, 3, True)
-    assert offloaded.host == 18 * every
-    assert offloaded.device == offloaded.working < shared[2].device
+    assert states[:2] == pytest.approx([2 + 6 + 12 / 8, 2 + 18 / 8])
+    assert 18 / 8 < states[2] < states[1]
+    offloaded = training_memory(profile, sizes, 8, 3, True)
+    assert offloaded.host >= 18 * sizes.parameters
+    assert offloaded.device < working + 4 * GIB
 
 
 def test_lora_trains_the_matrices_alone():
-    profile, geometry = params.load("one-gpu"), KNOWN["Qwen/Qwen2.5-1.5B"]
-    lora = training_memory(profile, geometry, 1, 2, False)
-    adapters = geometry.adapters(64, LoraSection().target_modules)
-    assert lora.weights == 2 * (geometry.parameters + adapters)
-    assert lora.gradients + lora.optimizer == 16 * adapters
+    profile, sizes = params.load("one-gpu"), sizes_of("one-gpu")
+    lora = training_memory(profile, sizes, 1, 2, False).device
+    adapters = sizes.adapters(64, LoraSection().target_modules)
+    working = CONTEXT + cost.activations(profile, sizes.config)
+    assert lora == pytest.approx(2 * sizes.parameters + 20 * adapters + working)
     settings = {**profile.training.lora.model_dump(), "embeddings": True}
-    embeddings = training_memory(profile_of("one-gpu", training__lora=settings), geometry, 1, 2, False)
-    assert embeddings.optimizer - lora.optimizer == 12 * geometry.embeddings
+    embeddings = training_memory(profile_of("one-gpu", training__lora=settings), sizes, 1, 2, False).device
+    assert embeddings - lora == pytest.approx(18 * sizes.embeddings)
 
 
 def test_activations_grow_with_the_micro_batch_and_shrink_with_checkpointing():
-    geometry = KNOWN["meta-llama/Llama-2-7b-hf"]
+    config = sizes_of("llama2-7b").config
 
     def activations(**changes: Any) -> float:
-        profile = profile_of(**{f"training__{key}": value for key, value in changes.items()})
-        return cost._activations(profile, geometry)
+        return cost.activations(profile_of(**{f"training__{key}": value for key, value in changes.items()}), config)
 
     twice = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
     assert activations(**twice) == 2 * activations()
     assert activations(gradient_checkpointing=False) > 5 * activations()
-    working = training_memory(profile_of(), geometry, 8, 3, False).working
-    assert working >= CONTEXT + activations() + 2e9 + 4e8  # what is gathered, and a bucket
-
-
-def test_what_does_not_fit_is_struck_out():
-    memory = cost.Memory(weights=10.0 * GIB, gradients=0.0, optimizer=0.0, working=8.0 * GIB, host=0.0)
-    assert cost.memory_cell(memory, Machine("small", 1, 18, 1e12)) == "~~18~~"
-    assert cost.memory_cell(memory, Machine("large", 1, 24, 1e12)) == "18"
 
 
 # ------------------------------------------------------------------------------------------------- hours
 
 
 def test_hours_are_operations_over_the_machines_speed():
-    geometry, machine = KNOWN["meta-llama/Llama-2-7b-hf"], Machine("of a test", 4, 80, 1e14)
+    sizes, machine = sizes_of("llama2-7b"), Machine("of a test", 4, 80, 1e14)
     plain = profile_of(training__gradient_checkpointing=False)
-    expected = 6 * geometry.parameters * 1e9 / (UTILISATION * 4 * 1e14) / 3600
-    assert hours(plain, geometry, 1e9, machine) == pytest.approx(expected)
-    assert hours(profile_of(), geometry, 1e9, machine) == pytest.approx(expected * 8 / 6)  # a second forward pass
+    expected = 6 * sizes.parameters * 1e9 / (UTILISATION * 4 * 1e14) / 3600
+    assert hours(plain, sizes, 1e9, machine) == pytest.approx(expected)
+    assert hours(profile_of(), sizes, 1e9, machine) == pytest.approx(expected * 8 / 6)  # a second forward pass
     lora = profile_of(training__method="lora", training__gradient_checkpointing=False)
-    assert hours(lora, geometry, 1e9, machine) == pytest.approx(expected * 4 / 6)
+    assert hours(lora, sizes, 1e9, machine) == pytest.approx(expected * 4 / 6)
 
 
 def test_examples_are_those_the_profile_chooses():
@@ -197,23 +183,25 @@ def test_examples_are_those_the_profile_chooses():
         "mine": {"path": "my.jsonl"},
     }
     profile = profile_of("llama3-8b", data__corpora=corpora, systems__QAlign={"lineage": ["mine", "less"]})
-    assert cost._examples(profile, "questions-x-en") == {"sw": 1000, "de": 1000}
-    assert cost._examples(profile, "some") == {"sw": 500, "de": 500, "en": 197_500}
-    assert cost._examples(profile, "less") == {"de": 400, "en": 400}
+    assert cost.examples_of(profile, "questions-x-en") == {"sw": 1000, "de": 1000}
+    assert cost.examples_of(profile, "some") == {"sw": 500, "de": 500, "en": 197_500}
+    assert cost.examples_of(profile, "less") == {"de": 400, "en": 400}
     assert stage_tokens(profile, "mine") is None
     assert stage_tokens(profile, "metamathqa") == 395_000 * CORPORA["metamathqa"][1] * 3
 
 
 def test_what_notebook_01_counted_is_used_and_max_steps_ends_a_stage(tmp_path: Path):
-    run = Run(tmp_path)
-    assert cost.counted_tokens(run) == {}
-    table = cost.pd.DataFrame({"corpus": ["metamathqa", "mgsm (test)"], "rows": [10, 250], "tokens": [2000, None]})
-    write_csv(run.results, "corpora", table.astype({"tokens": "Int64"}))
-    counted = cost.counted_tokens(run)
-    assert counted == {"metamathqa": (10, 2000)}
+    counted = {"metamathqa": (10, 2000)}
     assert stage_tokens(profile_of(), "metamathqa", counted) == 3 * 2000
-    assert stage_tokens(profile_of(training__max_length=100), "metamathqa", counted) == 3 * 1000  # cut examples
+    assert stage_tokens(profile_of(training__max_length=100), "metamathqa", counted) == 3 * 1000  # truncated examples
     assert stage_tokens(profile_of(training__max_steps=5), "metamathqa", counted) == 5 * 128 * 200
+    run, row = Run(tmp_path), "stage metamathqa (8 of them)"
+    before = cost.estimates(profile_of(), run)
+    run.results.mkdir(parents=True)
+    table = pd.DataFrame({"corpus": ["metamathqa", "mgsm (test)"], "rows": [10**6, 250], "tokens": [10**9, None]})
+    table.to_csv(run.results / "corpora.csv", index=False)
+    after = cost.estimates(profile_of(), run)
+    assert (before.loc[row].iloc[0], after.loc[row].iloc[0]) == ("5.0 h", "23.0 h")  # truncated at 512
 
 
 # ------------------------------------------------------------------------------------------------- shown
@@ -235,19 +223,17 @@ def test_a_dry_run_shows_every_kind_of_stage_on_every_machine(tmp_path: Path):
     assert printed("checkpoints", tmp_path) == ""
 
 
-def test_one_gpu_is_enough_for_the_profile_of_that_name(tmp_path: Path):
-    profile, geometry = params.load("one-gpu"), KNOWN["Qwen/Qwen2.5-1.5B"]
-    smallest = MACHINES[-1]
+def test_one_gpu_is_enough_for_the_profile_of_that_name():
+    profile, sizes, smallest = params.load("one-gpu"), sizes_of("one-gpu"), MACHINES[-1]
     assert (smallest.devices, smallest.memory) == (1, 24)
-    assert training_memory(profile, geometry, 1, 2, False).fits(smallest)
+    assert training_memory(profile, sizes, 1, 2, False).device < 0.9 * 24 * GIB
     stages = [lineage[-1] for lineage in profile.lineages()]
-    assert sum(hours(profile, geometry, stage_tokens(profile, corpus) or 0.0, smallest) for corpus in stages) < 20
+    assert sum(hours(profile, sizes, stage_tokens(profile, corpus) or 0.0, smallest) for corpus in stages) < 20
     full = profile_of("one-gpu", training__method="full", training__lora=None)
-    assert not training_memory(full, geometry, 1, 2, False).fits(smallest)
-    assert training_memory(full, geometry, 1, 2, False).fits(MACHINES[1])
+    assert 24 * GIB < training_memory(full, sizes, 1, 2, False).device < 80 * GIB
 
 
 def test_readme_shows_the_functions_table():
-    text = README.read_text(encoding="utf-8")
-    assert cost.readme_table() in text, "run `python -m qalign_core.training.cost` and put its table into README.md"
+    text = (PARAMS_FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    assert cost.readme_table() in text, "run `python -m qalign_core.cost` and put its table into README.md"
     assert f"{UTILISATION:.0%} of the peak" in text

@@ -21,11 +21,8 @@ from transformers import AutoModelForCausalLM
 
 from qalign_core import launch, params, plan, train
 from qalign_core.data import prepare
-from qalign_core.params import PARAMS_FOLDER, ProfileError
-from qalign_core.runs import is_done, read_json, read_json_lines, sha256_file, write_json
-from qalign_core.training.checkpoints import MANIFEST
-from qalign_core.training.lora import LoraSection, add_adapters, is_adapter, merged_state
-from qalign_core.training.model_folder import (
+from qalign_core.models import (
+    add_adapters,
     add_pad_token,
     full_state_dict,
     load_model,
@@ -33,6 +30,9 @@ from qalign_core.training.model_folder import (
     merged,
     save_model,
 )
+from qalign_core.params import PARAMS_FOLDER, LoraSection, ProfileError
+from qalign_core.runs import is_done, read_json, read_json_lines, sha256_file, write_json
+from qalign_core.trainer import MANIFEST
 
 RANK = 4
 SETTINGS = LoraSection(rank=RANK, alpha=8).model_dump()
@@ -43,6 +43,10 @@ def lora_job(folder: Path, base: Path, zero: int, settings: dict[str, Any] = SET
     """A job of `tiny_training` that trains by LoRA."""
     path = make_job(folder, base, base.parent / "corpus.jsonl", zero, method="lora", learning_rate=2e-2, **changes)
     return write_json(path, read_json(path) | {"lora": settings})
+
+
+def is_adapter(name: str) -> bool:
+    return ".lora_" in name
 
 
 def weights(job: Path) -> dict[str, torch.Tensor]:
@@ -82,18 +86,15 @@ def test_the_merged_model_is_base_plus_scaled_matrices(folder: Path, tmp_path: P
         expected = model(ids).logits
     trained = full_state_dict(model, keep=True)
     assert {is_adapter(name) for name in trained} == {True}
-    plain, state = merged(model, trained, str(folder / base))
-    save_model(plain, tokenizer, tmp_path / "model", state)
+    plain = merged(model, trained, tokenizer, str(folder / base))
+    save_model(plain, tokenizer, tmp_path / "model", {})
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     torch.testing.assert_close(again(ids).logits, expected, rtol=0, atol=1e-5)
     assert (again(ids).logits[..., : before.shape[-1]] - before).abs().max() > 1e-2
-
-    theirs = dict(model.merge_and_unload().named_parameters())  # peft's own merge
-    for name, weight in theirs.items():
-        torch.testing.assert_close(state[name], weight.detach(), rtol=0, atol=1e-5, msg=name)
     files = load_file(folder / base / "model.safetensors")
     a, b = (trained[f"base_model.model.model.layers.1.mlp.up_proj.lora_{x}.default.weight"] for x in "AB")
     key = "model.layers.1.mlp.up_proj.weight"
+    state = load_file(tmp_path / "model" / "model.safetensors")
     torch.testing.assert_close(state[key], files[key] + 8 / RANK * b @ a, rtol=0, atol=1e-6)
 
 
@@ -119,10 +120,11 @@ def test_layers_that_the_model_has_not_are_refused(folder: Path) -> None:
         adapted(folder / "base", target_modules=["lm_head"])
 
 
-def test_a_matrix_without_a_weight_is_an_error() -> None:
+def test_a_matrix_without_a_weight_is_an_error(folder: Path) -> None:
+    model, tokenizer = adapted(folder / "base")
     stray = {"base_model.model.x.lora_A.default.weight": torch.ones(1, 1)}
-    with pytest.raises(RuntimeError, match=r"nothing to merge x\.lora_A"):
-        merged_state([("y.weight", torch.ones(1, 1))], stray, 1.0)
+    with pytest.raises(RuntimeError, match=r"nothing to merge base_model\.model\.x\.lora_A"):
+        merged(model, stray, tokenizer, str(folder / "base"))
 
 
 # ------------------------------------------------------------------------------------------------- the profile

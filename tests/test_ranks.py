@@ -12,9 +12,8 @@ import pytest
 from forked_training import Forks, forks, read_log, wait_for
 from tiny_training import ENVIRONMENT, make_base, make_corpus, make_job
 
-from qalign_core import runs
+from qalign_core import runs, train
 from qalign_core.prompts import alpaca
-from qalign_core.training import ranks
 
 __all__ = ["forks"]  # a fixture
 
@@ -42,7 +41,7 @@ OPENMPI = {
 
 
 def test_slurm_numbers_a_rank() -> None:
-    assert ranks.slurm_rank(SLURM) == {
+    assert train.scheduler_rank(SLURM) == {
         "RANK": "5",
         "WORLD_SIZE": "6",
         "LOCAL_RANK": "0",
@@ -51,23 +50,23 @@ def test_slurm_numbers_a_rank() -> None:
         "MASTER_PORT": str(20000 + (4711 * 31 + 2) % 10000),
     }
     one_node = {"SLURM_STEP_NUM_NODES": "1", "SLURM_NODEID": "0", "SLURM_STEP_TASKS_PER_NODE": "6"}
-    assert ranks.slurm_rank(SLURM | one_node)["MASTER_ADDR"] == "127.0.0.1"
+    assert train.scheduler_rank(SLURM | one_node)["MASTER_ADDR"] == "127.0.0.1"
 
 
 def test_a_batch_script_itself_is_no_rank() -> None:
     batch = {"SLURM_JOB_ID": "4711", "SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
-    assert ranks.slurm_rank(batch) == {}
-    assert ranks.slurm_rank(SLURM | {"SLURM_STEP_NUM_TASKS": "1"}) == {}
-    assert ranks.openmpi_rank({}) == {}
+    assert train.scheduler_rank(batch) == {}
+    assert train.scheduler_rank(SLURM | {"SLURM_STEP_NUM_TASKS": "1"}) == {}
+    assert train.scheduler_rank({}) == {}
 
 
 def test_openmpi_numbers_a_rank_and_must_be_told_where_rank_0_is() -> None:
     told = {"MASTER_ADDR": "worker-1", "MASTER_PORT": "1234"}
     numbers = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_SIZE": "2"}
-    assert ranks.openmpi_rank(OPENMPI | told) == numbers | told
+    assert train.scheduler_rank(OPENMPI | told) == numbers | told
     with pytest.raises(RuntimeError, match="mpirun -x MASTER_ADDR=<host>"):
-        ranks.openmpi_rank(OPENMPI)
-    alone = ranks.openmpi_rank(OPENMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "4"})
+        train.scheduler_rank(OPENMPI)
+    alone = train.scheduler_rank(OPENMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "4"})
     assert (alone["MASTER_ADDR"], alone["MASTER_PORT"]) == ("127.0.0.1", "29500")
 
 
@@ -76,19 +75,21 @@ def test_openmpi_numbers_a_rank_and_must_be_told_where_rank_0_is() -> None:
     [("node1", "node1"), ("node1,node2", "node1"), ("n[03-05,9],login", "n03"), ("rack[1-2]n[4,6]x,y", "rack1n4x")],
 )
 def test_the_first_host_of_slurms_list(hosts: str, first: str) -> None:
-    assert ranks.first_host(hosts) == first
+    assert train.first_host(hosts) == first
 
 
 def test_tasks_per_node_are_counted() -> None:
-    assert ranks.tasks_per_node("2(x3),1") == [2, 2, 2, 1]
-    assert ranks.tasks_per_node("8") == [8]
+    node = {"SLURM_STEP_TASKS_PER_NODE": "2(x3),1"}
+    sizes = [train.scheduler_rank(SLURM | node | {"SLURM_NODEID": str(index)})["LOCAL_SIZE"] for index in range(4)]
+    assert sizes == ["2", "2", "2", "1"]
 
 
-def test_deepspeeds_own_numbers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deepspeeds_own_numbers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "end_with_launcher", lambda: None)
     for name, value in (SLURM | {"RANK": "1", "WORLD_SIZE": "2"}).items():
         monkeypatch.setenv(name, value)
     before = dict(os.environ)
-    ranks.adopt_scheduler()
+    train.begin(tmp_path)
     assert dict(os.environ) == before
 
 
@@ -136,7 +137,7 @@ def test_two_processes_of_a_scheduler_generate_as_two_ranks(folder: Path) -> Non
     job = runs.write_json(home / "job.json", content)
     command = [sys.executable, "-m", "qalign_core.generate", str(job)]
     started = [subprocess.Popen(command, env=ENVIRONMENT | slurm(rank)) for rank in range(2)]
-    assert [process.wait(timeout=280) for process in started] == [0, 0]
+    assert [process.wait(timeout=600) for process in started] == [0, 0]
     assert runs.read_json(home / "done.json")["metrics"]["ranks"] == 2
     assert len(runs.read_json_lines(home / "sums" / "en.jsonl")) == 4
 
@@ -144,11 +145,11 @@ def test_two_processes_of_a_scheduler_generate_as_two_ranks(folder: Path) -> Non
 # ------------------------------------------------------------------------------------------------- beats
 
 WATCHED = """
-import sys, time
+import sys, threading, time
 from pathlib import Path
-from qalign_core.training import ranks
-thread = ranks.end_with_beats(Path(sys.argv[1]), interval=0.05, limit=float(sys.argv[2]))
-print("watching" if thread else "free", flush=True)
+from qalign_core import train
+train.end_with_beats(Path(sys.argv[1]), interval=0.05, limit=float(sys.argv[2]))
+print("watching" if threading.active_count() > 1 else "free", flush=True)
 time.sleep(100)
 """
 
@@ -159,7 +160,7 @@ def rank(tmp_path: Path):
     started = []
 
     def start(limit: float = 60.0) -> subprocess.Popen:
-        command = [sys.executable, "-c", WATCHED, str(tmp_path / ranks.BEATS), str(limit)]
+        command = [sys.executable, "-c", WATCHED, str(tmp_path / train.BEATS), str(limit)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         started.append(process)
         process.said = process.stdout.readline().strip()
@@ -179,7 +180,7 @@ def beat_until(path: Path, process: subprocess.Popen, beats: int) -> None:
 
 
 def test_a_rank_lives_as_long_as_its_supervisor_beats(tmp_path: Path, rank) -> None:
-    path = runs.write_atomic(tmp_path / ranks.BEATS, "supervisor 1")
+    path = runs.write_atomic(tmp_path / train.BEATS, "supervisor 1")
     process = rank(limit=2.0)
     beat_until(path, process, 30)  # longer than the limit
     assert process.wait(timeout=60) == 3
@@ -188,7 +189,7 @@ def test_a_rank_lives_as_long_as_its_supervisor_beats(tmp_path: Path, rank) -> N
 
 @pytest.mark.parametrize("change", ["removed", "taken over"])
 def test_a_rank_does_not_outlive_a_stop_or_another_supervisor(tmp_path: Path, rank, change: str) -> None:
-    path = runs.write_atomic(tmp_path / ranks.BEATS, "supervisor 1")
+    path = runs.write_atomic(tmp_path / train.BEATS, "supervisor 1")
     process = rank()
     beat_until(path, process, 5)
     if change == "removed":
@@ -202,7 +203,7 @@ def test_a_rank_does_not_outlive_a_stop_or_another_supervisor(tmp_path: Path, ra
 
 def test_a_file_left_by_a_killed_supervisor_ends_nothing(tmp_path: Path, rank) -> None:
     assert rank().said == "free"  # no file
-    path = runs.write_atomic(tmp_path / ranks.BEATS, "supervisor 1")
+    path = runs.write_atomic(tmp_path / train.BEATS, "supervisor 1")
     process = rank(limit=0.2)
     assert process.said == "watching"
     time.sleep(1.0)

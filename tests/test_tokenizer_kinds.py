@@ -28,11 +28,12 @@ from transformers import (
 
 from qalign_core.generation import questions
 from qalign_core.generation.decoding import GreedyDecoder, Sequence
+from qalign_core.kernels import check_separation, weighted_loss
+from qalign_core.models import add_pad_token, full_state_dict, load_model, load_tokenizer, save_model
+from qalign_core.params import LoraSection
 from qalign_core.prompts import alpaca
 from qalign_core.runs import read_json, write_json
-from qalign_core.supervision import IGNORED, Collator, check_separation, encode, encode_corpus, weighted_loss
-from qalign_core.training.lora import LoraSection
-from qalign_core.training.model_folder import add_pad_token, full_state_dict, load_model, load_tokenizer, save_model
+from qalign_core.supervision import IGNORED, Collator, encode, encode_corpus
 
 # How GPT-4's and then LLaMA-3's and Qwen's tokenizers cut a text: one character that is no letter may lead a word.
 CUTS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -99,7 +99,6 @@ def main(jobs: list[str]) -> None:
     from accelerate.state import AcceleratorState
 
     from qalign_core import train
-    from qalign_core.training.ranks import leave_together
 
     for job in jobs:
         try:
@@ -107,7 +106,7 @@ def main(jobs: list[str]) -> None:
         except Exception as error:
             Path(job).with_name("error.txt").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         AcceleratorState._reset_state(True)
-    leave_together()
+    train.leave_together()
 
 
 if __name__ == "__main__":

@@ -1,22 +1,26 @@
-"""Packed examples attend to themselves only: the same outputs and gradients as alone, and no way to leak."""
+"""Attention by document and the weighted cross-entropy, against separate sequences and PyTorch's own."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from test_supervision import examples, tiny_model
+from test_supervision import examples, plain_loss, tiny_model
 from transformers import LlamaForCausalLM
 
-from qalign_core.supervision import (
-    IGNORED,
+from qalign_core import kernels
+from qalign_core.kernels import (
+    BY_DOCUMENT,
     SEPARATING_ATTENTION,
-    Collator,
     attention_for,
     check_attention,
     check_separation,
+    gradient_cosines,
     weighted_loss,
+    weighted_nll,
 )
-from qalign_core.training.packed_attention import BY_DOCUMENT
+from qalign_core.supervision import IGNORED, Collator
+
+# ------------------------------------------------------------------------------------------------- attention
 
 
 def packed_logits(model: LlamaForCausalLM, batch: dict, **changes) -> torch.Tensor:
@@ -108,3 +112,85 @@ def test_a_window_shorter_than_a_document_is_refused() -> None:
 def test_a_saved_model_does_not_ask_for_it(tmp_path) -> None:
     tiny_model(attn_implementation=BY_DOCUMENT).save_pretrained(tmp_path)
     assert BY_DOCUMENT not in (tmp_path / "config.json").read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------- loss
+
+
+def example(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits (37, 50) with some very large ones, targets, and weights of which some are 0."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(37, 50, generator=generator) * 5
+    logits[3] += 500
+    weights = torch.rand(37, generator=generator, dtype=torch.float64)
+    weights[::5] = 0
+    return logits.to(dtype), torch.randint(0, 50, (37,), generator=generator), weights
+
+
+def plain(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return (torch.nn.functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
+
+
+@pytest.mark.parametrize("chunk", [1, 150, 10**6])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 4e-3)]
+)
+def test_value_and_gradient(monkeypatch: pytest.MonkeyPatch, chunk: int, dtype: torch.dtype, tolerance: float) -> None:
+    monkeypatch.setattr(kernels, "CHUNK", {"cpu": chunk})
+    logits, targets, weights = example(dtype)
+    leaf = logits.clone().requires_grad_()
+    expected = plain(leaf, targets, weights) / 4
+    expected.backward()
+    ours = logits.clone().requires_grad_()
+    loss = weighted_nll(ours * 1, targets, weights) / 4  # `* 1`: logits are never a leaf
+    loss.backward()
+    assert loss.dtype == torch.float64
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(ours.grad, leaf.grad, rtol=tolerance, atol=tolerance)
+
+
+def test_the_logits_memory_is_used_again_and_only_once() -> None:
+    logits, targets, weights = example(torch.float32)
+    leaf = logits.requires_grad_()
+    product = leaf * 1
+    loss = weighted_nll(product, targets, weights)
+    loss.backward(retain_graph=True)
+    torch.testing.assert_close(product.detach(), leaf.grad, rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_without_targets_it_is_zero_and_has_a_gradient() -> None:
+    leaf = torch.empty(0, 50, requires_grad=True)
+    loss = weighted_nll(leaf * 1, torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.float64))
+    loss.backward()
+    assert loss.item() == 0
+    assert leaf.grad.shape == (0, 50)
+
+
+@pytest.mark.parametrize("loss", ["paper", "token"])
+def test_bf16_changes_loss_and_gradients_by_its_own_error_alone(loss: str) -> None:
+    rows = examples(16)
+    reference, model = tiny_model(), tiny_model(attn_implementation=BY_DOCUMENT)
+    expected = plain_loss(reference, rows, loss)
+    expected.backward()
+    batch = Collator(0, loss=loss)(rows)
+    value = weighted_loss(model.bfloat16(), batch) / batch["items"].item()
+    value.backward()
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(expected.item(), rel=1e-3)
+    for (name, ours), theirs in zip(model.named_parameters(), reference.parameters(), strict=True):
+        assert (ours.grad.float() - theirs.grad).norm() < 0.05 * theirs.grad.norm(), name
+
+
+def test_gradients_of_the_two_losses_differ_and_are_alike_for_equal_lengths() -> None:
+    model = tiny_model()
+    rows = gradient_cosines(model, examples(16), sequences=8)
+    assert len(rows) == 2
+    assert all(0 < row["cosine"] < 0.9999 for row in rows)
+    equal = [{"input_ids": [n, 4, 5, 6], "labels": [IGNORED, 4, 5, 6]} for n in range(3, 11)]
+    (row,) = gradient_cosines(model, equal, sequences=8)
+    assert (row["cosine"], row["length ratio"]) == pytest.approx((1, 1), abs=1e-5)
+    assert row["paper"] == pytest.approx(row["token"], abs=1e-6)
+    assert all(parameter.grad is None for parameter in model.parameters())

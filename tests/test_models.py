@@ -11,10 +11,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from qalign_core import params, runs
+from qalign_core import models, params, runs
 from qalign_core.params import Profile
 from qalign_core.runs import Run
-from qalign_core.training import model_card
 
 STAGES = {"questions-x-en": "Pairs", "metamathqa": "Problems"}
 
@@ -51,7 +50,7 @@ def profile() -> Profile:
 
 
 def test_the_metadata_are_the_hubs(profile: Profile, run: Run):
-    path = model_card.write_card(profile, run, 1234, list(STAGES))
+    path = models.write_card(profile, run, 1234, list(STAGES))
     assert path == run.model(1234, list(STAGES)) / "README.md"
     data = ModelCard.load(path).data
     assert data.language == ["sw", "en"]
@@ -62,12 +61,13 @@ def test_the_metadata_are_the_hubs(profile: Profile, run: Run):
 
 
 def test_it_says_what_the_model_was_made_of(profile: Profile, run: Run):
-    text = model_card.card(profile, run, 1234, list(STAGES))
+    text = models.card(profile, run, 1234, list(STAGES))
     assert "# QAlign (profile llama2-7b, seed 1234)" in text
     for words in ("66,045", "1,548", "0.710", "abababababababab", "none stated", "MIT", "torch 2.13.0", "2e-05", "128"):
         assert words in text, words
     assert "Not evaluated yet" in text
     assert "max\\_steps" not in text
+    assert "effective batch size" in text
     assert "Meta's community licence" in text
     assert str(run.folder) not in text
 
@@ -81,12 +81,12 @@ def test_scores_come_with_their_intervals(profile: Profile, run: Run):
     runs.write_json(run.results / "run.json", {"scorer": "paper"})
     before = {path: runs.sha256_file(path) for path in run.folder.rglob("done.json")}
     aligned, through = (run.model(1234, list(STAGES)[:n]) / "README.md" for n in (2, 1))
-    assert sorted(model_card.write_cards(profile, run)) == sorted([aligned, through])
+    assert sorted(models.write_cards(profile, run)) == sorted([aligned, through])
     text = aligned.read_text(encoding="utf-8")
-    assert "| sw         | 50.0 [43.8, 56.2] |" in text
-    assert "| gap        | 12.0 [8.0, 16.0]  |" in text
-    assert "3.0 [1.0, 5.0]" not in text
-    assert "1.0 [0.0, 2.0]" not in text
+    assert "| sw         | 50.0 (43.8 to 56.2) |" in text
+    assert "| gap        | 12.0 (8.0 to 16.0)  |" in text
+    assert "3.0 (1.0 to 5.0)" not in text
+    assert "1.0 (0.0 to 2.0)" not in text
     assert "it is a stage on the way" in through.read_text(encoding="utf-8")
     assert before == {path: runs.sha256_file(path) for path in run.folder.rglob("done.json")}
     for path in before:  # and what it vouches for is as it was
@@ -95,7 +95,7 @@ def test_scores_come_with_their_intervals(profile: Profile, run: Run):
 
 
 def test_a_model_that_is_not_there_has_no_card(profile: Profile, tmp_path: Path):
-    assert model_card.write_cards(profile, Run(tmp_path)) == []
+    assert models.write_cards(profile, Run(tmp_path)) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -116,7 +116,7 @@ def test_a_licence_that_is_not_known_stays_blank(
     profile: Profile, run: Run, tmp_path: Path, base: str, licence: str | None
 ):
     changed = profile.model_copy(update={"model": profile.model.model_copy(update={"base": base})})
-    text = model_card.card(changed, run, 1234, ["questions-x-en"])
+    text = models.card(changed, run, 1234, ["questions-x-en"])
     data = yaml.safe_load(text.split("---\n")[1])
     assert data.get("license") == licence
     assert data.get("base_model") == (None if base.startswith("/") else base)
@@ -125,7 +125,7 @@ def test_a_licence_that_is_not_known_stays_blank(
 
 def test_names_of_systems_are_text_not_markdown(profile: Profile, run: Run):
     systems = {"A | <b>x</b> [y](z)": profile.systems["QAlign"]}
-    text = model_card.card(profile.model_copy(update={"systems": systems}), run, 1234, list(STAGES))
+    text = models.card(profile.model_copy(update={"systems": systems}), run, 1234, list(STAGES))
     assert "# A \\| &lt;b&gt;x&lt;/b&gt; \\[y\\](z) (profile" in text
 
 
@@ -134,7 +134,7 @@ def test_what_the_record_and_the_profile_say_is_text_not_markdown(profile: Profi
     done = runs.read_json(folder / "done.json")
     runs.write_json(folder / "done.json", done | {"versions": {"torch": "![v](http://evil/p.png)"}})
     model = profile.model.model_copy(update={"base": "[b](http://evil) <img src=x>", "revision": "`r` ![r](x)"})
-    text = model_card.card(profile.model_copy(update={"model": model}), run, 1234, ["questions-x-en"])
+    text = models.card(profile.model_copy(update={"model": model}), run, 1234, ["questions-x-en"])
     assert "<img" not in text.split("---\n")[2]
     assert not re.search(r"(?<!\\)\[[^\]]*\]\((?!https://arxiv)", text.split("---\n")[2].replace("\\]", ""))
 
@@ -143,4 +143,4 @@ def test_what_the_record_and_the_profile_say_is_text_not_markdown(profile: Profi
 def test_a_card_that_cannot_be_written_is_a_warning(profile: Profile, run: Run, content: str):
     (run.stage(1234, ["questions-x-en"]) / "done.json").write_text(content, encoding="utf-8")
     with pytest.warns(UserWarning, match=r"README\.md: this card could not be written .*; the model is whole"):
-        assert model_card.write_card(profile, run, 1234, ["questions-x-en"]) is None
+        assert models.write_card(profile, run, 1234, ["questions-x-en"]) is None

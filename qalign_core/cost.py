@@ -1,0 +1,298 @@
+"""Estimates of what a profile costs before it is run: memory of a GPU by ZeRO stage, and hours of training.
+
+`python -m qalign_core.cost` prints README's table.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+from rich.console import Console
+
+from qalign_core import params, plan
+from qalign_core.languages import NON_ENGLISH
+from qalign_core.params import Profile
+from qalign_core.runs import Run
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+GIB = 2**30
+CONTEXT = 1.5 * GIB  # CUDA's context, communication and workspaces: an assumption
+UTILISATION = 0.4  # share of the peak that training reaches: an assumption
+LIVE = 1e9  # parameters that ZeRO-3 has gathered at a time: DeepSpeed's default stage3_max_live_parameters
+LAYOUTS = {"ZeRO-1": (1, False), "ZeRO-2": (2, False), "ZeRO-3": (3, False), "ZeRO-3, offloaded": (3, True)}
+
+
+class Machine(NamedTuple):
+    """GPUs, the memory of each (GiB) and its peak in bf16 with fp32 sums (FLOP/s, dense)."""
+
+    name: str
+    devices: int
+    memory: int
+    peak: float
+
+
+# Source: NVIDIA's data sheets of A100 (312 TFLOP/s) and GeForce RTX 4090 (165 TFLOP/s).
+MACHINES = (
+    Machine("8 × A100 80 GB", 8, 80, 312e12),
+    Machine("1 × A100 80 GB", 1, 80, 312e12),
+    Machine("1 × RTX 4090 24 GB", 1, 24, 165e12),
+)
+# Examples per language and tokens per example (template included, truncated at 512) of the known corpora. The tokens
+# are guesses for LLaMA-2's tokenizer; once notebook 01 has counted them with the base's own, that count is used.
+PAIRS = {"bn": 6525, "th": 7466, "sw": 7469, "ja": 7466, "zh": 7363, "de": 7464, "fr": 7464, "ru": 7360, "es": 7468}
+CORPORA: dict[str, tuple[dict[str, int], int]] = {
+    **{name: (PAIRS, 270) for name in ("questions-x-en", "questions-en-x")},
+    **{name: (PAIRS, 380) for name in ("responses-x-en", "responses-en-x")},
+    "flores-x-en": (dict.fromkeys(NON_ENGLISH, 997), 170),
+    "gsm8k": ({"en": 7476}, 240),
+    "gsm8kinstruct": (dict.fromkeys([*NON_ENGLISH, "en"], 7356), 340),
+    "metamathqa": ({"en": 395_000}, 280),
+}
+# Configurations of the shipped profiles' bases: hidden, intermediate, layers, heads, key-value heads, vocabulary, tied.
+# The hub's own are read where they are in its cache, but some of these are gated.
+KNOWN = {
+    "meta-llama/Llama-2-7b-hf": ("llama", 4096, 11008, 32, 32, 32, 32000, False),
+    "meta-llama/Llama-2-13b-hf": ("llama", 5120, 13824, 40, 40, 40, 32000, False),
+    "meta-llama/Meta-Llama-3-8B": ("llama", 4096, 14336, 32, 32, 8, 128256, False),
+    "meta-llama/Llama-3.2-1B": ("llama", 2048, 8192, 16, 32, 8, 128256, True),
+    "mistralai/Mistral-7B-v0.1": ("mistral", 4096, 14336, 32, 32, 8, 32000, False),
+    "Qwen/Qwen2.5-1.5B": ("qwen2", 1536, 8960, 28, 12, 2, 151936, True),
+}
+FIELDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+
+
+class Sizes(NamedTuple):
+    """Parameters of a base model: all, of its embeddings, of its largest module, and LoRA's per unit of rank."""
+
+    config: PretrainedConfig
+    parameters: int
+    embeddings: int
+    largest: int
+    per_rank: Mapping[str, int]  # by the name of a linear layer
+
+    def adapters(self, rank: int, target_modules: Sequence[str]) -> int:
+        """Parameters of LoRA's matrices."""
+        return rank * sum(self.per_rank.get(name, 0) for name in target_modules)
+
+
+def base_sizes(profile: Profile) -> Sizes | None:
+    """The sizes of a profile's base; None for the miniature, or where no configuration is at hand."""
+    return None if profile.model.base == "miniature" else _sizes(profile.model.base, profile.model.revision)
+
+
+@cache
+def _sizes(base: str, revision: str | None) -> Sizes | None:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base, revision=revision, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError):
+        if base not in KNOWN:
+            return None
+        kind, *numbers, vocabulary, tied = KNOWN[base]
+        sizes: dict[str, Any] = dict(zip(FIELDS, numbers, strict=True))
+        config = AutoConfig.for_model(kind, **sizes, vocab_size=vocabulary, tie_word_embeddings=tied)
+    return sizes_of(config)
+
+
+def sizes_of(config: PretrainedConfig) -> Sizes | None:
+    """Sizes of a decoder, counted without weights; None where its kind has no such fields as LLaMA's."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if any(getattr(config, field, None) is None for field in FIELDS):
+        return None
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    head, per_rank = model.get_output_embeddings(), Counter[str]()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and module is not head:
+            per_rank[name.rpartition(".")[2]] += module.in_features + module.out_features
+    ends = {id(layer.weight): layer.weight.numel() for layer in (model.get_input_embeddings(), head)}  # tied: one
+    largest = max(sum(p.numel() for p in module.parameters(recurse=False)) for module in model.modules())
+    return Sizes(config, model.num_parameters(), sum(ends.values()), largest, per_rank)
+
+
+# ------------------------------------------------------------------------------------------------- memory and hours
+
+
+class Memory(NamedTuple):
+    """Bytes on one GPU, and on the host for all its GPUs."""
+
+    device: float
+    host: float
+
+
+def training_memory(profile: Profile, sizes: Sizes, devices: int, stage: int, offloaded: bool) -> Memory:
+    """Peak memory of training with AdamW: DeepSpeed's estimate of the model's states, activations and `CONTEXT`.
+
+    Args:
+        profile: its micro-batch, max_length, activation checkpointing, method.
+        sizes: of its base.
+        devices: GPUs among which the states are partitioned.
+        stage: of ZeRO.
+        offloaded: weights, gradients and optimizer on the host (`deepspeed/zero3-offload.json`).
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns that it finds no GPU
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as zero3
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as zero2
+
+    training, trained, frozen, host = profile.training, sizes.parameters, 0, 0.0
+    if training.method == "lora":
+        lora = (training.lora or params.LoraSection()).model_dump()
+        trained = sizes.adapters(lora["rank"], lora["target_modules"]) + lora["embeddings"] * sizes.embeddings
+        frozen = sizes.parameters - lora["embeddings"] * sizes.embeddings
+    if stage == 3:
+        host, states, _ = zero3(trained, sizes.largest, devices, cpu_offload=offloaded, cpu_offload_params=offloaded)
+        states += 2 * min(trained + frozen, LIVE)
+        host, states = host + offloaded * 2 * frozen, states + (not offloaded) * 2 * frozen / devices
+    else:
+        _, states = zero2(trained, devices if stage else 1, cpu_offload=False)
+        states += 2 * frozen + (stage == 1) * 6 * trained * (1 - 1 / devices)  # ZeRO-1 does not partition gradients
+    return Memory(states + activations(profile, sizes.config) + CONTEXT, host)
+
+
+def activations(profile: Profile, config: PretrainedConfig) -> float:
+    """Bytes kept for the backward pass of a micro-batch in which every example has `max_length` tokens, all targets."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention = 2 * (config.num_attention_heads + config.num_key_value_heads) * head_dim
+    # Two norms keep their input in fp32 and its normalised form; bf16: the projections' inputs, query, key, value and
+    # output of the attention, four widths of the feed-forward layer.
+    layer = 8 * config.hidden_size + 2 * (4 * config.hidden_size + attention + 4 * config.intermediate_size)
+    layers = config.num_hidden_layers * layer
+    if profile.training.gradient_checkpointing:  # every layer's input, and all of one layer at a time
+        layers = config.num_hidden_layers * 2 * config.hidden_size + layer
+    tokens = profile.training.per_device_train_batch_size * profile.training.max_length
+    return float(tokens * (layers + 2 * config.vocab_size))  # logits in bf16, and their gradient in their place
+
+
+def hours(profile: Profile, sizes: Sizes, tokens: float, machine: Machine) -> float:
+    """Hours to train on so many tokens: 6 operations per parameter and token, at `UTILISATION` of the peak.
+
+    LoRA needs no gradients of frozen weights (4 instead of 6); activation checkpointing computes the forward pass
+    twice (2 more). Offloading makes it slower by what is not estimated here.
+    """
+    operations = (6 if profile.training.method == "full" else 4) + 2 * profile.training.gradient_checkpointing
+    return operations * sizes.parameters * tokens / (UTILISATION * machine.peak * machine.devices) / 3600
+
+
+def stage_tokens(profile: Profile, corpus: str, counted: Mapping[str, tuple[int, int]] | None = None) -> float | None:
+    """Tokens that training on a corpus goes through, all epochs together; None if nothing is known of the corpus.
+
+    Args:
+        profile: for its corpora, epochs and `max_steps`.
+        corpus: its name.
+        counted: corpus → (examples, tokens) as notebook 01 counted them.
+    """
+    arguments, rows = profile.arguments(corpus), examples_of(profile, corpus)
+    if counted and corpus in counted:
+        examples, tokens = counted[corpus]
+        mean = min(tokens / examples, profile.training.max_length)
+    elif rows is None:
+        return None
+    else:
+        examples, mean = sum(rows.values()), CORPORA[profile.data.roots(corpus)[0]][1]
+    if arguments["max_steps"] > 0:
+        return float(arguments["max_steps"] * plan.sequences_per_update(profile, corpus) * mean)
+    return float(examples * mean * arguments["num_train_epochs"])
+
+
+def examples_of(profile: Profile, corpus: str) -> dict[str, int] | None:
+    """Examples per language, as far as the profile alone tells: None for a file of one's own."""
+    choice, found = profile.data.choice(corpus), Counter[str]()
+    if choice.path is not None:
+        return None
+    if choice.of is None:
+        rows, chosen = CORPORA[corpus][0], choice.languages or profile.data.languages
+        found.update({code: n for code, n in rows.items() if code in chosen or list(rows) == ["en"]})
+    for part in choice.of or []:
+        if (inner := examples_of(profile, part)) is None:
+            return None
+        kept = [code for code in inner if code in (choice.languages or inner) and code not in (choice.without or [])]
+        found.update({code: inner[code] for code in kept})
+    return {code: min(round(n * (choice.share or 1)), choice.limit or n) for code, n in found.items()}
+
+
+# ------------------------------------------------------------------------------------------------- shown
+
+
+def estimates(profile: Profile, run: Run | None = None) -> pd.DataFrame | None:
+    """One column per machine of `MACHINES`: GiB of a GPU by ZeRO stage, then hours by training stage.
+
+    Args:
+        profile: the checked profile.
+        run: where notebook 01 may have counted the tokens of the corpora.
+
+    Returns:
+        None for the miniature, for bases of an unknown kind, or where nothing is trained.
+    """
+    sizes, rows = base_sizes(profile), {}
+    if sizes is None or not profile.lineages():
+        return None
+    for name, (stage, offloaded) in LAYOUTS.items():
+        needed = [(m, training_memory(profile, sizes, m.devices, stage, offloaded)) for m in MACHINES]
+        host = [f" + {memory.host / GIB:.0f} of RAM" if offloaded else "" for _, memory in needed]
+        fits = ["" if memory.device <= 0.95 * machine.memory * GIB else " ✗" for machine, memory in needed]
+        cells = zip(needed, host, fits, strict=True)
+        rows[name] = [f"{memory.device / GIB:.0f} GiB{ram}{mark}" for (_, memory), ram, mark in cells]
+    path, counted = run.results / "corpora.csv" if run else None, {}
+    if path and path.is_file():
+        table = pd.read_csv(path).dropna(subset=["tokens"]).query("rows > 0").set_index("corpus")
+        counted = dict(zip(table.index, zip(table["rows"], table["tokens"], strict=True), strict=True))
+    stages = Counter(lineage[-1] for lineage in profile.lineages())
+    tokens = {corpus: stage_tokens(profile, corpus, counted) for corpus in stages}
+
+    def spent(total: float) -> list[str]:
+        return [f"{hours(profile, sizes, total, machine):.1f} h" for machine in MACHINES]
+
+    for corpus, number in stages.items():
+        known, several = tokens[corpus], f" ({number} of them)" if number > 1 else ""
+        rows[f"stage {corpus}{several}"] = ["? (run notebook 01)"] * len(MACHINES) if known is None else spent(known)
+    if "QAlign" in profile.systems:
+        rows["QAlign"] = spent(sum(tokens[corpus] or 0.0 for corpus in profile.systems["QAlign"].lineage or []))
+    every, seeds = sum((tokens[corpus] or 0.0) * number for corpus, number in stages.items()), len(profile.run.seeds)
+    rows["all stages" + (f", {seeds} seeds" if seeds > 1 else "")] = spent(every * seeds)
+    return pd.DataFrame(rows, index=[machine.name for machine in MACHINES]).T
+
+
+def show(profile: Profile, run: Run, console: Console) -> None:
+    """Print the estimates of a profile, if there are any."""
+    table = estimates(profile, run)
+    if table is None:
+        return
+    config = plan.deepspeed_config(profile)["zero_optimization"]
+    own = {(config["stage"], "offload_optimizer" in config): " (this profile)"}
+    marked = {name: name + own.get(layout, "") for name, layout in LAYOUTS.items()}
+    console.print(table.rename(index=marked).to_string(), soft_wrap=True, highlight=False)
+    console.print(
+        f"Estimates: {UTILISATION:.0%} of the GPUs' peak, examples of {profile.training.max_length} tokens at worst; "
+        "✗: does not fit. Offloading is slower than these hours. Generation is not counted.",
+        soft_wrap=True,
+    )
+
+
+def readme_table() -> str:
+    """README's table, in Markdown: one line per profile and machine."""
+    tables = []
+    for name in ("llama2-7b", "llama2-13b", "llama3-8b", "mistral-7b", "one-gpu"):
+        table = estimates(params.load(name))
+        assert table is not None  # its base is KNOWN
+        table = table.loc[[*LAYOUTS, "QAlign", "all stages"]].T.rename_axis("machine").reset_index()
+        tables.append(table.assign(profile=[f"`{name}`", *[""] * (len(table) - 1)]).set_index("profile"))
+    text = pd.concat(tables).replace(r" GiB| h$| \+.*RAM", "", regex=True).reset_index().to_markdown(index=False)
+    return re.sub(r" +\|", " |", re.sub(r"\| +", "| ", text))
+
+
+if __name__ == "__main__":
+    print(readme_table())

@@ -1,0 +1,520 @@
+"""Models: loaded, given a pad token or LoRA's matrices, saved; what identifies one; the card of a trained one."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from qalign_core import runs
+from qalign_core.corpora import data_sets_of
+from qalign_core.data.data_lock import read_lock
+from qalign_core.data.downloads import DownloadError, unreadable_model
+from qalign_core.generation import chat
+from qalign_core.languages import CODES
+from qalign_core.params import BASE_TEXT, Profile
+from qalign_core.runs import Run
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LARGE_FILE = 64 * 2**20  # bytes; a larger file of a model is identified by its size and samples of its bytes
+SAMPLE_EVERY, SAMPLE = 8 * 2**20, 64 * 2**10  # bytes; smaller than any weight matrix of such a model
+
+# ------------------------------------------------------------------------------------------------- load, restore
+
+
+def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a model folder or hub id; no code of the model's own is run."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, use_fast=True, trust_remote_code=False)
+    tokenizer.padding_side = "right"  # as the authors trained; generation pads on the left by itself
+    return tokenizer
+
+
+def load_model(
+    path: str, revision: str | None = None, attention: str = "sdpa", dtype: torch.dtype | str = "float32"
+) -> PreTrainedModel:
+    """A causal language model, from safetensors only; in fp32 unless another `dtype` is asked for.
+
+    Under ZeRO-3 (once `TrainingArguments` exist) every rank keeps only its part of the weights.
+
+    Raises:
+        FileNotFoundError: when the folder has no safetensors, such as one of pickles.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if os.path.isdir(path) and not any(Path(path).glob("model*.safetensors")):
+        found = sorted(file.name for file in Path(path).glob("*.bin")) or "no weights"
+        raise FileNotFoundError(
+            f"{path}: no model*.safetensors (found {found}); pickles are refused since loading them can run code: "
+            "save the model with save_pretrained(folder), which writes safetensors"
+        )
+    options = {"dtype": dtype, "attn_implementation": attention}
+    safe = {"use_safetensors": True, "trust_remote_code": False}
+    return AutoModelForCausalLM.from_pretrained(path, revision=revision, **options, **safe)
+
+
+def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pad_token: str = "<pad>") -> int:
+    """Give the tokenizer a pad token if it has none, and the model an embedding row for every token.
+
+    New rows are the mean of the old ones, in the input and (tied or not) the output embeddings. Under ZeRO-3 the rows
+    are gathered first; the authors' assignment there touched an empty shard.
+
+    Returns:
+        The number of rows added.
+
+    Source: NJUNLP/QAlign finetune.py:44-66 (smart_tokenizer_and_embedding_resize).
+    """
+    import torch
+    from deepspeed.runtime.zero import GatheredParameters
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    if tokenizer.pad_token is None:
+        tokenizer.add_special_tokens({"pad_token": pad_token})
+    model.config.pad_token_id = tokenizer.pad_token_id
+    partitioned = is_deepspeed_zero3_enabled()
+
+    def weights() -> list[torch.nn.Parameter]:
+        layers = (model.get_input_embeddings(), model.get_output_embeddings())
+        return list({id(layer.weight): layer.weight for layer in layers if layer is not None}.values())  # tied: one
+
+    old_rows = whole_shape(weights()[0])[0]
+    added = max(0, len(tokenizer) - old_rows)
+    if added:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        with GatheredParameters(weights(), modifier_rank=0, enabled=partitioned), torch.no_grad():
+            for weight in weights():  # (old_rows + added, H)
+                weight[old_rows:] = weight[:old_rows].float().mean(dim=0).to(weight.dtype)
+    return added
+
+
+def whole_shape(parameter: torch.nn.Parameter) -> torch.Size:
+    """A parameter's shape, also where ZeRO-3 has left only a part of it."""
+    return getattr(parameter, "ds_shape", parameter.shape)
+
+
+def restore_master_weights(model: PreTrainedModel, path: str, revision: str | None = None) -> None:
+    """Give DeepSpeed's fp32 master copy the weights of the model's files themselves; every rank calls this.
+
+    Under bf16 DeepSpeed makes the master copy from weights already rounded to bf16, so that a stage would not start
+    from the weights the stage before ended with. Frozen weights and LoRA's matrices have nothing to restore.
+
+    Args:
+        model: the model inside the engine, loaded from `path` and perhaps given rows by `add_pad_token`.
+        path, revision: folder or hub id.
+
+    Raises:
+        RuntimeError: when a parameter has no weights in the files.
+    """
+    import torch
+    from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
+    from huggingface_hub import snapshot_download
+    from safetensors import safe_open
+
+    named = [(n.removeprefix("base_model.model."), p) for n, p in model.named_parameters() if p.requires_grad]
+    left, pattern = {name: p for name, p in named if ".lora_" not in name}, "model*.safetensors"
+    folder = path if os.path.isdir(path) else snapshot_download(path, revision=revision, allow_patterns=[pattern])
+    for file in sorted(Path(folder).glob(pattern)):
+        with safe_open(file, framework="pt") as weights:
+            for name in sorted(left.keys() & set(weights.keys())):
+                parameter, value = left.pop(name), weights.get_tensor(name).float()
+                if added := whole_shape(parameter)[0] - len(value):  # rows of `add_pad_token`
+                    value = torch.cat([value, value.mean(dim=0, keepdim=True).expand(added, -1)])
+                if hasattr(parameter, "ds_tensor"):  # ZeRO-3: each rank sets its part
+                    # The last part is padded where the ranks do not divide the whole, which DeepSpeed's call for whole
+                    # parameters overlooks.
+                    size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank(parameter.ds_process_group)
+                    part = value.flatten()[rank * size : (rank + 1) * size]
+                    safe_set_local_fp32_param(parameter, torch.nn.functional.pad(part, (0, size - part.numel())))
+                else:
+                    safe_set_full_fp32_param(parameter, value)
+    if left:
+        raise RuntimeError(
+            f"{path}: its files have no weights named {', '.join(sorted(left)[:3])}, which the model has: load it "
+            "with AutoModelForCausalLM, save it with save_pretrained into a folder, and name that folder"
+        )
+
+
+def full_state_dict(model: PreTrainedModel, keep: bool) -> dict[str, torch.Tensor]:
+    """Every parameter that was trained, whole, in fp32, on the CPU: DeepSpeed's master copy where the model is in bf16.
+
+    Every rank must call this at the same time; one that does not `keep` the tensors returns an empty dict.
+    """
+    import torch
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    state = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:  # LoRA's base: it is as it was in the files
+            continue
+        whole = safe_get_full_fp32_param(parameter)
+        whole = parameter.detach() if whole is None else whole.detach()
+        if keep:
+            state[name] = whole.to(device="cpu", dtype=torch.float32, copy=True)
+    return state
+
+
+# ------------------------------------------------------------------------------------------------- LoRA, save
+
+
+def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any]) -> PeftModel:
+    """Freeze a model and put small matrices to be trained beside the weights of its `target_modules`.
+
+    The embeddings stay as they are, the row of an added pad token included, unless `embeddings` is true.
+
+    Args:
+        model: with its embeddings already resized.
+        settings: `training.lora` of a profile: rank, alpha, dropout, target_modules, embeddings.
+
+    Raises:
+        ValueError: when one of `target_modules` is no linear layer of the model; the model's own are named.
+
+    Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (arXiv 2106.09685), section 4.1.
+    """
+    import torch
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    head, wanted = model.get_output_embeddings(), list(settings["target_modules"])
+    modules = model.named_modules()
+    linear = {n.rpartition(".")[2] for n, m in modules if isinstance(m, torch.nn.Linear) and m is not head}
+    if absent := sorted(set(wanted) - linear):
+        raise ValueError(
+            f"training.lora.target_modules: {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not among the "
+            f"model's linear layers, which are {', '.join(sorted(linear))}"
+        )
+    rank, alpha, dropout = settings["rank"], settings["alpha"], settings["dropout"]
+    config = LoraConfig(TaskType.CAUSAL_LM, r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=wanted)
+    adapted = get_peft_model(model, config)
+    if settings["embeddings"]:
+        for layer in (model.get_input_embeddings(), head):
+            if layer is not None:
+                layer.weight.requires_grad_(True)
+    return adapted
+
+
+def merged(
+    adapted: PeftModel,
+    trained: dict[str, torch.Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    path: str,
+    revision: str | None = None,
+) -> PreTrainedModel:
+    """The plain model W + alpha/rank · B·A in fp32, with the W of the base's files and not what bf16 made of them.
+
+    Args:
+        adapted: of `add_adapters`, trained.
+        trained: of `full_state_dict`.
+        tokenizer: has the pad token the base was given.
+        path, revision: of the base.
+
+    Raises:
+        RuntimeError: when a trained weight has no place in the base.
+    """
+    from peft import get_peft_model
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # this rank alone holds the whole model now
+    base = load_model(path, revision)
+    add_pad_token(base, tokenizer)
+    whole = get_peft_model(base, adapted.peft_config[adapted.active_adapter])
+    if stray := whole.load_state_dict(trained, strict=False).unexpected_keys:
+        raise RuntimeError(f"nothing to merge {stray[0]} into: the base's files have no weight of that name")
+    return whole.merge_and_unload()
+
+
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    state: dict[str, torch.Tensor],
+    template: str = "alpaca",
+) -> Path:
+    """Save a model folder that `AutoModelForCausalLM.from_pretrained` loads: whole, or not there at all.
+
+    Greedy decoding with EOS and pad is written into its generation config.
+
+    Args:
+        model: gives the class and the config.
+        tokenizer: saved beside the weights; gives EOS and pad.
+        folder: replaced if it exists.
+        state: the weights, from `full_state_dict`; empty for the model's own.
+        template: of its prompts; with `chat`, the end of a turn is the EOS of its generation.
+    """
+    from transformers import GenerationConfig
+
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=chat.turn(tokenizer).end_id if template == chat.TEMPLATE else tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part, state_dict=state or None)
+    # The weights are fp32 whatever the model computed in; `transformers` writes the latter, and would load them so.
+    config = runs.read_json(part / "config.json")
+    runs.write_json(part / "config.json", config | {"dtype": "float32"})
+    tokenizer.save_pretrained(part)
+    if folder.exists():
+        shutil.rmtree(folder)
+    part.rename(folder)
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------- the base of a run
+
+
+def pretrains(profile: Profile) -> bool:
+    """Whether the run trains its own base model first."""
+    return profile.model.base == "miniature" and profile.model.miniature.weights == "trained"
+
+
+def starting_model(profile: Profile, run: Run, seed: int) -> dict[str, Any]:
+    """The base model as a job names it, or the untrained one that it is trained from; the miniature's is put into the
+    run folder first."""
+    if profile.model.base != "miniature":
+        return {"path": profile.model.base, "revision": profile.model.revision}
+    folder = run.stage(seed, []) / "untrained" if pretrains(profile) else run.model(seed, [])
+    if not (folder / "config.json").is_file():
+        from qalign_core import miniature
+
+        part = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        if profile.model.miniature.weights == "shipped":
+            shutil.copytree(miniature.SHIPPED_BASE, part)
+        else:
+            miniature.create_base(part, seed=seed, config=profile.model.miniature.config() or None)
+        part.rename(folder)
+    return {"path": run.relative(folder), "revision": None}
+
+
+def base_tokenizer(profile: Profile, run: Run) -> PreTrainedTokenizerBase:
+    """The tokenizer of the base model (of the first seed).
+
+    Raises:
+        DownloadError: when it cannot be read: a folder without one, a gated or unknown model, no network.
+    """
+    model = starting_model(profile, run, profile.run.seeds[0])
+    try:
+        return load_tokenizer(runs.resolve(model["path"], run.folder), model["revision"])
+    except OSError as error:
+        raise DownloadError(f"model.base: {unreadable_model(model['path'], model['revision'], error)}") from None
+
+
+def model_identity(model: dict[str, Any], root: Path) -> Any:
+    """What identifies a model that was not trained here: a hub id and revision, or the content of a folder."""
+    folder = Path(runs.resolve(model["path"], root))
+    if not folder.is_dir():
+        return model
+    paths = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model", ".jinja"))
+    return {p.name: _sampled(p) if p.stat().st_size > LARGE_FILE else runs.sha256_file(p) for p in paths}
+
+
+def _sampled(path: Path) -> str:
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as stream:
+        for offset in [*range(0, size - SAMPLE, SAMPLE_EVERY), size - SAMPLE]:
+            stream.seek(offset)
+            digest.update(stream.read(SAMPLE))
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------- the model card
+
+FOREIGN = "your own file, licence not known here"
+HUB_ID = r"[\w.-]+/[\w.-]+"
+# Licences of bases whose id says which it is, as the hub names them; of any other base the card leaves it blank.
+LICENCES = {
+    r"miniature": "apache-2.0",
+    r"meta-llama/Llama-2-.*": "llama2",
+    r"meta-llama/(Meta-)?Llama-3-.*": "llama3",
+    r"meta-llama/(Meta-)?Llama-3\.1-.*": "llama3.1",
+    r"meta-llama/Llama-3\.2-.*": "llama3.2",
+    r"mistralai/Mistral-7B-(Instruct-)?v0\.[123]": "apache-2.0",
+    r"Qwen/Qwen2\.5-(Math-)?(0\.5|1\.5|7|14|32)B(-Instruct)?": "apache-2.0",
+}
+META = (
+    " Meta's community licence asks who passes the model on to enclose a copy of it and its notice, and to keep to the "
+    "acceptable use policy; from LLaMA 3 on, also to say *Built with Llama* and to begin the model's name with Llama."
+)
+SETTINGS = (
+    *("num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16"),
+)
+TAGS = ["mathematical-reasoning", "multilingual", "qalign"]
+HEADINGS = {"mgsm": "mGSM", "msvamp": "mSVAMP", "average": "Avg.", "non_english": "non-en", "english": "en"}
+
+
+def write_cards(profile: Profile, run: Run) -> list[Path]:
+    """Write the card of every model that is finished, with the scores of the systems that end in it."""
+    every = [(seed, lineage) for seed in profile.run.seeds for lineage in ([], *profile.lineages())]
+    return [path for path in (write_card(profile, run, *which) for which in every) if path is not None]
+
+
+def write_card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> Path | None:
+    """Write the card of one model (`README.md` in its folder), if its training is finished.
+
+    `done.json`, which vouches for the files of the training, does not list the card: scores are added to it later. A
+    card that cannot be written is a warning: the training it describes is finished all the same.
+    """
+    path = run.model(seed, lineage) / "README.md"
+    if not (path.with_name("config.json").is_file() and (run.stage(seed, lineage) / "done.json").is_file()):
+        return None
+    try:
+        text = card(profile, run, seed, lineage)
+        if not (path.is_file() and path.read_text(encoding="utf-8") == text):
+            runs.write_atomic(path, text)
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        said = f"{type(error).__name__}: {error}"
+        warnings.warn(f"{path}: this card could not be written ({said}); the model is whole", stacklevel=2)
+        return None
+    return path
+
+
+def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
+    """The text of a model's card: what it was made of and how, under which licences, and its scores once known."""
+    from huggingface_hub import ModelCardData
+
+    stages, data, settings, languages = [], [], {}, {"en"}
+    for folder in (run.stage(seed, lineage[:length]) for length in range(len(lineage) + 1)):
+        if not (folder / "done.json").is_file():  # a base that was not trained here
+            continue
+        job, done = runs.read_json(folder / "job.json"), runs.read_json(folder / "done.json")
+        corpus, metrics, given = job["corpus"], done["metrics"], job["training_arguments"]
+        stage = {"trained on": corpus["name"], "examples": f"{corpus['rows']:,}", "updates": f"{metrics['updates']:,}"}
+        stage |= {"target tokens": f"{metrics['target_tokens']:,}", "mean loss": f"{metrics['train_loss']:.3f}"}
+        stages.append(stage | {"final loss": f"{metrics['final_loss']:.3f}", "method": job["method"]})
+        for origin in data_origins(profile, corpus["name"]):
+            data.append({"corpus": corpus["name"], "sha256, first 16": corpus["sha256"][:16], **origin})
+        chosen = {key: given.get(key) for key in SETTINGS if (key, given.get(key)) != ("max_steps", -1)}
+        chosen |= {key: job[key] for key in ("seed", "max_length", "loss", "packing")} | (job.get("lora") or {})
+        batch = given["per_device_train_batch_size"] * given["gradient_accumulation_steps"] * metrics["world_size"]
+        settings[corpus["name"]] = chosen | {"effective batch size": batch}
+        for path in (run.corpus(corpus["name"], seed), run.corpus(corpus["name"])):
+            report = runs.read_json(path.with_suffix(".json"))["report"] if path.with_suffix(".json").is_file() else []
+            languages |= {row["language"] for row in report if row["outcome"] == "kept" and row["rows"]}
+
+    base = profile.model.base
+    licence = next((name for pattern, name in LICENCES.items() if re.fullmatch(pattern, base)), "")
+    on_hub = bool(base != "miniature" and re.fullmatch(HUB_ID, base) and not Path(base).exists())
+    named = f"[{base}](https://huggingface.co/{base})" if on_hub else _plain(Path(base).name)
+    named += f" at revision {_plain(profile.model.revision)}" if profile.model.revision else ""
+    systems = [name for name, system in profile.systems.items() if system.lineage == list(lineage)]
+    asked = "the Alpaca prompt without input, the response directly behind its last colon"
+    if profile.model.template == "chat":
+        asked = "its tokenizer's chat template, which is ours: the paper uses the Alpaca prompt"
+    metadata = ModelCardData(
+        language=[code for code in CODES if code in languages],
+        license=licence or None,
+        base_model=base if on_hub else None,
+        datasets=sorted({row["hub id"] for row in data if row["hub id"]}) or None,
+        **{"library_name": "transformers", "pipeline_tag": "text-generation", "tags": TAGS},
+    )
+    terms = f"That of {named}, which is not known here, and those of the data above."
+    if licence:
+        terms = f"The base model is under `{licence}`, which binds what is trained from it; the data's are above."
+    zero = job["deepspeed"].get("zero_optimization", {}).get("stage", 0)
+    versions = ", ".join(f"{name} {version}" for name, version in done["versions"].items())
+    versions += f"; commit {done['git_commit']}" if done.get("git_commit") else ""
+    return f"""---
+{metadata.to_yaml()}
+---
+
+# {_plain(" / ".join(systems) or " → ".join(lineage) or "base")} (profile {profile.run.profile}, seed {seed})
+
+Made with `qalign_core`, a reproduction of *Question Translation Training for Better Multilingual Reasoning*
+([arXiv 2401.07817](https://arxiv.org/abs/2401.07817)), from the base model {named}. It is asked with {asked}.
+
+## Lineage
+
+{_table(stages)}
+
+## Data and its licences
+
+{_table(data)}
+
+## Hyper-parameters
+
+{_table(pd.DataFrame(settings).fillna("").rename_axis("setting").reset_index())}
+
+Names as of `transformers.TrainingArguments`. DeepSpeed, ZeRO stage {_plain(str(zero))}.
+
+## Scores
+
+{_scores(run, systems, seed)}
+
+## Licence
+
+{terms + (META if licence.startswith("llama") else "")}
+
+## Versions
+
+{_plain(versions)}
+"""
+
+
+def data_origins(profile: Profile, corpus: str) -> list[dict[str, str]]:
+    """The data sets a corpus is made of: `made of` (name and source), `hub id` (if it is from there), `licence`."""
+    if corpus == BASE_TEXT:
+        return [{"made of": "the miniature's text", "hub id": "", "licence": "Apache-2.0"}]
+    lock, found = read_lock(), []
+    for root in profile.data.roots(corpus):
+        if profile.data.choice(root).path is not None:
+            found.append({"made of": f"{root} (file)", "hub id": "", "licence": FOREIGN})
+            continue
+        for name in data_sets_of(root, sft_data=profile.data.sft_data):
+            source, hub_id, licence = profile.data.sources[name], "", FOREIGN
+            if source == "miniature":
+                licence = "Apache-2.0 (generated by the package)"
+            elif source == "hub":
+                hub_id, licence = lock.hub[name].repo_id, lock.hub[name].licence
+            elif source == "repository":
+                licence = lock.repository.data_sets[name].licence
+            found.append({"made of": f"{name} ({source})", "hub id": hub_id, "licence": licence})
+    return found
+
+
+def _scores(run: Run, systems: Sequence[str], seed: int) -> str:
+    """Every accuracy of the systems that end in this model, with its interval."""
+    paths = [run.results / name for name in ("intervals.csv", "ablation_intervals.csv")]
+    there = [pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in paths if path.is_file()]
+    if not there:
+        return "Not evaluated yet: notebook 04 writes them here."
+    found = pd.concat(there).query("system in @systems and seed == @seed")
+    found = found.drop_duplicates(["system", "benchmark", "measure"])
+    if found.empty:
+        return "No system of this run answers questions with this model: it is a stage on the way."
+    columns: dict[str, dict[str, str]] = {}
+    for row in found.to_dict("records"):
+        title = HEADINGS.get(row["benchmark"], row["benchmark"])
+        title += f", {row['system']}" if found["system"].nunique() > 1 else ""
+        interval = f" ({row['low']:.1f} to {row['high']:.1f})" if row["low"] == row["low"] else ""  # NaN: none
+        measure = HEADINGS.get(row["measure"], row["measure"])
+        columns.setdefault(title, {})[measure] = f"{row['estimate']:.1f}{interval}"
+    table = _table(pd.DataFrame(columns).fillna("").rename_axis("language").reset_index())
+    scorer = _plain(str(runs.read_json(run.results / "run.json")["scorer"]))
+    words = f"Accuracy in percent with its 95% interval, {scorer} scorer; one training run, so what another seed would"
+    return f"{table}\n\n{words} change is not in the intervals. Gap: English minus the mean of the others."
+
+
+def _table(rows: pd.DataFrame | list[dict[str, str]]) -> str:
+    table = pd.DataFrame(rows).astype(str).map(_plain).rename(columns=_plain)
+    return table.to_markdown(index=False, disable_numparse=True)
+
+
+def _plain(text: str) -> str:
+    """Text that means itself in Markdown: no markup, link, image, formula or HTML."""
+    return html.escape(re.sub(r"([\\`*_|\[\]#!$~@]|:(?=//)|(?<=www)\.)", r"\\\1", text), quote=False)
