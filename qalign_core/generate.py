@@ -30,7 +30,9 @@ from transformers.utils import logging
 
 from qalign_core import prompts, runs
 from qalign_core.decoding import GreedyDecoder, Sequence, choose_batch_tokens
-from qalign_core.training import model_folder, ranks
+from qalign_core.training.model_folder import load_model
+from qalign_core.training.model_folder import load_tokenizer as load_fast_tokenizer
+from qalign_core.training.ranks import begin
 
 GRACE_SECONDS = 60.0  # rank 0 waits so long for answers when no other rank is alive, and for ranks that have answered
 PREDECESSOR_SECONDS = 30.0  # a rank waits so long for the end of an earlier process that still writes into its file
@@ -118,7 +120,7 @@ def load_decoder(
         ValueError: when the model has no embedding for EOS.
     """
     with rank.device():  # weights go onto it piece by piece: the machine's memory need not hold one model per rank
-        model = model_folder.load_model(source, revision, dtype=getattr(torch, job["dtype"])).eval()
+        model = load_model(source, revision, dtype=getattr(torch, job["dtype"])).eval()
     eos, pad = prompts.turn(tokenizer, job.get("template", "alpaca")).end_id, tokenizer.pad_token_id
     rows = model.get_input_embeddings().num_embeddings
     if eos >= rows:
@@ -261,7 +263,7 @@ def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase
             f"{folder}: no tokenizer beside the model (none of {', '.join(TOKENIZER_FILES)}); save it into that folder"
         )
     try:
-        tokenizer = model_folder.load_tokenizer(source, revision)
+        tokenizer = load_fast_tokenizer(source, revision)
     except OSError as error:  # which does not always name the model
         from qalign_core.data.downloads import unreadable_model  # half a second that a job does not need otherwise
 
@@ -470,7 +472,7 @@ def main() -> None:
     parser.add_argument("job", type=Path, help="path of job.json")
     parser.add_argument("--local_rank", type=int, help="given by the launcher, which also sets LOCAL_RANK")
     job_path = parser.parse_args().job.absolute()
-    ranks.begin(job_path.parent)
+    begin(job_path.parent)
     logging.disable_progress_bar()
     try:
         generate(job_path)

@@ -16,7 +16,6 @@ from qalign_core import launch, plan, runs
 from qalign_core.params import Profile
 from qalign_core.runs import Run
 from qalign_core.scores.last_number import paper_number
-from qalign_core.training.model_folder import weight_files
 
 OTHER = {"float32": "bfloat16", "bfloat16": "float32"}
 BYTES = {"float32": 4, "bfloat16": 2}  # of a weight
@@ -73,10 +72,14 @@ def other_precision_job(answered: plan.Job, run: Run, per_language: int) -> plan
 
 def does_not_fit(job: plan.Job, run: Run, devices: int) -> str | None:
     """Why a job's model cannot be loaded on every device of this machine, or None."""
+    from huggingface_hub import snapshot_download
     from safetensors import safe_open
 
+    source, revision = runs.resolve(job.content["model"]["path"], run.folder), job.content["model"]["revision"]
+    if not Path(source).is_dir():  # in the hub's cache, since it has answered
+        source = snapshot_download(source, revision=revision, allow_patterns=["model*.safetensors"])
     weights = 0
-    for file in weight_files(runs.resolve(job.content["model"]["path"], run.folder), job.content["model"]["revision"]):
+    for file in Path(source).glob("model*.safetensors"):
         with safe_open(file, framework="pt") as tensors:  # reads the header alone
             weights += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     needed, there = weights * BYTES[job.content["dtype"]], device_memory(devices)
