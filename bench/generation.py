@@ -4,14 +4,13 @@
         --prompts runs/mini/data/prompts/alpaca/mgsm/*.jsonl --max-new-tokens 600
 
 The authors' loop is implemented plainly: prompts in the order of the file, batches of 32 padded on the left, each run
-until its longest answer ends. Both sides decode greedily with the same weights on the same device, ours packed as
-`qalign_core.generate` packs them; runs are interleaved in pairs, and the answers are compared.
+until its longest answer ends. Both sides decode greedily with the same weights on the same device; runs are interleaved
+in pairs, and the answers are compared.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import statistics
 import time
@@ -21,10 +20,8 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from qalign_core import runs
-from qalign_core.generation.batch_size import choose_batch_tokens
-from qalign_core.generation.decoding import GreedyDecoder, Sequence
-from qalign_core.generation.questions import Rank, load_tokenizer
-from qalign_core.training.packed_linear import pack_linear_layers
+from qalign_core.decoding import GreedyDecoder, Sequence, choose_batch_tokens
+from qalign_core.generate import Rank, load_tokenizer
 
 
 def authors_loop(
@@ -77,14 +74,12 @@ def measure(arguments: argparse.Namespace) -> dict:
         arguments.model, dtype=getattr(torch, arguments.dtype), use_safetensors=True, attn_implementation="sdpa"
     )
     model = model.to(Rank().device()).eval()
-    packed = copy.deepcopy(model)
-    pack_linear_layers(packed)
-    batch_tokens, _ = choose_batch_tokens(arguments.batch_tokens, packed, processes=1)
+    batch_tokens, _ = choose_batch_tokens(arguments.batch_tokens, model, processes=1)
     sides = {
         "authors": lambda chosen: authors_loop(
             model, tokenizer, chosen, arguments.max_new_tokens, arguments.batch_size
         ),
-        "package": lambda chosen: package(packed, tokenizer, chosen, arguments.max_new_tokens, batch_tokens),
+        "package": lambda chosen: package(model, tokenizer, chosen, arguments.max_new_tokens, batch_tokens),
     }
     pairs, answers = [], {}
     for side in sides.values():

@@ -29,8 +29,7 @@ from transformers import (
 )
 
 from qalign_core import runs
-from qalign_core.generation.batch_size import choose_batch_tokens
-from qalign_core.generation.decoding import GreedyDecoder, Sequence
+from qalign_core.decoding import GreedyDecoder, Sequence, choose_batch_tokens
 
 GEOMETRIES = {
     "llama2-7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},

@@ -1,48 +1,47 @@
-"""Entry point of generation: answer every question of a job greedily, one rank a device.
+"""Entry point of generation: answer every question of a job greedily, one rank per device.
 
     deepspeed --module qalign_core.generate job.json
 
-Every answer is appended to `generated/rank-<n>.jsonl` beside the job as soon as it ends, under a key made of the
-model's fingerprint, the prompt and the decoding settings. A run that was killed goes on from there, with any number of
-ranks, and an answer under another key is never used. Ranks share nothing but this folder: each decodes its share, and
-rank 0 waits until every key is there and then writes `<task>/<language>.jsonl` and, last, `done.json`.
+An answer is appended to `generated/rank-<n>.jsonl` beside the job as soon as it ends, under a key made of the model's
+fingerprint, the prompt and the decoding settings. So a killed run goes on from there with any number of ranks, and a
+stale answer is never used. Ranks share nothing but this folder: each decodes its share, and rank 0 waits until every
+key is there and then writes `<task>/<language>.jsonl` and, last, `done.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import resource
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from filelock import FileLock, Timeout
 from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from qalign_core import runs
-from qalign_core.generation import chat
-from qalign_core.generation.answers import Answers, Heartbeat
-from qalign_core.generation.batch_size import choose_batch_tokens
-from qalign_core.generation.decoding import GreedyDecoder, Sequence
-from qalign_core.generation.questions import (
-    Question,
-    Rank,
-    load_tokenizer,
-    model_source,
-    read_job,
-    read_questions,
-    share,
-)
-from qalign_core.training import ranks
+from qalign_core import prompts, runs
+from qalign_core.decoding import GreedyDecoder, Sequence, choose_batch_tokens
 from qalign_core.training.model_folder import load_model
-from qalign_core.training.packed_linear import pack_linear_layers
+from qalign_core.training.model_folder import load_tokenizer as load_fast_tokenizer
+from qalign_core.training.ranks import begin
 
-# How long rank 0 waits for answers when no other rank is alive, and for ranks to end when all answers are there.
-GRACE_SECONDS = 60.0
+GRACE_SECONDS = 60.0  # rank 0 waits so long for answers when no other rank is alive, and for ranks that have answered
+PREDECESSOR_SECONDS = 30.0  # a rank waits so long for the end of an earlier process that still writes into its file
+HEARTBEAT_SECONDS = 1.0
+
+DTYPES = ("float32", "bfloat16", "float16")
+JOB_KEYS = ("fingerprint", "model", "model_fingerprint", "dtype", "batch_tokens", "tasks")
+TASK_KEYS = ("name", "language", "path", "sha256", "max_new_tokens")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
 def generate(job_path: Path) -> None:
@@ -50,7 +49,7 @@ def generate(job_path: Path) -> None:
 
     Raises:
         FileNotFoundError: for an absent job, prompt file, model or tokenizer.
-        ValueError: for a job, prompt file, tokenizer or model that cannot be used; see `generation.questions`.
+        ValueError: for a job, prompt file, tokenizer or model that cannot be used.
         RuntimeError: when another process works on the same job, or another rank died.
     """
     begun = time.monotonic()
@@ -58,63 +57,72 @@ def generate(job_path: Path) -> None:
         print(f"{job_path}: already done")
         return
     job, root, rank = read_job(job_path), runs.run_root(job_path), Rank()
-    folder = job_path.parent
 
     # ---- what to ask
     source, revision = model_source(job, root)
     tokenizer = load_tokenizer(source, revision)
     config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     questions = read_questions(job, root, tokenizer, config)
-    answers = Answers(folder / "generated", rank.rank)
+    answers = Answers(job_path.parent, rank.rank, [question.sequence.key for question in questions])
 
     with answers.open():
-        answers.refresh()
-        heartbeat = Heartbeat(folder / "progress.jsonl", [q.key for q in questions], answers, active=rank.rank == 0)
-
         # ---- this rank's share
         notes: list[str] = []
-        mine = [q for q in share(questions, rank.rank, rank.world_size) if q.key not in answers.rows]
+        mine = share([question.sequence for question in questions], rank.rank, rank.world_size)
+        mine = [sequence for sequence in mine if sequence.key not in answers.rows]
         if mine:
-            heartbeat.beat("loading")
+            answers.beat("loading")
             decoder = load_decoder(job, source, revision, tokenizer, rank, notes)
-            heartbeat.start()
-            for rows in decode(decoder, tokenizer, mine):
-                if rows:
-                    answers.append(rows)
-                heartbeat.beat("generating", decoder.new_tokens)
+            answers.start_clock()
+            for finished in decoder.decode(mine):
+                if finished:  # the sequences that ended in this step
+                    answers.append(finished, tokenizer)
+                answers.beat("generating")
         runs.write_json(answers.summary(rank.rank), {"peak_memory_bytes": peak_memory(), "notes": notes})
 
         # ---- everyone's answers, in the original order
         if rank.rank == 0:
-            wait_for_ranks(answers, {q.key for q in questions}, rank, heartbeat)
-            rates = heartbeat.rates()
-            heartbeat.beat("writing")
-            files = write_predictions(folder, job, questions, answers)
-            metrics = measure(questions, answers, rank) | rates
-            write_done(job_path, job, answers, rank, metrics, files, time.monotonic() - begun)
+            wait_for_ranks(answers, rank.world_size)
+            rates = answers.rates()
+            answers.beat("writing")
+            files = write_predictions(job_path.parent, job, questions, answers)
+            rows = [answers.rows[key] for key in answers.keys]
+            summaries = [runs.read_json(path) for n in range(rank.world_size) if (path := answers.summary(n)).is_file()]
+            done = {
+                "fingerprint": job["fingerprint"],
+                "metrics": {
+                    "questions": len(rows),
+                    "new_tokens": sum(row["new_tokens"] for row in rows),
+                    "finish_reasons": dict(sorted(Counter(row["finish_reason"] for row in rows).items())),
+                    "ranks": rank.world_size,
+                    **rates,
+                },
+                "notes": [note for summary in summaries for note in summary["notes"]],
+                "files": files,
+                "versions": runs.versions(),
+                "hardware": runs.hardware(),
+                "git_commit": runs.git_commit(),
+                "wall_seconds": round(time.monotonic() - begun, 3),
+                "peak_memory_bytes": max(summary["peak_memory_bytes"] for summary in summaries),
+            }
+            runs.write_json(job_path.with_name("done.json"), done)  # last: after it the job is not run again
 
 
 def load_decoder(
-    job: dict[str, Any],
-    source: str,
-    revision: str | None,
-    tokenizer: PreTrainedTokenizerBase,
-    rank: Rank,
-    notes: list[str],
+    job: dict, source: str, revision: str | None, tokenizer: PreTrainedTokenizerBase, rank: Rank, notes: list[str]
 ) -> GreedyDecoder:
-    """The job's model on this rank's device, ready to decode.
+    """The job's model on this rank's device, ready to decode; `notes` gets what had to be decided on the way.
 
     The tokenizer's EOS is the only stop, or the end of a turn where the prompts are a chat template's. Padding is never
-    attended to, so a tokenizer without pad token, or with one the model has no embedding for, pads with EOS: the
-    answers are the same.
+    attended to, so a tokenizer without pad token, or with one the model has no embedding for, pads with EOS.
 
     Raises:
         ValueError: when the model has no embedding for EOS.
     """
-    model = load_model(source, revision, dtype=getattr(torch, job["dtype"]))
-    eos, pad, rows = tokenizer.eos_token_id, tokenizer.pad_token_id, model.get_input_embeddings().num_embeddings
-    if job.get("template") == chat.TEMPLATE:
-        eos = chat.turn(tokenizer).end_id
+    with rank.device():  # weights go onto it piece by piece: the machine's memory need not hold one model per rank
+        model = load_model(source, revision, dtype=getattr(torch, job["dtype"])).eval()
+    eos, pad = prompts.turn(tokenizer, job.get("template", "alpaca")).end_id, tokenizer.pad_token_id
+    rows = model.get_input_embeddings().num_embeddings
     if eos >= rows:
         raise ValueError(f"{source}: EOS is token {eos}, but the model has only {rows} embeddings: not its tokenizer")
 
@@ -122,37 +130,14 @@ def load_decoder(
         notes.append(sentence)
         print(sentence, flush=True)
 
-    model = model.to(rank.device()).eval()
-    pack_linear_layers(model)  # in fp32 on a CPU; nothing elsewhere
     batch_tokens, remark = choose_batch_tokens(job["batch_tokens"], model, rank.local_size)
     if remark:
         note(remark)
-    return GreedyDecoder(
-        model,
-        eos_token_id=eos,
-        filler_token_id=pad if pad is not None and pad < rows else eos,
-        batch_tokens=batch_tokens,
-        note=note,
-    )
+    filler = pad if pad is not None and pad < rows else eos
+    return GreedyDecoder(model, eos_token_id=eos, filler_token_id=filler, batch_tokens=batch_tokens, note=note)
 
 
-def decode(
-    decoder: GreedyDecoder, tokenizer: PreTrainedTokenizerBase, questions: list[Question]
-) -> Iterator[list[dict[str, Any]]]:
-    """Decode questions; yield after every step the answers that ended in it."""
-    for finished in decoder.decode([Sequence(q.key, q.input_ids, q.max_new_tokens) for q in questions]):
-        yield [
-            {
-                "key": sequence.key,
-                "response": tokenizer.decode(sequence.output_ids, skip_special_tokens=True),
-                "finish_reason": sequence.finish_reason,
-                "new_tokens": len(sequence.output_ids),
-            }
-            for sequence in finished
-        ]
-
-
-def wait_for_ranks(answers: Answers, wanted: set[str], rank: Rank, heartbeat: Heartbeat) -> None:
+def wait_for_ranks(answers: Answers, world_size: int) -> None:
     """Return when every answer is on disk and the other ranks have ended.
 
     Raises:
@@ -160,9 +145,9 @@ def wait_for_ranks(answers: Answers, wanted: set[str], rank: Rank, heartbeat: He
     """
     quiet_since = time.monotonic()
     while True:
-        alive = any(answers.is_open(other) for other in range(1, rank.world_size))
+        alive = any(answers.is_open(other) for other in range(1, world_size))
         answers.refresh()
-        missing = wanted - answers.rows.keys()
+        missing = set(answers.keys) - answers.rows.keys()
         if not missing and not alive:
             return
         if missing and alive:
@@ -171,68 +156,24 @@ def wait_for_ranks(answers: Answers, wanted: set[str], rank: Rank, heartbeat: He
             if not missing:
                 return
             raise RuntimeError(
-                f"{len(missing)} of {len(wanted)} answers are missing and no other rank is alive: one of the "
-                f"{rank.world_size} ranks died. Its reason is further up in the log; start again to go on"
+                f"{len(missing)} of {len(answers.keys)} answers are missing and no other rank is alive: one of the "
+                f"{world_size} ranks died. Its reason is further up in the log; start again to go on"
             )
-        heartbeat.beat("generating")
+        answers.beat("generating")
         time.sleep(0.1)
 
 
-def write_predictions(folder: Path, job: dict[str, Any], questions: list[Question], answers: Answers) -> dict[str, str]:
-    """Write one file a task and language, in index order; return the sha256 of each by its path in `folder`."""
+def write_predictions(folder: Path, job: dict, questions: list[Question], answers: Answers) -> dict[str, str]:
+    """Write one file per task and language, in index order; return the sha256 of each by its path in `folder`."""
     files = {}
     for task in job["tasks"]:
         name = f"{task['name']}/{task['language']}.jsonl"
-        mine = [q for q in questions if (q.task, q.language) == (task["name"], task["language"])]
-        rows = [
-            {
-                "index": q.index,
-                "question": q.question,
-                "prompt": q.prompt,
-                "response": answers.rows[q.key]["response"],
-                "finish_reason": answers.rows[q.key]["finish_reason"],
-            }
-            for q in sorted(mine, key=lambda q: q.index)
-        ]
+        rows = []
+        for question in sorted((q for q in questions if q.file == name), key=lambda q: q.row["index"]):
+            answer = answers.rows[question.sequence.key]
+            rows.append({**question.row, "response": answer["response"], "finish_reason": answer["finish_reason"]})
         files[name] = runs.sha256_file(runs.write_json_lines(folder / name, rows))
     return files
-
-
-def measure(questions: list[Question], answers: Answers, rank: Rank) -> dict[str, Any]:
-    """What the answers of the whole job amount to, whenever they were generated."""
-    rows = [answers.rows[question.key] for question in questions]
-    return {
-        "questions": len(questions),
-        "new_tokens": sum(row["new_tokens"] for row in rows),
-        "finish_reasons": dict(sorted(Counter(row["finish_reason"] for row in rows).items())),
-        "ranks": rank.world_size,
-    }
-
-
-def write_done(
-    job_path: Path,
-    job: dict[str, Any],
-    answers: Answers,
-    rank: Rank,
-    metrics: dict[str, Any],
-    files: dict[str, str],
-    wall_seconds: float,
-) -> None:
-    """Write `done.json`, after which the job is not run again."""
-    paths = [answers.summary(number) for number in range(rank.world_size)]
-    summaries = [runs.read_json(path) for path in paths if path.is_file()]
-    done = {
-        "fingerprint": job["fingerprint"],
-        "metrics": metrics,
-        "notes": [note for summary in summaries for note in summary["notes"]],
-        "files": files,
-        "versions": runs.versions(),
-        "hardware": runs.hardware(),
-        "git_commit": runs.git_commit(),
-        "wall_seconds": round(wall_seconds, 3),
-        "peak_memory_bytes": max(summary["peak_memory_bytes"] for summary in summaries),
-    }
-    runs.write_json(job_path.with_name("done.json"), done)
 
 
 def is_complete(job_path: Path) -> bool:
@@ -252,16 +193,289 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+# ------------------------------------------------------------------------------------------------- the job
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process among its siblings, as DeepSpeed's launcher numbers them."""
+
+    rank: int = field(default_factory=lambda: int(os.environ.get("RANK", 0)))
+    world_size: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", 1)))
+    local_rank: int = field(default_factory=lambda: int(os.environ.get("LOCAL_RANK", 0)))
+    local_size: int = field(default_factory=lambda: int(os.environ.get("LOCAL_SIZE", os.environ.get("WORLD_SIZE", 1))))
+
+    def device(self) -> torch.device:
+        """This rank's accelerator; else the processor, an equal share of its cores unless OMP_NUM_THREADS is set."""
+        if torch.cuda.is_available():
+            torch.cuda.set_device(self.local_rank)
+            return torch.device("cuda", self.local_rank)
+        if not os.environ.get("OMP_NUM_THREADS"):
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            torch.set_num_threads(max(1, cores // self.local_size))
+        return torch.device("cpu")
+
+
+def read_job(path: Path) -> dict[str, Any]:
+    """Read `job.json`, and refuse what somebody changed by hand so that it cannot be run.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: for a missing key, an unknown dtype or an impossible number.
+    """
+    job = runs.read_json(path)
+    if missing := [key for key in JOB_KEYS if key not in job]:
+        raise ValueError(f"{path}: missing {', '.join(missing)}; a generation job has {', '.join(JOB_KEYS)}")
+    for number, task in enumerate(job["tasks"]):
+        if missing := [key for key in TASK_KEYS if key not in task]:
+            raise ValueError(f"{path}: tasks[{number}]: missing {', '.join(missing)}")
+    if job["dtype"] not in DTYPES:
+        raise ValueError(f"{path}: dtype {job['dtype']!r} is not one of {', '.join(DTYPES)}")
+    tokens = job["batch_tokens"]
+    if tokens != "auto" and (not isinstance(tokens, int) or tokens < 1):
+        raise ValueError(f"{path}: batch_tokens must be a positive number of tokens or 'auto', not {tokens!r}")
+    return job
+
+
+def model_source(job: dict[str, Any], root: Path) -> tuple[str, str | None]:
+    """Folder or hub id of a job's model, and revision.
+
+    Raises:
+        FileNotFoundError: for the folder of a stage that was not trained.
+    """
+    path, revision = job["model"]["path"], job["model"].get("revision")
+    source = runs.resolve(path, root)
+    if not Path(source).is_dir() and revision is None and path.count("/") != 1:
+        raise FileNotFoundError(f"model folder {root / path} does not exist; train that stage first")
+    return source, revision
+
+
+def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer, which must name an EOS token.
+
+    Raises:
+        FileNotFoundError: if the folder holds none, or there is no such folder or repository.
+        ValueError: if it has no EOS token.
+    """
+    folder = Path(source)
+    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise FileNotFoundError(
+            f"{folder}: no tokenizer beside the model (none of {', '.join(TOKENIZER_FILES)}); save it into that folder"
+        )
+    try:
+        tokenizer = load_fast_tokenizer(source, revision)
+    except OSError as error:  # which does not always name the model
+        from qalign_core.data.downloads import unreadable_model  # half a second that a job does not need otherwise
+
+        at = f" (revision {revision})" if revision else ""
+        raise FileNotFoundError(
+            f"checkpoint {source}{at} cannot be read: {unreadable_model(source, revision, error)}. Is its name right, "
+            "is it a folder here or a repository of the hub, and may you read it (hf auth login)?"
+        ) from None
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"{source}: the tokenizer has no EOS token, so no answer could end; set eos_token and save it")
+    return tokenizer
+
+
+class Question(NamedTuple):
+    """One question of one task: the file its prediction goes into, the fields known of that, and what is decoded."""
+
+    file: str
+    row: dict[str, Any]  # index, question, prompt
+    sequence: Sequence
+
+
+def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, config: Any) -> list[Question]:
+    """Read and tokenise the prompts of all tasks.
+
+    Raises:
+        FileNotFoundError: for an absent prompt file.
+        ValueError: for a file with another checksum, or a prompt that leaves no room for its answer in the model's
+            context; with task, language and index.
+    """
+    template = job.get("template", "alpaca")
+    chats = prompts.TEMPLATES[template].is_chat
+    limits = (getattr(config, "max_position_embeddings", None), getattr(config, "sliding_window", None))
+    context = min((limit for limit in limits if limit), default=None)  # inside a sliding window attention is full
+    questions = []
+    for task in job["tasks"]:
+        name, language, limit = task["name"], task["language"], task["max_new_tokens"]
+        path = Path(runs.resolve(task["path"], root))
+        if not path.is_file():
+            raise FileNotFoundError(f"prompts of {name}/{language}: {root / path} does not exist")
+        if runs.sha256_file(path) != task["sha256"]:
+            raise ValueError(f"{path}: not the file the job was written for (sha256 differs); write the job again")
+        rows = [{key: row[key] for key in ("index", "question", "prompt")} for row in runs.read_json_lines(path)]
+        if chats:  # only the tokenizer can apply this template; it writes BOS itself
+            rows = [{**row, "prompt": prompts.render(tokenizer, row["prompt"], template)} for row in rows]
+        tokens = tokenizer([row["prompt"] for row in rows], add_special_tokens=not chats)["input_ids"]
+        for row, input_ids in zip(rows, tokens, strict=True):
+            where = f"{name}, language {language}, index {row['index']}"
+            if context is not None and len(input_ids) + limit > context:
+                raise ValueError(
+                    f"{where}: the prompt has {len(input_ids)} tokens; with {limit} new tokens it does not fit into "
+                    f"the model's context of {context}. Shorten it or lower max_new_tokens"
+                )
+            if not input_ids or max(input_ids) >= config.vocab_size:
+                raise ValueError(f"{where}: the prompt is empty, or the tokenizer has tokens the model does not know")
+            decoding = {
+                "method": "greedy",
+                "max_new_tokens": limit,
+                "dtype": job["dtype"],
+            }  # the batch is no part of it
+            key = runs.fingerprint({"model": job["model_fingerprint"], "prompt": row["prompt"], "decoding": decoding})
+            questions.append(Question(f"{name}/{language}.jsonl", row, Sequence(key, input_ids, limit)))
+    return questions
+
+
+def share(sequences: list[Sequence], rank: int, world_size: int) -> list[Sequence]:
+    """The sequences of one rank, one per key: dealt out by length, to and fro, so that every rank has equal work."""
+    unique = {sequence.key: sequence for sequence in sequences}
+    dealt = sorted(unique.values(), key=lambda sequence: (-len(sequence.input_ids), sequence.key))
+    mine = []
+    for start in range(0, len(dealt), world_size):
+        row = dealt[start : start + world_size]
+        place = rank if (start // world_size) % 2 == 0 else world_size - 1 - rank
+        mine += row[place : place + 1]
+    return mine
+
+
+# ------------------------------------------------------------------------------------------------- answers on disk
+
+
+class Answers:
+    """The answers generated so far: every rank appends to a file of its own and reads all of them; rank 0 reports.
+
+    Args:
+        folder: the job's.
+        rank: whose file this process appends to.
+        keys: of the answers to all questions of the job.
+    """
+
+    def __init__(self, folder: Path, rank: int, keys: list[str]):
+        self.folder, self.rank, self.keys = folder / "generated", rank, keys
+        self.progress = folder / "progress.jsonl"
+        self.rows: dict[str, dict[str, Any]] = {}  # by key; some may be of questions that are not asked any more
+        self._offsets: dict[Path, int] = {}  # bytes read of each file
+        self._phase, self._written = "", 0.0  # of the last line of progress
+
+    def summary(self, rank: int) -> Path:
+        """What a rank reports at its end."""
+        return self.folder / f"rank-{rank}.json"
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Hold this rank's file to append to it; a last line that a kill left unfinished is cut off.
+
+        Raises:
+            RuntimeError: when another process goes on writing into it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"rank-{self.rank}.jsonl"
+        try:
+            with FileLock(path.with_suffix(".lock"), timeout=PREDECESSOR_SECONDS):
+                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+                os.ftruncate(self._file, path.read_bytes().rfind(b"\n") + 1)
+                self.summary(self.rank).unlink(missing_ok=True)
+                self.refresh()
+                self.start_clock()
+                try:
+                    yield
+                finally:
+                    os.close(self._file)
+        except Timeout:
+            raise RuntimeError(
+                f"{path}: another process is generating into this file; stop it, then start again"
+            ) from None
+
+    def is_open(self, rank: int) -> bool:
+        """Whether a living process holds that rank's file; the system lets go of it when the process dies."""
+        try:
+            with FileLock(self.folder / f"rank-{rank}.lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def append(self, finished: list[Sequence], tokenizer: PreTrainedTokenizerBase) -> None:
+        """Write answers to disk; they are safe when this returns."""
+        data = b""
+        for sequence in finished:
+            response = tokenizer.decode(sequence.output_ids, skip_special_tokens=True)
+            row = {"key": sequence.key, "response": response, "finish_reason": sequence.finish_reason}
+            data += json.dumps({**row, "new_tokens": len(sequence.output_ids)}, ensure_ascii=False).encode() + b"\n"
+        while data:
+            data = data[os.write(self._file, data) :]
+        os.fsync(self._file)
+
+    def refresh(self) -> None:
+        """Read the whole lines that all ranks added since the last call.
+
+        Raises:
+            ValueError: for a line that is no answer, with the file and the byte where it starts.
+        """
+        for path in sorted(self.folder.glob("rank-*.jsonl")):
+            offset = self._offsets.get(path, 0)
+            with path.open("rb") as stream:
+                stream.seek(offset)
+                for line in stream:
+                    if not line.endswith(b"\n"):
+                        break  # it is being written
+                    try:
+                        row = json.loads(line)
+                        self.rows[row["key"]] = {n: row[n] for n in ("response", "finish_reason", "new_tokens")}
+                    except (ValueError, TypeError, KeyError):
+                        where = f"{path}: byte {offset}"
+                        raise ValueError(
+                            f"{where}: not an answer; delete that line to have it generated again"
+                        ) from None
+                    offset += len(line)
+            self._offsets[path] = offset
+
+    def answered(self) -> tuple[int, int]:
+        """Questions whose answer is on disk, and tokens of these answers."""
+        found = [self.rows[key] for key in self.keys if key in self.rows]
+        return len(found), sum(row["new_tokens"] for row in found)
+
+    def start_clock(self) -> None:
+        """Rates are counted from here."""
+        self._begun, self._before = time.monotonic(), self.answered()
+
+    def rates(self) -> dict[str, float]:
+        """What all ranks did since `start_clock`."""
+        seconds = max(time.monotonic() - self._begun, 1e-6)
+        generated, tokens = (now - before for now, before in zip(self.answered(), self._before, strict=True))
+        return {
+            "generated": generated,
+            "seconds": round(seconds, 3),
+            "questions_per_second": round(generated / seconds, 3),
+            "tokens_per_second": round(tokens / seconds, 1),
+        }
+
+    def beat(self, phase: str) -> None:
+        """Write a line of progress if it is time to; `phase` is `loading`, `generating` or `writing`."""
+        if self.rank or (phase == self._phase and time.monotonic() - self._written < HEARTBEAT_SECONDS):
+            return
+        self.refresh()
+        done, total, rates = self.answered()[0], len(self.keys), self.rates()
+        speed = rates["questions_per_second"]
+        line = {"time": time.time(), "phase": phase, "done": done, "total": total, "questions_per_second": speed}
+        line["tokens_per_second"] = rates["tokens_per_second"]
+        line["seconds_left"] = round((total - done) / speed, 1) if speed else None
+        with self.progress.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        self._phase, self._written = phase, time.monotonic()
+
+
 def main() -> None:
     """Read the command line: one job, and the rank argument that DeepSpeed's launcher adds."""
     parser = argparse.ArgumentParser(description="Answer the questions of a generation job greedily.")
     parser.add_argument("job", type=Path, help="path of job.json")
     parser.add_argument("--local_rank", type=int, help="given by the launcher, which also sets LOCAL_RANK")
-    arguments = parser.parse_args()
-    ranks.begin(arguments.job.absolute().parent)
+    job_path = parser.parse_args().job.absolute()
+    begin(job_path.parent)
     logging.disable_progress_bar()
     try:
-        generate(arguments.job.absolute())
+        generate(job_path)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

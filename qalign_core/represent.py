@@ -1,4 +1,4 @@
-"""Entry point of the representation analysis: what the layers of several models make of parallel questions.
+"""Entry point of the representation analysis: how alike several models represent the same questions in many languages.
 
     deepspeed --module qalign_core.represent job.json
 
@@ -9,9 +9,10 @@ its tokens' hidden states: padding and the beginning-of-text token are left out.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,10 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from qalign_core import runs
-from qalign_core.generate import peak_memory
-from qalign_core.generation.questions import Rank, load_tokenizer, model_source
-from qalign_core.scores.parallel_states import middle, parallel_measures, plane
+from qalign_core.generate import Rank, load_tokenizer, model_source, peak_memory
 from qalign_core.training.model_folder import load_model
 
+PIVOT = "en"
 BATCH = 16  # questions in a forward pass
 
 
@@ -42,19 +42,33 @@ def represent(job_path: Path) -> None:
         print(f"{job_path}: already done")
         return
     job, root, folder = runs.read_json(job_path), runs.run_root(job_path), job_path.parent
+
+    def beat(phase: str) -> None:  # for the notebook that waits
+        with (folder / "progress.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"time": time.time(), "phase": phase}) + "\n")
+
     texts = read_texts(job, root)
     measures, points = [], []
     for entry in job["models"]:
-        heartbeat(folder, f"loading {entry['name']}")
-        states = model_states(job, entry, texts, root, folder)  # code → (layers + 1, Q, H)
-        measures.append(parallel_measures(states).assign(model=entry["name"]))
-        layer = middle(states["en"])
-        points.append(plane({code: s[layer] for code, s in states.items()}).assign(model=entry["name"], layer=layer))
+        name = entry["name"]
+        beat(f"loading {name}")
+        source, revision = model_source(entry, root)
+        tokenizer = load_tokenizer(source, revision)
+        with Rank().device():  # one model at a time, straight onto the device
+            model = load_model(source, revision, dtype=getattr(torch, job["dtype"])).eval()
+        states = {}  # language code → (layers + 1, Q, H); row 0 is the embeddings
+        for code, questions in texts.items():
+            beat(f"reading with {name} in {code}")
+            states[code] = mean_states(model, tokenizer, questions)
+        del model
+        measures.append(parallel_measures(states).assign(model=name))
+        layer = len(states[PIVOT]) // 2  # halfway up: a choice that looks at no result
+        points.append(plane({code: s[layer] for code, s in states.items()}).assign(model=name, layer=layer))
     files = {
-        f"{name}.csv": runs.sha256_file(write_rows(folder / f"{name}.csv", pd.concat(parts)))
-        for name, parts in (("measures", measures), ("points", points))
+        "measures.csv": write_rows(folder / "measures.csv", pd.concat(measures)),
+        "points.csv": write_rows(folder / "points.csv", pd.concat(points)),
     }
-    done = {"fingerprint": job["fingerprint"], "metrics": {"questions": len(texts["en"])}, "files": files}
+    done = {"fingerprint": job["fingerprint"], "metrics": {"questions": len(texts[PIVOT])}, "files": files}
     done |= {"versions": runs.versions(), "hardware": runs.hardware(), "git_commit": runs.git_commit()}
     done |= {"wall_seconds": round(time.monotonic() - begun, 3), "peak_memory_bytes": peak_memory()}
     runs.write_json(folder / "done.json", done)
@@ -73,43 +87,28 @@ def read_texts(job: dict[str, Any], root: Path) -> dict[str, list[str]]:
     return texts
 
 
-def model_states(
-    job: dict[str, Any], entry: dict[str, Any], texts: dict[str, list[str]], root: Path, folder: Path
-) -> dict[str, np.ndarray]:
-    """Language code → (layers + 1, Q, H) mean hidden states of one model; row 0 is the embeddings."""
-    source, revision = model_source(entry, root)
-    tokenizer = load_tokenizer(source, revision)
-    device = Rank().device()
-    model = load_model(source, revision, dtype=getattr(torch, job["dtype"])).to(device).eval()
-    states = {}
-    for code, questions in texts.items():
-        heartbeat(folder, f"reading with {entry['name']} in {code}")
-        states[code] = mean_states(model, tokenizer, questions)
-    del model
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    return states
-
-
 @torch.inference_mode()
 def mean_states(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> np.ndarray:
     """(layers + 1, Q, H) hidden states in fp32, averaged over each question's own tokens.
 
-    A question longer than the model's context is cut.
+    A question longer than the model's context is truncated.
 
     Args:
         model: a causal language model; its output layer is not run.
         tokenizer: any; padding is on the right here, where causal attention cannot see it.
         questions: texts.
+
+    Raises:
+        ValueError: for a question without tokens.
     """
     context = getattr(model.config, "max_position_embeddings", None)
     rows = [row[:context] for row in tokenizer(questions)["input_ids"]]
     for text, row in zip(questions, rows, strict=True):
         if all(token == tokenizer.bos_token_id for token in row):
             raise ValueError(f"the question {text!r} has no tokens of its own")
-    filler = tokenizer.eos_token_id
-    states = np.empty(0)
-    for positions in batches([len(row) for row in rows]):
+    filler, states = tokenizer.eos_token_id, np.empty(0)
+    order = sorted(range(len(rows)), key=lambda position: (len(rows[position]), position))  # little is padded
+    for positions in (order[start : start + BATCH] for start in range(0, len(order), BATCH)):
         chosen = [rows[position] for position in positions]
         length = max(map(len, chosen))
         input_ids = torch.tensor([row + [filler] * (length - len(row)) for row in chosen])  # (B, T)
@@ -128,24 +127,76 @@ def mean_states(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, ques
     return states
 
 
-def batches(lengths: list[int]) -> Iterator[list[int]]:
-    """Positions of questions of similar length, so that little is padded."""
-    order = sorted(range(len(lengths)), key=lambda position: (lengths[position], position))
-    for start in range(0, len(order), BATCH):
-        yield order[start : start + BATCH]
-
-
-def heartbeat(folder: Path, phase: str) -> None:
-    """A sign of life for the notebook that waits."""
-    with (folder / "progress.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(f'{{"time": {time.time()}, "phase": "{phase}"}}\n')
-
-
-def write_rows(path: Path, rows: pd.DataFrame) -> Path:
-    """Write a table as CSV, names first."""
+def write_rows(path: Path, rows: pd.DataFrame) -> str:
+    """Write a table as CSV, names first; return its sha256."""
     first = [name for name in ("model", "layer", "language") if name in rows]
     ordered = rows[[*first, *(name for name in rows if name not in first)]]
-    return runs.write_atomic(path, ordered.to_csv(index=False, float_format="%.5g", lineterminator="\n"))
+    text = ordered.to_csv(index=False, float_format="%.5g", lineterminator="\n")
+    return runs.sha256_file(runs.write_atomic(path, text))
+
+
+# ------------------------------------------------------------------------------------------------- measures
+
+
+def parallel_measures(states: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """How well each language's questions find their English originals, layer by layer.
+
+    Args:
+        states: language code → (L, Q, H): one mean hidden state per layer and question, the same questions in the same
+            order in every language; `en` among them.
+
+    Returns:
+        `layer, language, retrieval, cosine, cosine_others, questions`. `retrieval`: percent of the questions whose most
+        similar English question (by cosine) is their own translation; 100 / Q is chance. `cosine`: mean over pairs of
+        translations; `cosine_others`: mean over pairs of different questions, which shows how much of the cosine
+        every text of a language shares.
+
+    Raises:
+        ValueError: without English, or with fewer than two questions.
+    """
+    if PIVOT not in states:
+        raise ValueError("no English questions to compare with")
+    count = states[PIVOT].shape[1]
+    if count < 2:
+        raise ValueError(f"retrieval needs at least two questions, not {count}")
+
+    def unit(vectors: np.ndarray) -> np.ndarray:  # (L, Q, H) of length one; zeros stay zeros
+        length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+        return vectors / np.where(length > 0, length, 1.0)
+
+    english, rows = unit(states[PIVOT]), []
+    for code in states:
+        if code == PIVOT:
+            continue
+        for layer, (ours, theirs) in enumerate(zip(unit(states[code]), english, strict=True)):
+            similarity = ours @ theirs.T  # (Q, Q)
+            own = np.diagonal(similarity)
+            others = (similarity.sum() - own.sum()) / (count * (count - 1))
+            row = {"layer": layer, "language": code, "retrieval": 100.0 * (similarity.argmax(1) == range(count)).mean()}
+            rows.append(row | {"cosine": own.mean(), "cosine_others": others, "questions": count})
+    return pd.DataFrame(rows)
+
+
+def plane(states: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """The first two principal components of all languages' questions together.
+
+    Args:
+        states: language code → (Q, H) of one layer.
+
+    Returns:
+        `language, index, x, y, x_share, y_share`: the shares are of the variance, in percent. Each axis points to where
+        the largest coefficient is positive, so that the same states give the same picture.
+    """
+    every = np.concatenate(list(states.values())).astype(np.float64)  # (languages × Q, H)
+    centred = every - every.mean(axis=0)
+    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+    directions = directions[:2]
+    largest = np.abs(directions).argmax(axis=1)
+    directions = directions * np.sign(directions[range(len(directions)), largest])[:, None]
+    points, share = centred @ directions.T, 100.0 * lengths[:2] ** 2 / max((lengths**2).sum(), 1e-12)
+    labels = [(code, index) for code, part in states.items() for index in range(len(part))]
+    table = pd.DataFrame(labels, columns=["language", "index"])
+    return table.assign(x=points[:, 0], y=points[:, 1], x_share=share[0], y_share=share[1])
 
 
 def main() -> None:

@@ -1,14 +1,12 @@
-"""What makes decoding fast on a CPU leaves the answers as they are, whatever the architecture."""
+"""What makes decoding fast leaves the answers as they are, whatever the architecture."""
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -22,11 +20,15 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from qalign_core.generation import batch_size
-from qalign_core.generation.batch_size import PROCESSOR_TOKENS, cache_bytes_per_token, choose_batch_tokens
-from qalign_core.generation.decoding import GreedyDecoder, Sequence
-from qalign_core.training import packed_linear
-from qalign_core.training.packed_linear import PackedLinear, pack_linear_layers
+from qalign_core import decoding
+from qalign_core.decoding import (
+    PROCESSOR_TOKENS,
+    GreedyDecoder,
+    Sequence,
+    cache_bytes_per_token,
+    choose_batch_tokens,
+    free_memory,
+)
 
 VOCABULARY, CONTEXT, LIMIT = 48, 128, 24
 SHAPE = {
@@ -84,13 +86,6 @@ def alone(model: PreTrainedModel, prompt: list[int]) -> list[int]:
     return output[0, len(prompt) :].tolist()
 
 
-@pytest.fixture
-def packing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pack on any processor whose PyTorch can, not only where it is faster."""
-    monkeypatch.setattr(packed_linear, "is_supported", lambda: hasattr(torch.ops.mkldnn, "_linear_pointwise"))
-
-
-@pytest.mark.usefixtures("packing")
 @pytest.mark.parametrize("shared", [0, 20])
 @pytest.mark.parametrize("make", [llama, tied_llama, qwen, mistral, gemma])
 def test_the_answers_are_those_of_decoding_alone(make: Callable[[], PreTrainedModel], shared: int) -> None:
@@ -98,9 +93,6 @@ def test_the_answers_are_those_of_decoding_alone(make: Callable[[], PreTrainedMo
     model = make().eval()
     asked = prompts(shared)
     expected = [alone(model, prompt) for prompt in asked]
-    if not torch.backends.mkldnn.is_available():
-        pytest.skip("this build of PyTorch has no oneDNN to pack for")
-    assert pack_linear_layers(model) == 2 * 7 + 1
     for batch_tokens in (200, 5000):
         decoder = GreedyDecoder(model, eos_token_id=-1, filler_token_id=0, batch_tokens=batch_tokens)
         sequences = [Sequence(str(number), prompt, LIMIT) for number, prompt in enumerate(asked)]
@@ -127,32 +119,6 @@ def test_what_prompts_share_is_read_once() -> None:
     assert read[2:] == [29, 6]  # one prompt begins the other: a token of each is left to be read
 
 
-# ------------------------------------------------------------------------------------------------- packed layers
-
-
-@pytest.mark.usefixtures("packing")
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of PyTorch has no oneDNN")
-def test_packed_layers_multiply_alike() -> None:
-    class Special(nn.Linear):
-        """A layer that computes something else."""
-
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(70, 130), nn.Sequential(nn.Linear(130, 33, bias=False)), Special(33, 4)).eval()
-    plain = copy.deepcopy(model)
-    assert pack_linear_layers(model) == 2
-    assert [type(layer) for layer in (model[0], model[1][0], model[2])] == [PackedLinear, PackedLinear, Special]
-    for rows in (1, 5, 64, 1500):
-        inputs = torch.randn(rows, 3, 70)
-        with torch.inference_mode():
-            torch.testing.assert_close(model(inputs), plain(inputs), rtol=1e-5, atol=1e-5)
-
-
-def test_nothing_is_packed_where_it_does_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert pack_linear_layers(nn.Sequential(nn.Linear(4, 4)).to(torch.bfloat16)) == 0
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert pack_linear_layers(nn.Sequential(nn.Linear(4, 4))) == 0
-
-
 # ------------------------------------------------------------------------------------------------- batch size
 
 
@@ -173,7 +139,7 @@ def test_the_cache_of_a_token_is_measured() -> None:
 def test_a_batch_fits_into_free_memory(
     monkeypatch: pytest.MonkeyPatch, wanted: int | str, free: int, expected: int
 ) -> None:
-    monkeypatch.setattr(batch_size, "free_memory", lambda device, processes: free)
+    monkeypatch.setattr(decoding, "free_memory", lambda device, processes: free)
     model = llama()  # 256 bytes a token, of half of what is free
     found, remark = choose_batch_tokens(wanted, model, 2)
     assert found == expected
@@ -186,7 +152,7 @@ def test_memory_is_shared_by_the_processes_of_a_machine(monkeypatch: pytest.Monk
     class Memory:
         available = 1000
 
-    monkeypatch.setattr(batch_size.psutil, "virtual_memory", Memory)
-    assert batch_size.free_memory(torch.device("cpu"), 4) == 250
+    monkeypatch.setattr(decoding.psutil, "virtual_memory", Memory)
+    assert free_memory(torch.device("cpu"), 4) == 250
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (123, 456))
-    assert batch_size.free_memory(torch.device("cuda", 1), 4) == 123
+    assert free_memory(torch.device("cuda", 1), 4) == 123

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qalign_core import generate, launch, params, plan, prompts, runs
-from qalign_core.generation import precision
+from qalign_core import generate, launch, params, plan, precision, prompts, runs
 from qalign_core.runs import Run
 
 SHIPPED_BASE = params.PARAMS_FOLDER.parent / "qalign_core" / "miniature" / "base"
@@ -92,3 +91,16 @@ def test_a_part_is_asked_again_in_the_other_precision(answered: tuple[Run, plan.
     before = {row["index"]: row["response"] for row in runs.read_json_lines(job.folder / "mgsm" / "de.jsonl")}
     changed = sum(before[row["index"]] != row["response"] for row in runs.read_json_lines(again / "mgsm" / "de.jsonl"))
     assert changes["other_text"][0] == changed
+
+
+def test_a_model_that_does_not_fit_in_the_other_precision_is_skipped_with_a_note(
+    answered: tuple[Run, plan.Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, job = answered
+    profile = params.load("smoke")
+    launch.run_job(job, profile, run)
+    monkeypatch.setattr(precision, "device_memory", lambda devices: 1 << 20)
+    changes = precision.ask_again(profile, run, "Base", 1, per_language=2)
+    assert changes.empty
+    said = precision.sentence(changes, "Base", "float32")
+    assert said.startswith("Base was not asked again in bfloat16: its weights take 0.0 GiB in bfloat16, and each of")

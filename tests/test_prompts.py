@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
+from qalign_core import prompts
 from qalign_core.languages import CODES
 from qalign_core.prompts import alpaca, build, translation_instruction
 
@@ -106,3 +109,25 @@ def test_the_papers_prompt_is_the_same_in_every_language():
 def test_an_unknown_template_is_refused():
     with pytest.raises(ValueError, match="unknown template 'chatml'; known: alpaca, mathoctopus, metamath, chat"):
         build("chatml", "1+1?", "en")
+
+
+# ------------------------------------------------------------------------------------------------- the registry
+
+
+def test_a_profile_may_name_every_template_and_train_on_those_that_need_no_language():
+    assert get_args(prompts.TemplateName) == tuple(prompts.TEMPLATES)
+    assert get_args(prompts.TrainedTemplateName) == ("alpaca", "metamath", "chat")
+
+
+def test_a_new_template_is_one_entry(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(prompts.TEMPLATES, "plain", prompts.Template("Q ({language}): {instruction}\nA:", "a question"))
+    assert build("plain", "1+{1}?", "de") == "Q (German): 1+{1}?\nA:"
+    tokenizer = SimpleNamespace(eos_token="</s>", eos_token_id=2)
+    assert prompts.render(tokenizer, "1+1?", "plain") == "Q (English): 1+1?\nA:"
+    assert prompts.turn(tokenizer, "plain") == prompts.Turn("", "</s>", 2)
+
+
+def test_a_chat_template_leaves_the_question_to_the_tokenizer():
+    assert build("chat", "1+1?", "de") == "1+1?"
+    with pytest.raises(ValueError, match=r"no chat template: use model\.template: alpaca"):
+        prompts.render(SimpleNamespace(chat_template=None), "1+1?", "chat")

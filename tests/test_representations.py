@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from qalign_core import miniature, params, represent, runs
 from qalign_core.runs import Run
-from qalign_core.scores import parallel_states, representations
+from qalign_core.scores import representations
 from qalign_core.training.model_folder import load_tokenizer
 
 QUESTIONS = ["7 plus 8", "1 plus 2 plus 3 plus 4 plus 5", "9", "6 plus 6 plus 6", "3 plus 0"]
@@ -32,12 +32,12 @@ def states_of(shift: float, languages: int = 2) -> dict[str, np.ndarray]:
 
 
 def test_the_same_states_find_each_other_and_unrelated_ones_do_not():
-    alike = parallel_states.parallel_measures(states_of(0.0))
+    alike = represent.parallel_measures(states_of(0.0))
     assert set(alike["language"]) == {"sw", "de"}
     assert sorted(set(alike["layer"])) == [0, 1, 2]
     assert (alike["retrieval"] == 100).all()
     assert np.allclose(alike["cosine"], 1)
-    unrelated = parallel_states.parallel_measures(states_of(100.0))
+    unrelated = represent.parallel_measures(states_of(100.0))
     assert unrelated["retrieval"].mean() < 25
     assert abs(unrelated["cosine"] - unrelated["cosine_others"]).max() < 0.35
 
@@ -45,7 +45,7 @@ def test_the_same_states_find_each_other_and_unrelated_ones_do_not():
 def test_retrieval_counts_questions_whose_nearest_english_one_is_their_own():
     english = np.eye(4)[None]  # (1 layer, 4 questions, 4)
     foreign = english[:, [0, 1, 3, 2]]  # two find their own, two find each other's
-    row = parallel_states.parallel_measures({"sw": foreign, "en": english}).iloc[0]
+    row = represent.parallel_measures({"sw": foreign, "en": english}).iloc[0]
     assert row["retrieval"] == 50
     assert row["cosine"] == pytest.approx(0.5)
     assert row["cosine_others"] == pytest.approx(2 / 12)
@@ -61,14 +61,14 @@ def test_retrieval_counts_questions_whose_nearest_english_one_is_their_own():
 )
 def test_what_cannot_be_measured_is_refused(states: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        parallel_states.parallel_measures(states)
+        represent.parallel_measures(states)
 
 
 def test_the_plane_holds_the_largest_variance_and_is_the_same_every_time():
     rng = np.random.default_rng(1)
     layer = {code: rng.normal(size=(30, 6)) * [9, 4, 1, 1, 1, 1] + np.eye(6)[0] for code in ("sw", "en")}
-    points = parallel_states.plane(layer)
-    assert points.equals(parallel_states.plane({code: part.copy() for code, part in layer.items()}))
+    points = represent.plane(layer)
+    assert points.equals(represent.plane({code: part.copy() for code, part in layer.items()}))
     assert points["x_share"][0] > points["y_share"][0] > 5
     every = np.concatenate(list(layer.values()))[:, 0]
     assert abs(np.corrcoef(points["x"], every)[0, 1]) > 0.95

@@ -1,1 +1,1 @@
-"""What stands below `generate`: the questions of a job, greedy decoding in a running batch, answers on disk."""
+# shim: removed when the redesign is merged
