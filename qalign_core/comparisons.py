@@ -1,4 +1,4 @@
-"""What is compared with what: intervals and paired tests over tables of scored answers, and the primary claim."""
+"""What is compared with what: intervals and paired tests over scored answers, the primary claim, and consistency."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from qalign_core import statistics
 from qalign_core.languages import CODES
+from qalign_core.scorer import TOLERANCE
 
 MEASURES = ("average", "non_english", "english", "gap")
 OURS = "QAlign"
@@ -76,7 +77,7 @@ def intervals(
     """95% intervals of every system, seed and benchmark: each language, the averages and the gap.
 
     Args:
-        answers: rows of `scorer.score`, or of `consistency.agreement` with `column="agrees"`.
+        answers: rows of `scorer.score`, or of `agreement` with `column="agrees"`.
         groups: near-duplicate groups.
         column: what is averaged.
         draws: bootstrap samples.
@@ -278,3 +279,110 @@ def _minus(text: str) -> str:
 def _joint(verdicts: pd.Series) -> str:
     """Shown only if it is in every seed."""
     return next((verdict for verdict in (OPEN, NOT_SHOWN) if verdict in set(verdicts)), SHOWN)
+
+
+# ------------------------------------------------------------------------------------------------- consistency
+
+
+def _numbers(answers: pd.DataFrame, scorer: str) -> dict[tuple, pd.DataFrame]:
+    """`matrices` of the answers; a response without a number is missing, and so agrees with nothing."""
+    readable = matrices(answers, "has_number")
+    return {key: matrix.where(readable[key] > 0) for key, matrix in matrices(answers, f"answer_{scorer}").items()}
+
+
+def _same(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.abs(ours - theirs) < TOLERANCE
+
+
+def _equal_pairs(left: np.ndarray, right: np.ndarray) -> int:
+    """How many of all (left, right) pairs are the same number."""
+    left, ordered = left[~np.isnan(left)], np.sort(right[~np.isnan(right)])
+    above = np.searchsorted(ordered, left + TOLERANCE, side="left")
+    return int((above - np.searchsorted(ordered, left - TOLERANCE, side="right")).sum())
+
+
+def agreement(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
+    """`system, seed, benchmark, language, index, agrees`: whether an answer equals the English one."""
+    parts = []
+    for key, numbers in _numbers(answers, scorer).items():
+        others = numbers.drop(columns="en")
+        agrees = _same(others, numbers[["en"]].to_numpy()).melt(ignore_index=False, value_name="agrees").reset_index()
+        parts.append(agrees.assign(**dict(zip(_RUN, key, strict=True))))
+    return pd.concat(parts, ignore_index=True)
+
+
+def consistency(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
+    """Share of questions whose predicted answer equals the predicted answer to the same question in English.
+
+    A response without a number never agrees. `consistency`, the splits and their chance floors are in percent. A floor
+    is the expectation over all permutations of the questions of one side, in closed form: what is left of the
+    agreement when answers keep their distribution but lose their question. Splits whose condition never occurs are
+    not a number.
+
+    Returns:
+        One row per system, seed, benchmark and language other than English: `scorer, agree, total, consistency, chance,
+        both_right, both_right_chance, right_given_english_right, right_given_english_right_chance, both_wrong,
+        same_given_both_wrong, same_given_both_wrong_chance, without_number, english_without_number`.
+
+    Source: our reading of the paper's Figure 3; the authors released no code for it.
+    """
+    rows, correct = [], matrices(answers, f"correct_{scorer}")
+
+    def percent(part: int, whole: int) -> float:
+        return 100.0 * part / whole if whole else float("nan")
+
+    for key, numbers in _numbers(answers, scorer).items():
+        theirs, english_right = numbers["en"].to_numpy(), correct[key]["en"].to_numpy() > 0  # (Q,)
+        n = len(numbers)
+        for code in (code for code in numbers if code != "en"):
+            ours, right = numbers[code].to_numpy(), correct[key][code].to_numpy() > 0  # (Q,)
+            agree, both_right, both_wrong = _same(ours, theirs), right & english_right, ~right & ~english_right
+            wrong_pairs = _equal_pairs(ours[~right], theirs[~english_right])
+            rows.append(
+                dict(zip(_RUN, key, strict=True))
+                | {
+                    "language": code,
+                    "scorer": scorer,
+                    "agree": int(agree.sum()),
+                    "total": n,
+                    "consistency": percent(agree.sum(), n),
+                    "chance": percent(_equal_pairs(ours, theirs), n * n),
+                    "both_right": percent(both_right.sum(), n),
+                    "both_right_chance": percent(right.sum() * english_right.sum(), n * n),
+                    "right_given_english_right": percent(both_right.sum(), english_right.sum()),
+                    "right_given_english_right_chance": percent(right.sum(), n * english_right.any()),
+                    "both_wrong": int(both_wrong.sum()),
+                    "same_given_both_wrong": percent((agree & both_wrong).sum(), both_wrong.sum()),
+                    "same_given_both_wrong_chance": percent(wrong_pairs, (~right).sum() * (~english_right).sum()),
+                    "without_number": int(np.isnan(ours).sum()),
+                    "english_without_number": int(np.isnan(theirs).sum()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def agreement_map(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
+    """How often any two languages give the same answer to the same question.
+
+    Returns:
+        `system, seed, benchmark, language, other, agreement` (percent of all questions), every pair both ways round.
+    """
+    rows = []
+    for key, matrix in _numbers(answers, scorer).items():
+        numbers, codes = matrix.to_numpy(), list(matrix)  # (Q, L)
+        share = 100.0 * _same(numbers[:, :, None], numbers[:, None, :]).mean(axis=0)  # (L, L)
+        rows += [(*key, codes[i], codes[j], share[i, j]) for i, j in np.ndindex(share.shape) if i != j]
+    return pd.DataFrame(rows, columns=[*_RUN, "language", "other", "agreement"])
+
+
+def solved_languages(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
+    """How many questions are solved in none, one, two, … of the languages: `system, seed, benchmark, languages,
+    questions, percent`.
+    """
+    tables = []
+    for key, matrix in matrices(answers, f"correct_{scorer}").items():
+        counts = np.bincount(matrix.sum(axis=1).astype(int), minlength=matrix.shape[1] + 1)
+        table = pd.DataFrame(dict(zip(_RUN, key, strict=True)) | {"languages": range(len(counts)), "questions": counts})
+        tables.append(table.assign(percent=100.0 * counts / len(matrix)))
+    return pd.concat(tables, ignore_index=True)

@@ -19,7 +19,6 @@ from qalign_core.data import audit
 from qalign_core.data.near_duplicates import near_duplicate_groups
 from qalign_core.data.prepare import DATA_DIR
 from qalign_core.params import Profile
-from qalign_core.profiles import studies
 from qalign_core.profiles.schema import DataSet
 from qalign_core.results import (
     ABLATIONS,
@@ -382,9 +381,7 @@ def trace(profile: Profile, run: Run, answers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=TRACE_COLUMNS)
 
 
-def _origin(
-    profile: Profile, run: Run, system: str, seed: int, folder: Path
-) -> tuple[dict[str, Any], dict[str, str]]:
+def _origin(profile: Profile, run: Run, system: str, seed: int, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """What all answers of a system and seed have in common, and the checksums of their files."""
     entry = profile.systems[system]
     if entry.predictions is not None:
@@ -420,10 +417,26 @@ def ablation_pairs(profile: Profile) -> list[tuple[str, str]]:
     A system whose stage 1 lacks a language is compared with the baseline, too, whose stage 1 lacks all of them.
     """
     named = ablation_systems(profile)
-    ours = [(name, OURS) for name in named if name != OURS and OURS in named]
-    against = [(name, profile.systems[name].against) for name in profile.in_chapter(ablations=True)]
-    against += [(v.system, WITHOUT) for v in studies.variants(profile) if v.study == "left_out" and WITHOUT in named]
-    return [*ours, *((name, other) for name, other in against if other not in (None, OURS))]
+    own = profile.in_chapter(ablations=True)
+    pairs = [(name, OURS) for name in named if name != OURS and OURS in named]
+    pairs += [(name, other) for name in own if (other := profile.systems[name].against) not in (None, OURS)]
+    return pairs + [(name, WITHOUT) for name in own if _study(profile, name)[0] == "left_out" and WITHOUT in named]
+
+
+def _study(profile: Profile, system: str) -> tuple[str | None, str | None]:
+    """Which study a system belongs to and its place in it, told by how its corpora are derived from others."""
+    entry = profile.systems[system]
+    for stage, name in enumerate(entry.lineage or [] if entry.table == "study" else [], start=1):
+        choice = profile.data.corpora.get(name)
+        if choice is None or not choice.of:
+            continue
+        if choice.without:
+            return "left_out", choice.without[0]
+        if choice.share:
+            return "data_size", f"{choice.share:g}"
+        if "questions-en-x" in profile.data.ancestry(name):
+            return "answer_language", f"stage {stage}"
+    return None, None
 
 
 def ablation_rows(profile: Profile, run: Run) -> pd.DataFrame:
@@ -432,18 +445,15 @@ def ablation_rows(profile: Profile, run: Run) -> pd.DataFrame:
     Returns:
         `system, table, study, at, stage_1, examples, target_tokens`; blank where a system has no stage of its own.
     """
-    placed = {variant.system: (variant.study, variant.at) for variant in studies.variants(profile)}
-    found = []
+    columns, found = ["system", "table", "study", "at", "stage_1", "examples", "target_tokens"], []
     for name in ablation_systems(profile):
-        entry = profile.systems[name]
-        study, at = placed.get(name, (None, None))
+        entry, (study, at) = profile.systems[name], _study(profile, name)
         row: dict[str, Any] = {"system": name, "table": entry.table, "study": study, "at": at}
         if entry.lineage and len(entry.lineage) > 1:
             stage = run.stage(profile.run.seeds[0], entry.lineage[:1])
             metrics = runs.read_json(stage / "done.json")["metrics"]
             row |= {"stage_1": entry.lineage[0], "examples": metrics["rows"], "target_tokens": metrics["target_tokens"]}
         found.append(row)
-    columns = ["system", "table", "study", "at", "stage_1", "examples", "target_tokens"]
     return pd.DataFrame(found, columns=columns).astype({"examples": "Int64", "target_tokens": "Int64"})
 
 
@@ -595,7 +605,10 @@ def translation_quality(folders: dict[int, Path], references: Path) -> pd.DataFr
             kept = [set(re.findall(r"\d+", b)) <= set(re.findall(r"\d+", a)) for a, b in zip(said, meant, strict=True)]
             exact = [a == b for a, b in zip(said, meant, strict=True)]
             row = {"seed": seed, "language": path.stem, "sentences": len(said)}
-            row |= {"bleu": sacrebleu.corpus_bleu(said, [meant]).score, "chrf": sacrebleu.corpus_chrf(said, [meant]).score}
+            row |= {
+                "bleu": sacrebleu.corpus_bleu(said, [meant]).score,
+                "chrf": sacrebleu.corpus_chrf(said, [meant]).score,
+            }
             rows.append(row | {"exact": 100 * sum(exact) / len(said), "numbers": 100 * sum(kept) / len(said)})
     return pd.DataFrame(rows)
 

@@ -189,7 +189,10 @@ def _read(side: str, mark: str) -> tuple[ast.expr, int] | None:
         whole, _, fraction = match[0].partition(mark)
         decimals = len(fraction)
         digits = str(int(re.sub(r"\D", "", whole) or "0"))  # int reads the digits of every script
-        plain += [side[end : match.start()], digits + ("." + "".join(str(int(d)) for d in fraction) if fraction else "")]
+        plain += [
+            side[end : match.start()],
+            digits + ("." + "".join(str(int(d)) for d in fraction) if fraction else ""),
+        ]
         end = match.end()
     text = "".join([*plain, side[end:]]).strip()
     surplus = text.count("(") - text.count(")")

@@ -2,9 +2,10 @@
 
 | file | rows |
 |---|---|
-| `run.json` | profile, base size of the published numbers, scorer, seeds, questions per benchmark, languages described |
+| `run.json` | profile, size of the published base, scorer, seeds, questions per benchmark, languages described |
 | `systems.json` | system → lineage or checkpoint, `published` name, `table`; in the tables' order |
 | `checksums.json` | file → sha256, so that a damaged or edited one is named before anything is drawn from it |
+| `inputs.json` | fingerprints of the answers that chapters 5 and 6 rest on |
 | `answers.parquet` | one row per answer: `scorer.score` |
 | `accuracy.csv`, `differences.csv` | `scorer.accuracy`, `scorer.differences` |
 | `intervals.csv`, `comparisons.csv`, `languages.csv` | `comparisons.intervals`, `.compare`, `.compare_languages` |
@@ -13,8 +14,8 @@
 | `cleaned.csv` | `evaluate.cleaned_accuracy` (if the audit finds broken questions) |
 | `floor.csv` | `benchmark, language, accuracy` of the language-blind rule (if there is one) |
 | `trace.csv`, `openings.csv` | `evaluate.trace`; `evaluate.log_evaluation`: the evaluation log |
-| `consistency.csv`, `agreement_map.csv`, `solved.csv` | `consistency.consistency` and so on (written by chapter 5) |
-| `agreement.csv`, `agreement_differences.csv` | intervals of `consistency.agreement`; compared with MonoReason's |
+| `comparisons.csv`, `agreement_map.csv`, `solved.csv` | `comparisons.consistency` and so on (written by chapter 5) |
+| `agreement.csv`, `agreement_differences.csv` | intervals of `comparisons.agreement`; compared with MonoReason's |
 | `ablation*.csv`, `representations*.csv` | `evaluate.save_ablations`, `.save_representations` (by chapter 6) |
 | `corpora.csv`, `lengths.csv`; `training.csv` | Table 1, lengths of examples (by chapter 1); losses (by chapter 3) |
 
@@ -32,12 +33,12 @@ from typing import Any
 
 import pandas as pd
 
-from qalign_core import comparisons, consistency, languages, scorer
+from qalign_core import comparisons, languages, scorer
 from qalign_core.comparisons import OURS, WITHOUT, Groups
 from qalign_core.languages import NON_ENGLISH, PAPER_CODES
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.profiles.schema import BENCHMARK_NAME, LONGEST_NAME
-from qalign_core.runs import read_json, read_object, sha256_file, write_atomic, write_json
+from qalign_core.runs import fingerprint, read_object, sha256_file, write_atomic, write_json
 
 EVALUATION = ("accuracy", "intervals", "comparisons", "languages", "differences")
 RESPONSES = ("responses", "errors", "identified", "cleaned", "trace", "primary", "openings")
@@ -214,12 +215,16 @@ def write_results(
     if floor is not None:
         computed["floor"] = floor
     entries = {name: dict(entry) for name, entry in systems.items()}
-    buffer = io.BytesIO()
-    answers.to_parquet(buffer, index=False)
-    for name in _outdated(folder, pd.read_parquet(buffer), computed["intervals"], entries, mode):
-        (folder / f"{name}.csv").unlink(missing_ok=True)
+    inputs, path = _inputs(answers, computed["intervals"], entries, mode), folder / "inputs.json"
+    before = read_object(path) if path.is_file() else {}
+    for chapter, names in (("consistency", CONSISTENCY), ("ablations", (*ABLATIONS, *REPRESENTATIONS))):
+        if before.get(chapter) != inputs[chapter]:
+            for name in names:
+                (folder / f"{name}.csv").unlink(missing_ok=True)
     for name, rows in computed.items():
         write_csv(folder, name, rows)
+    buffer = io.BytesIO()
+    answers.to_parquet(buffer, index=False)
     _write(folder, "answers.parquet", buffer.getvalue())
     questions = answers.groupby("benchmark")["index"].nunique()
     seeds = sorted(map(int, set(answers["seed"])))
@@ -228,36 +233,22 @@ def write_results(
     described = languages.described(answers["language"].unique())
     _write(folder, "run.json", run | ({"languages": described} if described else {}))
     _write(folder, "systems.json", entries)
+    write_json(path, inputs)  # last: until then, what chapter 5 or 6 makes is of nobody knows which answers
     return read_results(folder)
 
 
-def _outdated(
-    folder: Path, answers: pd.DataFrame, intervals: pd.DataFrame, entries: dict[str, Any], mode: str
-) -> list[str]:
-    """The files of chapters 5 and 6 that rest on something else than these answers.
+def _inputs(answers: pd.DataFrame, intervals: pd.DataFrame, entries: Mapping[str, Any], mode: str) -> dict[str, str]:
+    """Fingerprints of what the files of chapters 5 and 6 are made of besides their own answers.
 
     Consistency rests on all answers of chapter 4. Chapter 6 rests on those of the baseline and the paper's method, and
-    on which systems it compares; its own answers it reads itself. Intervals are compared for what determines them:
-    which questions are near-duplicates.
+    on which systems it compares. The intervals stand for which questions are near-duplicates.
     """
-    try:
-        before, saved = pd.read_parquet(folder / "answers.parquet"), read_table(folder / "intervals.csv")
-        systems, scorer_before = read_json(folder / "systems.json"), read_json(folder / "run.json")["scorer"]
-    except (OSError, ValueError, KeyError, TypeError):  # nothing there, or nothing to compare with
-        return [*CONSISTENCY, *ABLATIONS, *REPRESENTATIONS]
+    compared = {name: entry for name, entry in entries.items() if entry.get("table", "main") != "main"}
 
-    def same(names: Sequence[str]) -> bool:
-        now, then = (rows[rows["system"].isin(names)].reset_index(drop=True) for rows in (answers, before))
-        here, there = (rows[rows["system"].isin(names)] for rows in (intervals, saved))
-        return scorer_before == mode and now.equals(then) and _csv(here) == _csv(there)
+    def made_of(names: Sequence[str], *more: Any) -> str:
+        return fingerprint([mode, *more, *(_csv(rows[rows["system"].isin(names)]) for rows in (answers, intervals))])
 
-    compared, before_that = (
-        {name: entry for name, entry in found.items() if entry.get("table", "main") != "main"}
-        for found in (entries, systems)
-    )
-    outdated = [] if same([*entries, *systems]) else [*CONSISTENCY]
-    kept = same([WITHOUT, OURS]) and compared == before_that
-    return outdated if kept else [*outdated, *ABLATIONS, *REPRESENTATIONS]
+    return {"consistency": made_of(list(entries)), "ablations": made_of([WITHOUT, OURS], compared)}
 
 
 def write_consistency(folder: str | Path, groups: Groups = None) -> Results:
@@ -282,14 +273,14 @@ def write_consistency(folder: str | Path, groups: Groups = None) -> Results:
         raise FileNotFoundError(f"{folder}: missing answers.parquet; run notebook 04 (evaluation) first")
     _verify(path)
     answers, mode = pd.read_parquet(path), results.run["scorer"]
-    agrees = consistency.agreement(answers, mode)
+    agrees = comparisons.agreement(answers, mode)
     if agrees.empty:
         return results
     computed = {
-        "consistency": consistency.consistency(answers, mode),
+        "consistency": comparisons.consistency(answers, mode),
         "agreement": comparisons.intervals(agrees, groups, column="agrees"),
-        "agreement_map": consistency.agreement_map(answers, mode),
-        "solved": consistency.solved_languages(answers, mode),
+        "agreement_map": comparisons.agreement_map(answers, mode),
+        "solved": comparisons.solved_languages(answers, mode),
     }
     if WITHOUT in results.systems:
         pairs = [(name, WITHOUT) for name in results.systems if name != WITHOUT]

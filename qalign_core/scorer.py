@@ -54,9 +54,8 @@ def _number_pattern(code: str | None, decimal_comma: bool) -> re.Pattern[str]:
         comma, point = _grouped("." + spaces, ","), _grouped(",", ".")
         parts = [f"(?P<comma_grouped>{comma})", f"(?P<point_grouped>{point})", _DECIMAL_COMMA, _PLAIN]
     elif code is None:
-        comma = (
-            rf"{_grouped(_THIN + ' ', ',')}|(?<!\d)\d{{1,3}}(?:\.\d{{3}})+,\d+|(?<!\d)\d{{1,3}}(?:\.\d{{3}}){{2,}}(?!\d)"
-        )
+        points = r"(?<!\d)\d{1,3}(?:\.\d{3})+,\d+|(?<!\d)\d{1,3}(?:\.\d{3}){2,}(?!\d)"
+        comma = f"{_grouped(_THIN + ' ', ',')}|{points}"
         point = _grouped("," + _THIN + " ", ".")
         parts = [f"(?P<comma_grouped>{comma})", f"(?P<point_grouped>{point})", _DECIMAL_COMMA, _PLAIN]
     else:
@@ -158,15 +157,10 @@ def _identifier(codes: tuple[str, ...]) -> LanguageIdentifier:
     return identifier
 
 
-def _unicode_script(entry: Language) -> str:
-    """What Unicode calls the letters of a script."""
-    return {"HAN": "CJK"}.get(entry.script.upper(), entry.script.upper())
-
-
 def _written_in(entry: Language, text: str, expected: str | None) -> bool:
     """Whether a text is in a language that py3langid does not know: by its script, or in Latin letters by its words."""
     names = [unicodedata.name(character, "") for character in text if character.isalpha()]
-    script = _unicode_script(entry)
+    script = {"HAN": "CJK"}.get(entry.script.upper(), entry.script.upper())  # as Unicode names the letters
     if 2 * sum(name.startswith(f"{script} ") for name in names) <= len(names):
         return False
     if script == "LATIN":
@@ -202,34 +196,6 @@ def response_language(text: str, expected: str | None = None) -> str:
     return identifier.nb_classes[identifier.nb_classprobs(features).argmax()] if features.any() else UNDETERMINED
 
 
-def refuse_unrecognisable(entry: Language) -> None:
-    """Refuse a language that a profile describes if no response could ever be found to be written in it.
-
-    Raises:
-        ValueError: for a script that Unicode names no letters by; for Latin letters without words, or with words of
-            anything but such letters.
-    """
-    begins = _unicode_script(entry) + " "
-    if not any(unicodedata.name(chr(point), "").startswith(begins) for point in range(0x20000) if chr(point).isalpha()):
-        raise ValueError(
-            f"{entry.code}.script: Unicode names no letters by {entry.script!r}; write a script as it does, such as "
-            "Hangul, Telugu, Arabic, Greek, Han, Katakana or Latin"
-        )
-    if entry.script.upper() != "LATIN":
-        return
-    wrong = sorted(word for word in entry.words if not re.fullmatch(r"[^\W\d_]+", word))
-    if wrong:
-        raise ValueError(
-            f"{entry.code}.words: {wrong[0]!r} is not of Latin letters alone; write words with spaces between them, "
-            "without punctuation, digits or apostrophes"
-        )
-    if not entry.words:
-        raise ValueError(
-            f"{entry.code}.words: a language in Latin letters is told by its words; give a dozen common ones, such as "
-            "words: là và của một có không"
-        )
-
-
 # ------------------------------------------------------------------------------------------------- reading
 
 PREDICTION_FIELDS = ("index", "question", "response", "finish_reason")
@@ -257,38 +223,27 @@ def _field(row: dict, name: str, where: str) -> Any:
     return row[name]
 
 
-def _language_files(folder: Path, benchmark: str, languages: Iterable[str] | None) -> list[tuple[str, Path]]:
-    """(language, path) of a benchmark's files; without `languages`, of all that are there."""
-    paths = {code: folder / benchmark / f"{code}.jsonl" for code in (CODES if languages is None else languages)}
-    missing = [str(path) for path in paths.values() if not path.is_file()]
-    if languages is not None and missing:
+def _language_files(folder: Path, benchmark: str, languages: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    paths = [(code, folder / benchmark / f"{code}.jsonl") for code in languages]
+    missing = [str(path) for _, path in paths if not path.is_file()]
+    if missing:
         raise FileNotFoundError(f"missing: {', '.join(missing)}")
-    found = [(code, path) for code, path in paths.items() if path.is_file()]
-    if not found:
-        expected = folder / benchmark / "<language>.jsonl"
-        raise FileNotFoundError(f"no file {expected} with a language of {', '.join(CODES)}")
-    return found
+    yield from paths
 
 
-def read_benchmark(folder: str | Path, benchmark: str, languages: Iterable[str] | None = None) -> pd.DataFrame:
-    """Questions and gold answers of a run's `data/benchmarks` folder: `<benchmark>/<language>.jsonl`.
-
-    Returns:
-        `benchmark, language, index, question, gold, file`; `gold` is text.
+def read_benchmark(folder: str | Path, benchmark: str, languages: Iterable[str]) -> pd.DataFrame:
+    """Questions and gold answers of a run's `data/benchmarks` folder: `benchmark, language, index, question, gold`.
 
     Raises:
         FileNotFoundError: for a missing file, naming it.
-        ValueError: for a broken line, a missing field or a row without a gold answer, naming file and row.
+        ValueError: for a broken line or a missing field, naming file and line.
     """
-    records = []
-    for code, path in _language_files(Path(folder), benchmark, languages):
-        for where, row in _rows(path):
-            index, question, answer = (_field(row, name, where) for name in ("index", "question", "answer"))
-            gold = "" if answer is None else str(answer).strip()
-            if not gold:
-                raise BadRow(f"{where} (index {index}): the gold answer is missing")
-            records.append((benchmark, code, int(index), question, gold, str(path)))
-    return pd.DataFrame(records, columns=["benchmark", "language", "index", "question", "gold", "file"])
+    records = [
+        (benchmark, code, *(_field(row, name, where) for name in ("index", "question", "answer")))
+        for code, path in _language_files(Path(folder), benchmark, languages)
+        for where, row in _rows(path)
+    ]
+    return pd.DataFrame(records, columns=["benchmark", "language", "index", "question", "gold"])
 
 
 def read_predictions(
@@ -301,7 +256,7 @@ def read_predictions(
 
     Args:
         folder: the folder of a generation job, or responses made elsewhere in the same layout.
-        benchmarks: names that must be there; without it, every subfolder with such files.
+        benchmarks: names that must be there; without it, every subfolder.
         languages: codes that must be there; without it, all that are.
         fields: names of the fields in the files where they differ from ours, such as `{"response": "output"}`. `None`
             for a field that the files do not have: rows are then numbered in file order (`index`), questions are not
@@ -318,13 +273,10 @@ def read_predictions(
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: no predictions there")
     names = {name: name for name in PREDICTION_FIELDS} | dict(fields or {})
-    if benchmarks is None:
-        benchmarks = sorted({path.parent.name for path in folder.glob("*/*.jsonl") if path.stem in CODES})
-        if not benchmarks:
-            raise FileNotFoundError(f"{folder} has no <benchmark>/<language>.jsonl")
     records = []
-    for benchmark in benchmarks:
-        for code, path in _language_files(folder, benchmark, languages):
+    for benchmark in benchmarks or sorted(path.name for path in folder.iterdir() if path.is_dir()):
+        there = [code for code in CODES if (folder / benchmark / f"{code}.jsonl").is_file()]
+        for code, path in _language_files(folder, benchmark, languages or there):
             for position, (where, row) in enumerate(_rows(path)):
                 values = {n: None if names[n] is None else _field(row, names[n], where) for n in PREDICTION_FIELDS}
                 for name in ("response", "question"):
@@ -334,35 +286,15 @@ def read_predictions(
                 index = position if names["index"] is None else values["index"]
                 if isinstance(index, bool) or not str(index).isdecimal():
                     raise BadRow(f"{where}: the index is {index!r}; it must be the question's number, from 0")
-                records.append({"benchmark": benchmark, "language": code, **values, "index": int(index), "file": str(path)})
+                key = {"benchmark": benchmark, "language": code, "file": str(path)}
+                records.append(key | values | {"index": int(index)})
     return pd.DataFrame(records, columns=["benchmark", "language", *PREDICTION_FIELDS, "file"])
 
 
 # ------------------------------------------------------------------------------------------------- scoring
 
 _KEY = ["benchmark", "language", "index"]
-_RUN = ["system", "seed"]
-
-
-def _gold_column(mode: str) -> str:
-    return "gold" if mode == "paper" else f"gold_{mode}"
-
-
-def _checked_gold(gold: pd.DataFrame) -> pd.DataFrame:
-    """Gold rows with the answers parsed by every scorer (gold answers are written with English marks)."""
-    text = gold["gold"].where(gold["gold"].notna(), "").astype(str)
-    bad = gold[~text.str.contains(r"\d")]
-    if len(bad):
-        row = bad.iloc[0]
-        where = row.get("file", f"benchmark {row['benchmark']}, language {row['language']}")
-        raise BadRow(
-            f"{where}: row {row['index']} has no number as its gold answer ({row['gold']!r}); {len(bad)} such rows"
-        )
-    repeated = gold[gold.duplicated(_KEY)]
-    if len(repeated):
-        raise BadRow(f"gold answers: {dict(repeated.iloc[0][_KEY])} occurs more than once")
-    parsed = {_gold_column(mode): [number(answer, "en") for answer in text] for mode, number in SCORERS.items()}
-    return gold[[*_KEY, "question"]].assign(**parsed)
+_GOLD = {mode: "gold" if mode == "paper" else f"gold_{mode}" for mode in SCORERS}
 
 
 def _some(index: set[int]) -> str:
@@ -377,48 +309,38 @@ def _check_pairing(predictions: pd.DataFrame, gold: pd.DataFrame) -> None:
         key: dict(zip(rows["index"].tolist(), rows["question"], strict=True))
         for key, rows in gold.groupby(["benchmark", "language"], sort=False)
     }
-    seen: dict[tuple, set[str]] = {}
-    for key, rows in predictions.groupby([*_RUN, "benchmark", "language"], sort=False, dropna=False):
-        system, seed, benchmark, code = key
-        seen.setdefault((system, seed, benchmark), set()).add(code)
-        where = rows["file"].iloc[0] if "file" in rows else f"{system} (seed {seed}), {benchmark}, {code}"
-        if (benchmark, code) not in golds:
-            raise BadRow(f"{where}: there are no gold answers for {benchmark}, {code}")
-        expected, index = golds[benchmark, code], rows["index"].tolist()
-        if len(set(index)) < len(index):
-            twice = next(number for place, number in enumerate(index) if number in index[:place])
-            raise BadRow(f"{where}: index {twice} occurs more than once")
-        missing, extra = expected.keys() - set(index), set(index) - expected.keys()
-        if missing or extra:
+    for key, rows in predictions.groupby(["benchmark", "language"], sort=False):
+        expected, where, index = golds.pop(key), rows["file"].iloc[0], rows["index"].tolist()
+        asked = dict(zip(index, rows["question"], strict=True))
+        if len(asked) < len(index):
+            raise BadRow(
+                f"{where}: index {rows.loc[rows['index'].duplicated(), 'index'].iloc[0]} occurs more than once"
+            )
+        if asked.keys() != expected.keys():
+            missing, extra = expected.keys() - asked.keys(), asked.keys() - expected.keys()
             raise BadRow(
                 f"{where}: the benchmark has {len(expected)} questions; predictions missing: {_some(missing)}, "
                 f"too many: {_some(extra)}. Generate what is missing, or score against the benchmark they were made for"
             )
-        asked = dict(zip(index, rows["question"], strict=True)) if "question" in rows else {}
-        other = [number for number, text in asked.items() if isinstance(text, str) and text != expected[number]]
+        other = [n for n, text in asked.items() if isinstance(text, str) and text != expected[n]]
         if other:
-            first = other[0]
             raise BadRow(
-                f"{where}: the question of row {first} is not the benchmark's ({len(other)} differ): these predictions "
-                f"are of another run. Prediction: {asked[first][:80]!r}; benchmark: {expected[first][:80]!r}"
+                f"{where}: the question of row {other[0]} is not the benchmark's ({len(other)} differ): these "
+                f"predictions are of another run. Prediction: {asked[other[0]][:80]!r}; benchmark: "
+                f"{expected[other[0]][:80]!r}"
             )
-    for (system, seed, benchmark), codes in seen.items():
-        absent = [code for name, code in golds if name == benchmark and code not in codes]
-        if absent:
-            raise ValueError(f"{system} (seed {seed}), {benchmark}: no predictions for {', '.join(absent)}")
+    if golds:
+        raise ValueError(f"no predictions for {', '.join(f'{code} of {benchmark}' for benchmark, code in golds)}")
 
 
-def score(
-    predictions: pd.DataFrame, gold: pd.DataFrame, *, system: str | None = None, seed: int | None = None
-) -> pd.DataFrame:
+def score(predictions: pd.DataFrame, gold: pd.DataFrame, *, system: str, seed: int) -> pd.DataFrame:
     """Score every prediction by every scorer.
 
     Args:
-        predictions: rows of `read_predictions` (`benchmark, language, index, response`, optionally `question,
-            finish_reason, file, system, seed`).
-        gold: rows of `read_benchmark` (`benchmark, language, index, question, gold`).
-        system: name of the row in the tables; needed unless a column says it.
-        seed: seed of the run; needed unless a column says it.
+        predictions: rows of `read_predictions`.
+        gold: rows of `read_benchmark`, of the same benchmarks and languages.
+        system: name of the row in the tables.
+        seed: seed of the run.
 
     Returns:
         One row per question: `system, seed, benchmark, language, index, gold, gold_fixed, answer_paper, answer_fixed,
@@ -426,29 +348,25 @@ def score(
         are read by the conventions of the language it is written in, which is not always the question's.
 
     Raises:
-        ValueError: for a missing gold, a missing or extra index, or a question that is not the benchmark's, naming file
-            and row.
+        ValueError: for a missing or extra index, or a question that is not the benchmark's, naming file and row.
     """
-    rows = predictions.assign(**{k: v for k, v in {"system": system, "seed": seed}.items() if v is not None})
-    answers = _checked_gold(gold)
-    _check_pairing(rows, gold)
-    rows = rows.drop(columns=["question", *map(_gold_column, SCORERS)], errors="ignore")
-    rows = rows.merge(answers, on=_KEY, how="left", sort=False, validate="many_to_one")
+    _check_pairing(predictions, gold)
+    # Gold answers are written with English marks.
+    golds = {_GOLD[mode]: [number(text, "en") for text in gold["gold"]] for mode, number in SCORERS.items()}
+    rows = predictions.drop(columns="question").merge(gold[_KEY].assign(**golds), on=_KEY, how="left", sort=False)
     texts = list(zip(rows["response"], rows["language"], strict=True))
     written = {text: response_language(*text) for text in dict.fromkeys(texts)}
-    rows["response_language"] = [written[text] for text in texts]
+    rows = rows.assign(system=system, seed=seed, response_language=[written[text] for text in texts])
     # A response of numbers alone is read as one in the question's language.
     read_as = rows["language"].where(rows["response_language"] == UNDETERMINED, rows["response_language"])
     for mode, number in SCORERS.items():
         rows[f"answer_{mode}"] = [number(text, code) for (text, _), code in zip(texts, read_as, strict=True)]
         with np.errstate(invalid="ignore"):  # a number of more than 308 digits is infinite
-            rows[f"correct_{mode}"] = (rows[f"answer_{mode}"] - rows[_gold_column(mode)]).abs() < TOLERANCE
+            rows[f"correct_{mode}"] = (rows[f"answer_{mode}"] - rows[_GOLD[mode]]).abs() < TOLERANCE
     rows["has_number"] = [_last_run(text) is not None for text, _ in texts]
     rows["empty"] = [not text.strip() for text, _ in texts]
-    if "finish_reason" not in rows:
-        rows["finish_reason"] = None
-    columns = [*map(_gold_column, SCORERS), *(f"{what}_{mode}" for what in ("answer", "correct") for mode in SCORERS)]
-    return rows[[*_RUN, *_KEY, *columns, "has_number", "empty", "finish_reason", "response_language"]]
+    columns = [*_GOLD.values(), *(f"{what}_{mode}" for what in ("answer", "correct") for mode in SCORERS)]
+    return rows[["system", "seed", *_KEY, *columns, "has_number", "empty", "finish_reason", "response_language"]]
 
 
 def accuracy(answers: pd.DataFrame) -> pd.DataFrame:
@@ -457,21 +375,20 @@ def accuracy(answers: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Exactly the columns `system, seed, benchmark, language, scorer, correct, total, accuracy`.
     """
-    grouped = answers.groupby([*_RUN, "benchmark", "language"], sort=False)
+    key = ["system", "seed", "benchmark", "language"]
+    grouped = answers.groupby(key, sort=False)
     parts = [
         grouped[f"correct_{mode}"].agg(correct="sum", total="size").reset_index().assign(scorer=mode)
         for mode in SCORERS
     ]
     table = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
-    table["accuracy"] = 100.0 * table["correct"] / table["total"]
-    return table[[*_RUN, "benchmark", "language", "scorer", "correct", "total", "accuracy"]]
+    return table.assign(accuracy=100.0 * table["correct"] / table["total"])[
+        [*key, "scorer", "correct", "total", "accuracy"]
+    ]
 
 
 def differences(answers: pd.DataFrame) -> pd.DataFrame:
     """The rows whose answer or correctness depends on the scorer."""
-    first, *others = SCORERS
-    differ = pd.Series(False, index=answers.index)
-    for mode in others:
-        differ |= ~((answers[f"answer_{first}"] - answers[f"answer_{mode}"]).abs() < TOLERANCE)
-        differ |= answers[f"correct_{first}"] != answers[f"correct_{mode}"]
-    return answers[differ].reset_index(drop=True)
+    numbers, right = (answers[[f"{what}_{mode}" for mode in SCORERS]] for what in ("answer", "correct"))
+    same = (numbers.sub(numbers.iloc[:, 0], axis=0).abs() < TOLERANCE).all(axis=1) & (right.nunique(axis=1) == 1)
+    return answers[~same].reset_index(drop=True)
