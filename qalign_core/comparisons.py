@@ -63,12 +63,14 @@ def _labels(groups: Groups, benchmark: str, index: pd.Index) -> np.ndarray:
     return labels.loc[index].to_numpy()
 
 
-def _bootstrap(values: pd.DataFrame, labels: np.ndarray, draws: int) -> tuple[np.ndarray, ...]:
+def _bootstrap(
+    values: pd.DataFrame, labels: np.ndarray, draws: int, confidence: float = 0.95
+) -> tuple[np.ndarray, ...]:
     """Estimates and the ends of their intervals (percent); without ends where all questions are one cluster."""
     if len(set(labels)) < 2:
         nothing = np.full(values.shape[1], np.nan)
         return 100.0 * values.mean().to_numpy(), nothing, nothing
-    return statistics.bootstrap_columns(values.to_numpy(), labels, draws=draws)
+    return statistics.bootstrap_columns(values.to_numpy(), labels, draws=draws, confidence=confidence)
 
 
 def intervals(
@@ -139,6 +141,7 @@ def compare(
     *,
     column: str = "correct_paper",
     measures: Sequence[str] = MEASURES,
+    confidence: float = 0.95,
     draws: int = statistics.DRAWS,
 ) -> pd.DataFrame:
     """Paired differences `a - b` of declared pairs, seed by seed, with interval and p.
@@ -157,7 +160,7 @@ def compare(
         values = values[[name for name in measures if name in values]]
         if values.empty:
             continue
-        difference, low, high = _bootstrap(values, labels, draws)
+        difference, low, high = _bootstrap(values, labels, draws, confidence)
         p = statistics.sign_flip(values.to_numpy(), labels, draws=draws) if np.isfinite(low).all() else np.nan
         table = pd.DataFrame({**key, "measure": values.columns, "difference": difference, "low": low, "high": high})
         tables.append(table.assign(p=p, questions=len(ours), clusters=len(set(labels))))
@@ -219,31 +222,22 @@ def primary_outcomes(answers: pd.DataFrame, groups: Groups = None, *, column: st
 
     Source: ours; the paper reports accuracies of one seed.
     """
-    both = answers[answers["system"].isin([OURS, WITHOUT])]
-    claimed = both[both["benchmark"] == IN_DOMAIN]
-    main = compare(claimed, [(OURS, WITHOUT)], groups, column=column, measures=("non_english",))
-    main = main.rename(columns={"difference": "estimate"}).assign(outcome="primary")
+    both = answers[answers["system"].isin([OURS, WITHOUT])].sort_values("seed", kind="stable")
+    claimed, english = both[both["benchmark"] == IN_DOMAIN], both[both["language"] == "en"]
+    main = compare(claimed, [(OURS, WITHOUT)], groups, column=column, measures=["non_english"])
     main["verdict"] = np.where(main["low"].astype(float) > 0, SHOWN, NOT_SHOWN)
-    rows = [*main.to_dict("records"), *_english_kept(both[both["language"] == "en"], groups, column)]
-    return pd.DataFrame(
-        rows, columns=["outcome", "seed", "benchmark", "estimate", "low", "high", "questions", "verdict"]
-    )
-
-
-def _english_kept(english: pd.DataFrame, groups: Groups, column: str) -> Iterator[dict[str, Any]]:
-    """Non-inferiority of English on the benchmark with the most questions, one row per seed."""
     asked = english.groupby("benchmark", sort=False)["index"].nunique()
-    chosen = english[english["benchmark"] == asked.idxmax()] if len(asked) else english
-    for key, ours, theirs in _pairs(chosen.sort_values("seed", kind="stable"), column, [(OURS, WITHOUT)]):
-        labels = _labels(groups, key["benchmark"], ours.index)
-        if len(set(labels)) < 2:
-            continue
-        # The lower end of a one-sided 95% interval is that of a two-sided 90% one.
-        difference = (ours - theirs).to_numpy()
-        (estimate,), (low,), _ = statistics.bootstrap_columns(difference, labels, confidence=2 * 0.95 - 1)
-        verdict = OPEN if len(ours) < QUESTIONS else SHOWN if low > -MARGIN else NOT_SHOWN
-        found = {"outcome": "english", "seed": key["seed"], "benchmark": key["benchmark"], "questions": len(ours)}
-        yield found | {"estimate": estimate, "low": low, "high": np.nan, "verdict": verdict}
+    most = english[english["benchmark"] == asked.idxmax()] if len(asked) else english
+    # The lower end of a one-sided 95% interval is that of a two-sided 90% one.
+    kept = compare(most, [(OURS, WITHOUT)], groups, column=column, measures=["english"], confidence=2 * 0.95 - 1)
+    kept = kept[kept["low"].notna()].assign(high=np.nan)
+    within = np.where(kept["low"].astype(float) > -MARGIN, SHOWN, NOT_SHOWN)
+    kept["verdict"] = np.where(kept["questions"].astype(float) < QUESTIONS, OPEN, within)
+    parts = [part for part in (main.assign(outcome="primary"), kept.assign(outcome="english")) if len(part)]
+    columns = ["outcome", "seed", "benchmark", "estimate", "low", "high", "questions", "verdict"]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True).rename(columns={"difference": "estimate"})[columns]
 
 
 def primary_sentences(found: pd.DataFrame) -> list[str]:

@@ -15,14 +15,15 @@ import sacrebleu
 from qalign_core import comparisons, plan, responses, runs, scorer
 from qalign_core.benchmarks import benchmark_files, load_benchmark
 from qalign_core.comparisons import OURS, WITHOUT
-from qalign_core.data import audit
 from qalign_core.data.near_duplicates import near_duplicate_groups
 from qalign_core.data.prepare import DATA_DIR
 from qalign_core.params import Profile
 from qalign_core.profiles.schema import DataSet
 from qalign_core.results import (
     ABLATIONS,
+    LOG_COLUMNS,
     Results,
+    read_log,
     read_results,
     write_consistency,
     write_csv,
@@ -49,16 +50,9 @@ def answers_folder(profile: Profile, run: Run, system: str, seed: int) -> Path:
 
 
 def read_answers(profile: Profile, run: Run, system: str, seed: int) -> pd.DataFrame:
-    """A system's answers to every benchmark in every language of the profile: rows of `scorer.read_predictions`.
-
-    Raises:
-        FileNotFoundError, ValueError: for a missing folder, file or field, naming it and the line.
-    """
-    fields = {str(ours): theirs for ours, theirs in (profile.systems[system].fields or {}).items()}
-    benchmarks = list(profile.evaluation.benchmarks)
-    return scorer.read_predictions(
-        answers_folder(profile, run, system, seed), benchmarks, profile.data.languages, fields
-    )
+    """A system's answers to every benchmark in every language of the profile: rows of `scorer.read_predictions`."""
+    folder, fields = answers_folder(profile, run, system, seed), dict(profile.systems[system].fields or {})
+    return scorer.read_predictions(folder, list(profile.evaluation.benchmarks), profile.data.languages, fields)
 
 
 def _prediction_files(profile: Profile, folder: str) -> list[Path]:
@@ -71,8 +65,9 @@ def external_files(profile: Profile) -> dict[str, dict[str, str]]:
     files: dict[str, list[Path]] = {}
     for name, test in profile.evaluation.benchmarks.items():
         if test.folder is not None:
-            places = [place for code in profile.data.languages for place in benchmark_files(name, code)]
-            files[f"evaluation.benchmarks.{name}"] = [Path(test.folder, place) for place in places]
+            files[f"evaluation.benchmarks.{name}"] = [
+                Path(test.folder, place) for code in profile.data.languages for place in benchmark_files(name, code)
+            ]
     for name, choice in profile.data.corpora.items():
         if choice.path is not None and Path(choice.path).is_file():
             files[f"data.corpora.{name}"] = [Path(choice.path)]
@@ -112,7 +107,6 @@ def system_jobs(profile: Profile, run: Run, system: str, seed: int) -> Iterator[
 
 # ------------------------------------------------------------------------------------------------- evaluation log
 
-LOG_COLUMNS = ["time", "action", "benchmark", "split", "system", "seed", "questions", "recipe", "answers"]
 _SHORT = 12  # characters of a fingerprint that are shown
 _ASKED = ("mgsm", "msvamp", "dev")  # sizes of the miniature that are about what is asked, not what is trained on
 
@@ -125,7 +119,7 @@ def log_evaluation(profile: Profile, run: Run, system: str, seed: int, action: s
     Args:
         action: `answered` or `scored`.
     """
-    log, answers = read_log(run), answers_fingerprint(profile, run, system, seed)
+    log, answers = read_log(run.results), answers_fingerprint(profile, run, system, seed)
     seen = log[(log.action == action) & (log.answers == answers) & (log.system == system) & (log.seed == seed)]
     lines = []
     for benchmark in profile.evaluation.benchmarks:
@@ -139,32 +133,6 @@ def log_evaluation(profile: Profile, run: Run, system: str, seed: int, action: s
     if lines:
         new = pd.DataFrame(lines, columns=LOG_COLUMNS)
         write_csv(run.results, "openings", pd.concat([log, new]) if len(log) else new)
-
-
-def read_log(run: Run | Path) -> pd.DataFrame:
-    """The evaluation log of a run (or of a results folder), oldest first; empty where there is none."""
-    path = (run.results if isinstance(run, Run) else run) / "openings.csv"
-    if not path.is_file():
-        return pd.DataFrame(columns=LOG_COLUMNS)
-    return pd.read_csv(path, dtype={"recipe": str, "answers": str, "system": str}, keep_default_na=False)
-
-
-def looks(run: Run | Path) -> pd.DataFrame:
-    """How often each test or development set was scored: one row per set and system.
-
-    Returns:
-        `split, benchmark, system, seeds, recipes, looks, first, last`: different ways in which the system was made,
-        different sets of answers that were scored, and when.
-    """
-    log = read_log(run)
-    grouped = log[log.action == "scored"].groupby(["split", "benchmark", "system"], sort=False)
-    return grouped.agg(
-        seeds=("seed", "nunique"),
-        recipes=("recipe", "nunique"),
-        looks=("answers", "nunique"),
-        first=("time", "min"),
-        last=("time", "max"),
-    ).reset_index()
 
 
 def recipe_fingerprint(profile: Profile, system: str) -> str:
@@ -202,12 +170,7 @@ def benchmark_questions(profile: Profile, run: Run) -> pd.DataFrame:
 
 
 def score_run(profile: Profile, run: Run, systems: Sequence[str] | None = None) -> pd.DataFrame:
-    """Every answer of every system and seed, scored in every way.
-
-    Args:
-        profile: the checked profile.
-        run: where the answers are.
-        systems: whose answers; those of chapter 4 unless said otherwise.
+    """Every answer of every system (those of chapter 4 unless given) and seed, scored in every way.
 
     Returns:
         Rows of `scorer.score`, with the kind of each wrong answer (`responses.with_error_kinds`).
@@ -240,7 +203,7 @@ def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
         "errors": responses.errors(answers),
         "identified": responses.identified(benchmark_questions(profile, run)),
         "trace": trace(profile, run, answers),
-        "cleaned": cleaned_accuracy(answers, broken_questions(profile, run)),
+        "cleaned": responses.cleaned_accuracy(answers, responses.broken_questions(profile, run)),
     }
     for name, rows in computed.items():
         write_or_remove(run.results, name, rows)
@@ -271,17 +234,13 @@ def published_size(base: str) -> str | None:
 
 
 def near_duplicates(profile: Profile, run: Run) -> dict[str, pd.Series]:
-    """Questions that are not independent of one another: benchmark → the group of each question.
-
-    mSVAMP varies a story several times over. The miniature's questions come in minimal pairs, which share their
-    numbers. mGSM's questions are all different.
-    """
+    """Questions that are not independent of one another: benchmark → the group of each question."""
     groups: dict[str, pd.Series] = {}
     for name in profile.evaluation.benchmarks:
         rows = pd.DataFrame(runs.read_json_lines(run.benchmark(name, "en")))
-        if profile.data.source(name) == "miniature":
+        if profile.data.source(name) == "miniature":  # minimal pairs, which share their numbers
             groups[name] = pd.Series([" ".join(re.findall(r"\d+", t)) for t in rows.question], index=rows["index"])
-        elif name == "msvamp":
+        elif name == "msvamp":  # varies a story several times over; mGSM's questions are all different
             groups[name] = pd.Series(near_duplicate_groups(rows.question.tolist()), index=rows["index"])
     return groups
 
@@ -305,47 +264,6 @@ def language_blind_floor(profile: Profile, run: Run) -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=["benchmark", "language", "accuracy"])
 
 
-def broken_questions(profile: Profile, run: Run) -> pd.DataFrame:
-    """The questions of mSVAMP that nobody could answer: machine translation broke them, and nobody mended them.
-
-    Returns:
-        `benchmark, language, index, check`, one row per question (its first check); empty where there are none.
-    """
-    rows = []
-    if "msvamp" in profile.evaluation.benchmarks:
-        originals = [row["question"] for row in runs.read_json_lines(run.benchmark("msvamp", "en"))]
-        for code in sorted(code for code in profile.data.languages if code != "en"):
-            asked = runs.read_json_lines(run.benchmark("msvamp", code))
-            found = audit.translation_defects([row["question"] for row in asked], originals)
-            # Where only numbers up to 20 are gone, a translator has written them as words: the question is whole.
-            found["has no number left"] = [n for n in found["has no number left"] if n in found["loses a number"]]
-            checks = ("untranslated", "has no number left", "repeats itself")
-            rows += [("msvamp", code, asked[n]["index"], check) for check in checks for n in found[check]]
-    table = pd.DataFrame(rows, columns=["benchmark", "language", "index", "check"])
-    table = table.drop_duplicates(["benchmark", "language", "index"])
-    return table.sort_values(["language", "index"], ignore_index=True)
-
-
-def cleaned_accuracy(answers: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy with and without the broken questions of each language, of the benchmarks that have some.
-
-    Returns:
-        `system, seed, benchmark, language, scorer, total, removed, accuracy, cleaned` (percent).
-    """
-    chosen = answers[answers["benchmark"].isin(broken["benchmark"])]
-    key = ["benchmark", "language", "index"]
-    removed = pd.MultiIndex.from_frame(chosen[key]).isin(pd.MultiIndex.from_frame(broken[key]))
-    parts = []
-    for mode in scorer.SCORERS:
-        rows = chosen[_CELL].assign(right=100.0 * chosen[f"correct_{mode}"], removed=removed)
-        rows["kept"] = rows["right"].where(~rows["removed"])
-        part = rows.groupby(_CELL, sort=False).agg(
-            total=("right", "size"), removed=("removed", "sum"), accuracy=("right", "mean"), cleaned=("kept", "mean")
-        )
-        parts.append(part.reset_index().assign(scorer=mode))
-    return pd.concat(parts, ignore_index=True)[[*_CELL, "scorer", "total", "removed", "accuracy", "cleaned"]]
-
-
 # ------------------------------------------------------------------------------------------------- provenance
 
 AS_GENERATED, CHANGED, ELSEWHERE = "as generated", "changed since", "made elsewhere"
@@ -359,13 +277,9 @@ def trace(profile: Profile, run: Run, answers: pd.DataFrame) -> pd.DataFrame:
     """The provenance of every cell of Tables 2 and 3: one row per system, seed, benchmark and language.
 
     Returns:
-        `TRACE_COLUMNS`: paths are relative to the run folder if they lie in it. `lineage` is `base → corpus → …`;
-        `model` is what answered; `model_done` and `predictions_done` are the `done.json` of its last stage and of the
-        generation (missing where this run did not train or generate); `commit` is the package's when the answers were
-        generated; `state` compares the file with the checksum that `done.json` has of it.
-
-    Raises:
-        FileNotFoundError: for predictions that are not there.
+        `TRACE_COLUMNS`: paths are relative to the run folder if they lie in it. `model_done` and `predictions_done` are
+        the `done.json` of the model's last stage and of the generation (missing where this run did not train or
+        generate); `commit` is the package's at generation; `state` compares the file with its checksum in `done.json`.
     """
     rows = []
     for system, seed in answers[["system", "seed"]].drop_duplicates().itertuples(index=False):
@@ -440,10 +354,8 @@ def _study(profile: Profile, system: str) -> tuple[str | None, str | None]:
 
 
 def ablation_rows(profile: Profile, run: Run) -> pd.DataFrame:
-    """What each system's stage 1 was trained on, and its place in a study.
-
-    Returns:
-        `system, table, study, at, stage_1, examples, target_tokens`; blank where a system has no stage of its own.
+    """What each system's stage 1 was trained on, if it has one, and its place in a study: `system, table, study, at,
+    stage_1, examples, target_tokens`.
     """
     columns, found = ["system", "table", "study", "at", "stage_1", "examples", "target_tokens"], []
     for name in ablation_systems(profile):
@@ -458,11 +370,7 @@ def ablation_rows(profile: Profile, run: Run) -> pd.DataFrame:
 
 
 def save_ablations(profile: Profile, run: Run) -> Results:
-    """Score the answers of chapter 6's systems and save what its tables and figures are drawn from.
-
-    Raises:
-        FileNotFoundError, ValueError: for answers that are missing or belong to other questions, naming file and row.
-    """
+    """Score the answers of chapter 6's systems and save what its tables and figures are drawn from."""
     for name in ABLATIONS:  # made of earlier answers
         (run.results / f"{name}.csv").unlink(missing_ok=True)
     if profile.in_chapter(ablations=True):
@@ -485,9 +393,9 @@ def write_ablations(
 
     Args:
         folder: `runs/<profile>/results`.
-        answers: rows of `scorer.score` of every system in `described`.
-        described: rows of `ablation_rows`.
-        declared: as `ablation_pairs` returns them.
+        answers: rows of `scorer.score` of every system in `described`, the rows of `ablation_rows`.
+        described: what was trained.
+        declared: the pairs of `ablation_pairs`.
         groups: near-duplicate groups.
         mode: the scorer whose numbers are compared.
     """
@@ -548,36 +456,27 @@ def representation_job(profile: Profile, run: Run, seed: int, name: str, files: 
 
 
 def representation_jobs(profile: Profile, run: Run) -> Iterator[tuple[str, int, plan.Job]]:
-    """Name of the questions, seed and job of every measurement; English alone has nothing to be compared with.
-
-    A measurement of other models is replaced: it takes seconds, and nothing depends on it.
-    """
-    if profile.data.languages == ["en"]:
-        return
-    for name, files in question_sets(profile, run).items():
+    """Name of the questions, seed and job of every measurement; English alone has nothing to be compared with."""
+    for name, files in question_sets(profile, run).items() if profile.data.languages != ["en"] else ():
         for seed in profile.run.seeds:
             job = representation_job(profile, run, seed, name, files)
-            if not job.done:
+            if not job.done:  # of other models: it is replaced, as it takes seconds and nothing depends on it
                 (job.folder / "done.json").unlink(missing_ok=True)
             yield name, seed, job
 
 
 def save_representations(profile: Profile, run: Run) -> dict[str, pd.DataFrame]:
-    """Save what the jobs of `representation_jobs` have measured.
-
-    Returns:
-        `representations` and `representations_points`, as saved in `results/`, with `set, seed` in front.
-    """
-    parts: dict[str, list[pd.DataFrame]] = {"measures": [], "points": []}
-    for name, seed, job in representation_jobs(profile, run):
-        for stem, tables in parts.items():
-            if stem != "points" or seed == profile.run.seeds[0]:  # the picture shows one seed
-                rows = pd.read_csv(job.folder / f"{stem}.csv")
-                tables.append(pd.DataFrame({"set": name, "seed": seed}, index=rows.index).join(rows))
+    """Save what `representation_jobs` have measured: `representations` and `representations_points` of `results/`."""
     saved = {}
-    for stem, name in (("measures", "representations"), ("points", "representations_points")):
-        saved[name] = pd.concat(parts[stem], ignore_index=True) if parts[stem] else pd.DataFrame()
-        write_or_remove(run.results, name, saved[name])
+    for stem, table in (("measures", "representations"), ("points", "representations_points")):
+        parts = [
+            pd.read_csv(job.folder / f"{stem}.csv").assign(set=name, seed=seed)
+            for name, seed, job in representation_jobs(profile, run)
+            if stem != "points" or seed == profile.run.seeds[0]  # the picture shows one seed
+        ]
+        rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["set", "seed"])
+        saved[table] = rows[["set", "seed", *rows.columns.drop(["set", "seed"])]]
+        write_or_remove(run.results, table, saved[table])
     return saved
 
 
@@ -585,15 +484,11 @@ def save_representations(profile: Profile, run: Run) -> dict[str, pd.DataFrame]:
 
 
 def translation_quality(folders: dict[int, Path], references: Path) -> pd.DataFrame:
-    """How well stage 1 translates, one row per seed and language.
-
-    Args:
-        folders: seed → folder of the translation job.
-        references: the English questions, `index, question, answer`.
+    """How well stage 1 translates, one row per seed (→ folder of its translation job) and language.
 
     Returns:
         `seed, language, sentences, bleu, chrf` (0 to 100, sacrebleu's defaults), `exact` and `numbers` (percent: equal
-        to the reference; every number of the reference there).
+        to the reference, the English question; every number of it there).
     """
     english = {row["index"]: row["question"].strip() for row in runs.read_json_lines(references)}
     rows = []
@@ -614,11 +509,7 @@ def translation_quality(folders: dict[int, Path], references: Path) -> pd.DataFr
 
 
 def training_curves(jobs: dict[tuple[int, tuple[str, ...]], plan.Job]) -> pd.DataFrame:
-    """The losses in every stage's progress file: `lineage, seed, step, loss`.
-
-    Args:
-        jobs: (seed, lineage) → its job, done.
-    """
+    """The losses of jobs by (seed, lineage), from their progress files: `lineage, seed, step, loss`."""
     rows = [
         {"lineage": "/".join(lineage) or plan.BASE_TEXT, "seed": seed, "step": line["step"], "loss": line["loss"]}
         for (seed, lineage), job in jobs.items()

@@ -11,8 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from qalign_core import runs
+from qalign_core.data import audit
 from qalign_core.data.numerals import readings
-from qalign_core.scorer import UNDETERMINED, response_language
+from qalign_core.params import Profile
+from qalign_core.runs import Run
+from qalign_core.scorer import SCORERS, UNDETERMINED, response_language
 
 NUMBER_MISSING, CUT_OFF, WRONG_LANGUAGE, SLIP, OTHER = KINDS = (
     "number missing",
@@ -27,9 +31,6 @@ _KEY = ["system", "seed", "benchmark", "language"]
 
 def rates(answers: pd.DataFrame) -> pd.DataFrame:
     """How many responses were truncated, are empty, hold no number, and which language they are in.
-
-    Args:
-        answers: rows of `scorer.score`.
 
     Returns:
         `system, seed, benchmark, language, responses` and in percent `cut` (at the token limit; missing where it is not
@@ -73,12 +74,9 @@ def _kind(row: Any, response: str) -> str:
 
 
 def with_error_kinds(answers: pd.DataFrame, predictions: pd.DataFrame, mode: str) -> pd.DataFrame:
-    """Scored answers with a column `error`: the kind of a wrong answer, and nothing for a right one.
+    """Scored answers with a column `error`: the kind of a wrong answer by the scorer `mode`, nothing for a right one.
 
-    Args:
-        answers: rows of `scorer.score` of one system and seed.
-        predictions: the rows they were scored from.
-        mode: the scorer that decides what is wrong.
+    `predictions` are the rows the answers of one system and seed were scored from.
     """
     key = ["benchmark", "language", "index"]
     texts = predictions.set_index(key)["response"].loc[answers.set_index(key).index]
@@ -95,6 +93,47 @@ def errors(answers: pd.DataFrame) -> pd.DataFrame:
     counts = counts.reindex(index=every, columns=list(KINDS), fill_value=0).fillna(0).astype(int)
     long = counts.rename_axis(columns="kind").stack().rename("answers").reset_index()
     return long.assign(wrong=long.groupby(_KEY, sort=False)["answers"].transform("sum"))
+
+
+def broken_questions(profile: Profile, run: Run) -> pd.DataFrame:
+    """The questions of mSVAMP that nobody could answer: machine translation broke them, and nobody mended them.
+
+    Returns:
+        `benchmark, language, index, check`, one row per question (its first check); empty where there are none.
+    """
+    rows = []
+    if "msvamp" in profile.evaluation.benchmarks:
+        originals = [row["question"] for row in runs.read_json_lines(run.benchmark("msvamp", "en"))]
+        for code in sorted(code for code in profile.data.languages if code != "en"):
+            asked = runs.read_json_lines(run.benchmark("msvamp", code))
+            found = audit.translation_defects([row["question"] for row in asked], originals)
+            # Where only numbers up to 20 are gone, a translator has written them as words: the question is whole.
+            found["has no number left"] = [n for n in found["has no number left"] if n in found["loses a number"]]
+            checks = ("untranslated", "has no number left", "repeats itself")
+            rows += [("msvamp", code, asked[n]["index"], check) for check in checks for n in found[check]]
+    table = pd.DataFrame(rows, columns=["benchmark", "language", "index", "check"])
+    table = table.drop_duplicates(["benchmark", "language", "index"])
+    return table.sort_values(["language", "index"], ignore_index=True)
+
+
+def cleaned_accuracy(answers: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy with and without the broken questions of each language, of the benchmarks that have some.
+
+    Returns:
+        `system, seed, benchmark, language, scorer, total, removed, accuracy, cleaned` (percent).
+    """
+    chosen = answers[answers["benchmark"].isin(broken["benchmark"])]
+    key = ["benchmark", "language", "index"]
+    removed = pd.MultiIndex.from_frame(chosen[key]).isin(pd.MultiIndex.from_frame(broken[key]))
+    parts = []
+    for mode in SCORERS:
+        rows = chosen[_KEY].assign(right=100.0 * chosen[f"correct_{mode}"], removed=removed)
+        rows["kept"] = rows["right"].where(~rows["removed"])
+        part = rows.groupby(_KEY, sort=False).agg(
+            total=("right", "size"), removed=("removed", "sum"), accuracy=("right", "mean"), cleaned=("kept", "mean")
+        )
+        parts.append(part.reset_index().assign(scorer=mode))
+    return pd.concat(parts, ignore_index=True)[[*_KEY, "scorer", "total", "removed", "accuracy", "cleaned"]]
 
 
 # ------------------------------------------------------------------------------------------------- equations

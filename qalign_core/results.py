@@ -164,6 +164,35 @@ def read_results(folder: str | Path) -> Results:
     return Results(run, systems, tables, tuple(f"{name}.csv" for name in OPTIONAL if name not in there))
 
 
+LOG_COLUMNS = ["time", "action", "benchmark", "split", "system", "seed", "questions", "recipe", "answers"]
+
+
+def read_log(folder: Path) -> pd.DataFrame:
+    """The evaluation log of a results folder, oldest first; empty where there is none."""
+    path = folder / "openings.csv"
+    if not path.is_file():
+        return pd.DataFrame(columns=LOG_COLUMNS)
+    return pd.read_csv(path, dtype={"recipe": str, "answers": str, "system": str}, keep_default_na=False)
+
+
+def looks(folder: Path) -> pd.DataFrame:
+    """How often each test or development set was scored: one row per set and system.
+
+    Returns:
+        `split, benchmark, system, seeds, recipes, looks, first, last`: different ways in which the system was made,
+        different sets of answers that were scored, and when.
+    """
+    log = read_log(folder)
+    grouped = log[log.action == "scored"].groupby(["split", "benchmark", "system"], sort=False)
+    return grouped.agg(
+        seeds=("seed", "nunique"),
+        recipes=("recipe", "nunique"),
+        looks=("answers", "nunique"),
+        first=("time", "min"),
+        last=("time", "max"),
+    ).reset_index()
+
+
 # ------------------------------------------------------------------------------------------------- from answers
 
 
@@ -188,7 +217,7 @@ def write_results(
         answers: rows of `scorer.score`, all systems, seeds and benchmarks.
         profile: its name.
         systems: system → its entry in the profile (`lineage`, `checkpoint`, `published`, `table`), in order.
-        base_size: published numbers to show beside ours, or `None`.
+        base_size: size of the published numbers to show beside ours, or `None`.
         mode: the scorer whose numbers are compared; all are in `accuracy.csv`.
         groups: near-duplicate groups.
         pairs: declared differences.
@@ -238,10 +267,8 @@ def write_results(
 
 
 def _inputs(answers: pd.DataFrame, intervals: pd.DataFrame, entries: Mapping[str, Any], mode: str) -> dict[str, str]:
-    """Fingerprints of what the files of chapters 5 and 6 are made of besides their own answers.
-
-    Consistency rests on all answers of chapter 4. Chapter 6 rests on those of the baseline and the paper's method, and
-    on which systems it compares. The intervals stand for which questions are near-duplicates.
+    """Fingerprints of what the files of chapters 5 and 6 rest on: all answers of chapter 4; those of the baseline and
+    the paper's method, and which systems are compared. The intervals say which questions are near-duplicates.
     """
     compared = {name: entry for name, entry in entries.items() if entry.get("table", "main") != "main"}
 
@@ -256,13 +283,8 @@ def write_consistency(folder: str | Path, groups: Groups = None) -> Results:
 
     Where all questions are English there is nothing to agree with, and nothing is saved.
 
-    Args:
-        folder: `runs/<profile>/results`, holding the evaluation's results.
-        groups: near-duplicate groups.
-
     Raises:
-        FileNotFoundError: where there are no scored answers.
-        ValueError: where the English answers are missing.
+        FileNotFoundError: where there are no scored answers in the results folder.
     """
     folder = Path(folder)
     for name in CONSISTENCY:  # made of earlier answers
@@ -315,10 +337,6 @@ SOURCES = {
 
 def published(benchmark: str, base_size: str = "7B") -> pd.DataFrame:
     """Accuracies printed in papers for our systems: every source, as printed.
-
-    Args:
-        benchmark: `"mgsm"` or `"msvamp"`.
-        base_size: `"7B"` or `"13B"`, LLaMA-2 in both cases.
 
     Returns:
         `system, published_name, language, value, source, tier`; `language` is a code, `average` or `non_english`,

@@ -20,7 +20,7 @@ import pandas as pd
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from qalign_core.data.rows import BadRow, check_text, loads, read_lines
-from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language, language
+from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language
 
 # ------------------------------------------------------------------------------------------------- the last number
 
@@ -112,17 +112,14 @@ def extract_number(text: str, mode: str = "paper", language: str | None = None) 
 
     `fixed`: the last number as it is meant.
 
-    * A minus sign in front of a number (or of its currency sign) counts, unless it subtracts: `-5` and `= -$5` are -5,
-      `10-5`, `10 - 5` and `x-5` end in 5.
+    * A minus sign in front of a number (or of its currency sign) counts, unless it subtracts: `10-5` ends in 5.
     * In German, French, Russian and Spanish a comma is the decimal mark and a point in front of exactly three digits
-      groups thousands. A comma in front of exactly three digits groups as well (`80,000`): in the real German and
-      French question pairs all 27 such commas do. In other languages a comma groups (in Bengali also as `1,00,000`)
-      and a point is decimal; commas that do neither separate a list.
-    * No-break and thin spaces group thousands everywhere; an ordinary space in French, Russian and Spanish.
-      LaTeX's `1{,}234`, `1,\\!234` and `1\\,234` are 1234. `.5` is 0.5.
-    * References at the end do not count: `18. [1]` is 18; `The answer is [18]` stays 18.
-    * Without a language, what is unambiguous is read in either way (`3,5` is 3.5, `1.234.567` and `1 234` are whole
-      numbers); `1.234` keeps its point.
+      groups thousands; a comma in front of exactly three digits groups as well (in the real German and French question
+      pairs all 27 such commas do). In other languages a comma groups (in Bengali also as `1,00,000`) and a point is
+      decimal; commas that do neither separate a list.
+    * No-break and thin spaces group thousands everywhere (so do LaTeX's `{,}`, `,\\!` and `\\,`); an ordinary space in
+      French, Russian and Spanish. References at the end do not count: `18. [1]` is 18.
+    * Without a language, what is unambiguous is read in either way: `3,5` is 3.5, `1.234.567` and `1 234` are whole.
 
     Fractions, powers, number words and units such as 万 are not evaluated in either mode.
 
@@ -174,17 +171,9 @@ def response_language(text: str, expected: str | None = None) -> str:
     """The language `text` is written in, by py3langid: a known code, or `"und"` where nothing tells.
 
     Only the paper's languages and those that the profile describes are considered. A described language that py3langid
-    does not know is told by its script, or within Latin script by the `words` it was given.
-
-    Args:
-        text: a response or a question.
-        expected: the language asked for; it counts only for a described language that shares another one's script.
-
-    Raises:
-        ValueError: for an `expected` that is no known code.
+    does not know is told by its script (where that is a paper language's, too, only if it was `expected`, the language
+    asked for), or within Latin script by the `words` it was given.
     """
-    if expected is not None:
-        language(expected)
     text = text[:_READ_CHARACTERS]
     if not any(character.isalpha() for character in text):
         return UNDETERMINED
@@ -232,12 +221,7 @@ def _language_files(folder: Path, benchmark: str, languages: Iterable[str]) -> I
 
 
 def read_benchmark(folder: str | Path, benchmark: str, languages: Iterable[str]) -> pd.DataFrame:
-    """Questions and gold answers of a run's `data/benchmarks` folder: `benchmark, language, index, question, gold`.
-
-    Raises:
-        FileNotFoundError: for a missing file, naming it.
-        ValueError: for a broken line or a missing field, naming file and line.
-    """
+    """Questions and gold answers of a run's `data/benchmarks` folder: `benchmark, language, index, question, gold`."""
     records = [
         (benchmark, code, *(_field(row, name, where) for name in ("index", "question", "answer")))
         for code, path in _language_files(Path(folder), benchmark, languages)
@@ -259,8 +243,8 @@ def read_predictions(
         benchmarks: names that must be there; without it, every subfolder.
         languages: codes that must be there; without it, all that are.
         fields: names of the fields in the files where they differ from ours, such as `{"response": "output"}`. `None`
-            for a field that the files do not have: rows are then numbered in file order (`index`), questions are not
-            compared (`question`), and how a response ended stays unknown (`finish_reason`).
+            for a field that the files lack: rows are then numbered in file order (`index`), questions are not compared
+            (`question`), and how a response ended stays unknown (`finish_reason`).
 
     Returns:
         `benchmark, language, index, question, response, finish_reason, file`.
@@ -339,8 +323,8 @@ def score(predictions: pd.DataFrame, gold: pd.DataFrame, *, system: str, seed: i
     Args:
         predictions: rows of `read_predictions`.
         gold: rows of `read_benchmark`, of the same benchmarks and languages.
-        system: name of the row in the tables.
-        seed: seed of the run.
+        system: its name in the tables.
+        seed: of the run.
 
     Returns:
         One row per question: `system, seed, benchmark, language, index, gold, gold_fixed, answer_paper, answer_fixed,

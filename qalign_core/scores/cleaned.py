@@ -1,2 +1,2 @@
 # shim: removed when the redesign is merged
-from qalign_core.evaluate import broken_questions, cleaned_accuracy
+from qalign_core.responses import broken_questions, cleaned_accuracy
