@@ -278,7 +278,7 @@ def read_predictions(
 # ------------------------------------------------------------------------------------------------- scoring
 
 _KEY = ["benchmark", "language", "index"]
-_GOLD = {mode: "gold" if mode == "paper" else f"gold_{mode}" for mode in SCORERS}
+GOLD = {mode: "gold" if mode == "paper" else f"gold_{mode}" for mode in SCORERS}
 
 
 def _some(index: set[int]) -> str:
@@ -336,7 +336,7 @@ def score(predictions: pd.DataFrame, gold: pd.DataFrame, *, system: str, seed: i
     """
     _check_pairing(predictions, gold)
     # Gold answers are written with English marks.
-    golds = {_GOLD[mode]: [number(text, "en") for text in gold["gold"]] for mode, number in SCORERS.items()}
+    golds = {GOLD[mode]: [number(text, "en") for text in gold["gold"]] for mode, number in SCORERS.items()}
     rows = predictions.drop(columns="question").merge(gold[_KEY].assign(**golds), on=_KEY, how="left", sort=False)
     texts = list(zip(rows["response"], rows["language"], strict=True))
     written = {text: response_language(*text) for text in dict.fromkeys(texts)}
@@ -346,10 +346,10 @@ def score(predictions: pd.DataFrame, gold: pd.DataFrame, *, system: str, seed: i
     for mode, number in SCORERS.items():
         rows[f"answer_{mode}"] = [number(text, code) for (text, _), code in zip(texts, read_as, strict=True)]
         with np.errstate(invalid="ignore"):  # a number of more than 308 digits is infinite
-            rows[f"correct_{mode}"] = (rows[f"answer_{mode}"] - rows[_GOLD[mode]]).abs() < TOLERANCE
+            rows[f"correct_{mode}"] = (rows[f"answer_{mode}"] - rows[GOLD[mode]]).abs() < TOLERANCE
     rows["has_number"] = [_last_run(text) is not None for text, _ in texts]
     rows["empty"] = [not text.strip() for text, _ in texts]
-    columns = [*_GOLD.values(), *(f"{what}_{mode}" for what in ("answer", "correct") for mode in SCORERS)]
+    columns = [*GOLD.values(), *(f"{what}_{mode}" for what in ("answer", "correct") for mode in SCORERS)]
     return rows[["system", "seed", *_KEY, *columns, "has_number", "empty", "finish_reason", "response_language"]]
 
 
