@@ -435,20 +435,23 @@ def question_sets(profile: Profile, run: Run) -> dict[str, dict[str, Path]]:
     return sets
 
 
-def representation_job(profile: Profile, run: Run, seed: int, name: str, files: dict[str, Path]) -> plan.Job:
-    """The job that measures how alike models represent one set of questions in several languages: the base, and the
-    systems without and with question alignment that are trained here.
-    """
-    trained = {n: e.lineage for n, e in profile.systems.items() if n in (WITHOUT, OURS) and e.lineage}
-    models, tasks = [], []
-    for called, lineage in {"base": [], **trained}.items():
+def represented_models(profile: Profile, run: Run, seed: int) -> list[dict[str, Any]]:
+    """The models to look at: the base, and the systems without and with question alignment that are trained here."""
+    lineages = {n: e.lineage for n, e in profile.systems.items() if n in (WITHOUT, OURS) and e.lineage}
+    found = []
+    for name, lineage in {"base": [], **lineages}.items():
         model, identity = plan.lineage_model(profile, run, seed, lineage)[:2]
-        models.append({"name": called, "model": model, "model_fingerprint": runs.fingerprint(identity)})
+        found.append({"name": name, "model": model, "model_fingerprint": runs.fingerprint(identity)})
+    return found
+
+
+def representation_job(profile: Profile, run: Run, seed: int, name: str, files: dict[str, Path]) -> plan.Job:
+    """The job that measures how alike the models represent one set of questions in several languages."""
+    models, tasks = represented_models(profile, run, seed), []
     for code, path in files.items():
         tasks.append({"language": code, "path": run.relative(path), "sha256": runs.sha256_file(path)})
-    content: dict[str, Any] = {"kind": "represent", "models": models, "dtype": profile.evaluation.dtype}
-    content |= {"limit": REPRESENTED, "tasks": tasks}
-    decides = {"dtype": content["dtype"], "limit": REPRESENTED}
+    decides: dict[str, Any] = {"dtype": profile.evaluation.dtype, "limit": REPRESENTED}
+    content = {"kind": "represent", **decides, "models": models, "tasks": tasks}
     decides["models"] = [{k: v for k, v in entry.items() if k != "model"} for entry in models]
     decides["tasks"] = [{k: v for k, v in task.items() if k != "path"} for task in tasks]
     folder = run.folder / "representations" / f"seed-{seed}" / name

@@ -256,13 +256,15 @@ def read_predictions(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: no predictions there")
-    names = {name: name for name in PREDICTION_FIELDS} | dict(fields or {})
+    names: dict[str, str | None] = {name: name for name in PREDICTION_FIELDS} | dict(fields or {})
     records = []
     for benchmark in benchmarks or sorted(path.name for path in folder.iterdir() if path.is_dir()):
         there = [code for code in CODES if (folder / benchmark / f"{code}.jsonl").is_file()]
         for code, path in _language_files(folder, benchmark, languages or there):
             for position, (where, row) in enumerate(_rows(path)):
-                values = {n: None if names[n] is None else _field(row, names[n], where) for n in PREDICTION_FIELDS}
+                values: dict[str, Any] = {
+                    ours: None if theirs is None else _field(row, theirs, where) for ours, theirs in names.items()
+                }
                 for name in ("response", "question"):
                     if names[name] is not None and not isinstance(values[name], str):
                         raise BadRow(f"{where}: the {name} is {type(values[name]).__name__}, not text")

@@ -3,6 +3,7 @@ from qalign_core import launch
 from qalign_core.evaluate import PARALLEL as BENCHMARK
 from qalign_core.evaluate import question_sets, representation_jobs, save_representations
 from qalign_core.evaluate import representation_job as job
+from qalign_core.evaluate import represented_models as models
 
 
 def measure(profile, run):  # chapter 6: the same two steps in a cell
