@@ -18,7 +18,6 @@ from qalign_core.comparisons import OURS, WITHOUT
 from qalign_core.data.near_duplicates import near_duplicate_groups
 from qalign_core.data.prepare import DATA_DIR
 from qalign_core.params import Profile
-from qalign_core.profiles.schema import DataSet
 from qalign_core.results import (
     ABLATIONS,
     LOG_COLUMNS,
@@ -32,8 +31,6 @@ from qalign_core.results import (
 )
 from qalign_core.runs import Run
 from qalign_core.training import model_card
-
-_CELL = ["system", "seed", "benchmark", "language"]
 
 # ------------------------------------------------------------------------------------------------- whose answers
 
@@ -412,7 +409,7 @@ def write_ablations(
 
 # ------------------------------------------------------------------------------------------------- representations
 
-PARALLEL: DataSet = "mgsm"
+PARALLEL = "mgsm"
 REAL = "real-mgsm"  # the real questions, beside the miniature's own
 REPRESENTED = 100  # questions per language, at most
 
@@ -425,7 +422,7 @@ def question_sets(profile: Profile, run: Run) -> dict[str, dict[str, Path]]:
     name = PARALLEL if PARALLEL in asked else asked[0]
     sets = {name: {code: run.benchmark(name, code) for code in codes}}
     folder = profile.data.folder or os.environ.get(DATA_DIR)
-    if folder and profile.data.sources.get(PARALLEL) == "miniature":
+    if folder and profile.data.source(PARALLEL) == "miniature":
         there = [c for c in codes if any(Path(folder, file).is_file() for file in benchmark_files(PARALLEL, c))]
         if "en" in there and len(there) > 1:
             sets[REAL] = {code: run.benchmark(REAL, code) for code in there}
