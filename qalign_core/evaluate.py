@@ -1,34 +1,176 @@
-"""From the answers of a run to its saved results, and the questions behind them."""
+"""From the answers of a run to its saved results, and where every number comes from."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import sacrebleu
 
-from qalign_core import plan, runs, scorer
+from qalign_core import comparisons, plan, responses, runs, scorer
+from qalign_core.benchmarks import benchmark_files, load_benchmark
+from qalign_core.comparisons import OURS, WITHOUT
 from qalign_core.data.near_duplicates import near_duplicate_groups
+from qalign_core.data.prepare import DATA_DIR
 from qalign_core.params import Profile
+from qalign_core.results import (
+    ABLATIONS,
+    LOG_COLUMNS,
+    Results,
+    read_log,
+    read_results,
+    write_consistency,
+    write_csv,
+    write_or_remove,
+    write_results,
+)
 from qalign_core.runs import Run
-from qalign_core.scores import brought, cleaned, comparisons, corrected, openings, primary, response_kinds, trace
-from qalign_core.scores.predictions import read_benchmark
-from qalign_core.scores.results import Results, write_consistency, write_csv, write_results
 from qalign_core.training import model_card
+
+# ------------------------------------------------------------------------------------------------- whose answers
+
+
+def generated(profile: Profile, *, ablations: bool = False) -> list[str]:
+    """The systems of chapter 4, or of chapter 6, whose answers are generated here and not external predictions."""
+    return [n for n in profile.in_chapter(ablations=ablations) if profile.systems[n].predictions is None]
+
+
+def answers_folder(profile: Profile, run: Run, system: str, seed: int) -> Path:
+    """Where a system's answers are: those generated here, or external predictions."""
+    external = profile.systems[system].predictions
+    return Path(external) if external is not None else plan.prediction_job(profile, run, system, seed).folder
+
+
+def read_answers(profile: Profile, run: Run, system: str, seed: int) -> pd.DataFrame:
+    """A system's answers to every benchmark in every language of the profile: rows of `scorer.read_predictions`."""
+    folder, fields = answers_folder(profile, run, system, seed), dict(profile.systems[system].fields or {})
+    return scorer.read_predictions(folder, list(profile.evaluation.benchmarks), profile.data.languages, fields)
+
+
+def _prediction_files(profile: Profile, folder: str) -> list[Path]:
+    codes = profile.data.languages
+    return [Path(folder, name, f"{code}.jsonl") for name in profile.evaluation.benchmarks for code in codes]
+
+
+def external_files(profile: Profile) -> dict[str, dict[str, str]]:
+    """The user's own files a profile reads: system, benchmark or corpus → file → sha256, of those that are there."""
+    files: dict[str, list[Path]] = {}
+    for name, test in profile.evaluation.benchmarks.items():
+        if test.folder is not None:
+            files[f"evaluation.benchmarks.{name}"] = [
+                Path(test.folder, place) for code in profile.data.languages for place in benchmark_files(name, code)
+            ]
+    for name, choice in profile.data.corpora.items():
+        if choice.path is not None and Path(choice.path).is_file():
+            files[f"data.corpora.{name}"] = [Path(choice.path)]
+    for name, entry in profile.systems.items():
+        if entry.predictions is not None:
+            files[name] = _prediction_files(profile, entry.predictions)
+    return {name: {str(p): runs.sha256_file(p) for p in paths if p.is_file()} for name, paths in files.items()}
+
+
+def external_overview(profile: Profile) -> Iterator[tuple[str, bool, str]]:
+    """Every system with external predictions: its name, whether all its files are there, and if not, which is not."""
+    for system, entry in profile.systems.items():
+        if entry.predictions is not None:
+            wanted = _prediction_files(profile, entry.predictions)
+            missing = [path for path in wanted if not path.is_file()]
+            why = f"{len(missing)} of {len(wanted)} files are missing, first {missing[0]}" if missing else ""
+            name = f"answers    {system}: external predictions from {entry.predictions}, nothing is generated"
+            yield name, not missing, why
+
+
+def answering_jobs(profile: Profile, run: Run, *, ablations: bool = False) -> Iterator[plan.Job]:
+    """The jobs that ask every system of chapter 4 (or 6), in order; ask for one when those before it are done."""
+    for seed in profile.run.seeds:
+        for system in generated(profile, ablations=ablations):
+            yield from system_jobs(profile, run, system, seed)
+
+
+def system_jobs(profile: Profile, run: Run, system: str, seed: int) -> Iterator[plan.Job]:
+    """The jobs that make a system's answers, in order (`plan.prediction_jobs`); new answers are logged at the end."""
+    new = False
+    for job in plan.prediction_jobs(profile, run, system, seed):
+        new = not job.done
+        yield job
+    if new:
+        log_evaluation(profile, run, system, seed, "answered")
+
+
+# ------------------------------------------------------------------------------------------------- evaluation log
+
+_SHORT = 12  # characters of a fingerprint that are shown
+_ASKED = ("mgsm", "msvamp", "dev")  # sizes of the miniature that are about what is asked, not what is trained on
+
+
+def log_evaluation(profile: Profile, run: Run, system: str, seed: int, action: str) -> None:
+    """Add a line per benchmark to the evaluation log, unless it has this action on these very answers already.
+
+    A recipe that is chosen after many looks at a test set fits that test set: so every look leaves a line.
+
+    Args:
+        action: `answered` or `scored`.
+    """
+    log, answers = read_log(run.results), answers_fingerprint(profile, run, system, seed)
+    seen = log[(log.action == action) & (log.answers == answers) & (log.system == system) & (log.seed == seed)]
+    lines = []
+    for benchmark in profile.evaluation.benchmarks:
+        if benchmark not in set(seen.benchmark):
+            miniature = profile.data.source(benchmark) == "miniature"
+            files = [run.benchmark(benchmark, code) for code in profile.data.languages]
+            line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "action": action, "benchmark": benchmark}
+            line |= {"split": profile.data.miniature.split if miniature else "test", "system": system, "seed": seed}
+            line |= {"questions": sum(len(runs.read_json_lines(path)) for path in files)}
+            lines.append(line | {"recipe": recipe_fingerprint(profile, system), "answers": answers})
+    if lines:
+        new = pd.DataFrame(lines, columns=LOG_COLUMNS)
+        write_csv(run.results, "openings", pd.concat([log, new]) if len(log) else new)
+
+
+def recipe_fingerprint(profile: Profile, system: str) -> str:
+    """Of what makes a system: model, data, lineage and training; not how and what it is asked."""
+    entry = profile.systems[system]
+    trained = [*(entry.lineage or []), *(entry.translator or [])]
+    corpora = {name for corpus in trained for name in profile.data.ancestry(corpus)}
+    data: dict[str, Any] = profile.data.model_dump(mode="json")
+    data["corpora"] = {name: choice for name, choice in data["corpora"].items() if name in corpora}
+    sizes = {name: size for name, size in data["miniature"]["sizes"].items() if name not in _ASKED}
+    data["miniature"] = {"style": data["miniature"]["style"], "sizes": sizes}
+    recipe = {
+        "model": profile.model.model_dump(mode="json"),
+        "data": data,
+        "training": profile.training.model_dump(mode="json"),
+        "system": entry.model_dump(mode="json", exclude={"published", "table"}),
+    }
+    return runs.fingerprint(recipe)[:_SHORT]
+
+
+def answers_fingerprint(profile: Profile, run: Run, system: str, seed: int) -> str:
+    """Of a system's answers: of the job that makes them, or of the files of external predictions."""
+    if profile.systems[system].predictions is not None:
+        return runs.fingerprint(external_files(profile)[system])[:_SHORT]
+    return plan.prediction_job(profile, run, system, seed).content["fingerprint"][:_SHORT]
+
+
+# ------------------------------------------------------------------------------------------------- scores
+
+
+def benchmark_questions(profile: Profile, run: Run) -> pd.DataFrame:
+    """Every question of the run with its gold answer: rows of `scorer.read_benchmark`."""
+    folder, codes = run.folder / "data" / "benchmarks", profile.data.languages
+    return pd.concat([scorer.read_benchmark(folder, name, codes) for name in profile.evaluation.benchmarks])
 
 
 def score_run(profile: Profile, run: Run, systems: Sequence[str] | None = None) -> pd.DataFrame:
-    """Every answer of every system and seed, scored in both ways.
-
-    Args:
-        profile: the checked profile.
-        run: where the answers are.
-        systems: whose answers; those of chapter 4 unless said otherwise.
+    """Every answer of every system (those of chapter 4 unless given) and seed, scored in every way.
 
     Returns:
-        Rows of `scorer.score`, and the kind of each wrong answer as `response_kinds.with_error_kinds` has it.
+        Rows of `scorer.score`, with the kind of each wrong answer (`responses.with_error_kinds`).
 
     Raises:
         FileNotFoundError, ValueError: for answers that are missing or belong to other questions, naming file and row.
@@ -37,76 +179,44 @@ def score_run(profile: Profile, run: Run, systems: Sequence[str] | None = None) 
     for seed in profile.run.seeds:
         for system in profile.in_chapter(ablations=False) if systems is None else systems:
             if seed in profile.systems[system].seeds(profile.run):
-                openings.record(profile, run, system, seed, "scored")
-                predictions = brought.read_answers(profile, run, system, seed)
+                log_evaluation(profile, run, system, seed, "scored")
+                predictions = read_answers(profile, run, system, seed)
                 answers = scorer.score(predictions, gold, system=system, seed=seed)
-                scored.append(response_kinds.with_error_kinds(answers, predictions, profile))
+                scored.append(responses.with_error_kinds(answers, predictions, profile.evaluation.scorer))
     return pd.concat(scored, ignore_index=True)
-
-
-def answering_jobs(profile: Profile, run: Run) -> Iterator[plan.Job]:
-    """The jobs of chapter 4, in order: what every system is asked, and again where a question's text was corrected.
-
-    Ask for one when those before it are done (`plan.prediction_jobs`); new answers are logged (`openings`).
-    """
-    for seed in profile.run.seeds:
-        for system in brought.generated(profile):
-            yield from openings.jobs(profile, run, system, seed)
-            again = corrected.job(profile, run, system, seed)
-            if again is not None:
-                yield again
-
-
-def benchmark_questions(profile: Profile, run: Run) -> pd.DataFrame:
-    """Every question of the run with its gold answer: rows of `predictions.read_benchmark`."""
-    folder, codes = run.folder / "data" / "benchmarks", profile.data.languages
-    return pd.concat([read_benchmark(folder, name, codes) for name in profile.evaluation.benchmarks])
 
 
 def declared_pairs(profile: Profile) -> Sequence[Sequence[str]]:
     """The differences that are tested: the profile's, or the paper's."""
-    pairs = profile.evaluation.pairs
-    return comparisons.DECLARED_PAIRS if pairs is None else pairs
+    return comparisons.DECLARED_PAIRS if profile.evaluation.pairs is None else profile.evaluation.pairs
 
 
 def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
     """Compute and save what the tables and figures are drawn from; see `results` for the files."""
-    _save_responses(profile, run, answers)
+    groups, mode = near_duplicates(profile, run), profile.evaluation.scorer
+    computed = {
+        "primary": comparisons.primary_outcomes(answers, groups, column=f"correct_{mode}"),
+        "responses": responses.rates(answers),
+        "errors": responses.errors(answers),
+        "identified": responses.identified(benchmark_questions(profile, run)),
+        "trace": trace(profile, run, answers),
+        "cleaned": responses.cleaned_accuracy(answers, responses.broken_questions(profile, run)),
+    }
+    for name, rows in computed.items():
+        write_or_remove(run.results, name, rows)
     saved = write_results(
         run.results,
         answers,
         profile=profile.run.profile,
         systems={name: system.model_dump(exclude_none=True) for name, system in profile.systems.items()},
         base_size=published_size(profile.model.base),
-        mode=profile.evaluation.scorer,
-        groups=near_duplicates(profile, run),
+        mode=mode,
+        groups=groups,
         pairs=declared_pairs(profile),
         floor=language_blind_floor(profile, run),
     )
     model_card.write_cards(profile, run)
     return saved
-
-
-def _save_responses(profile: Profile, run: Run, answers: pd.DataFrame) -> None:
-    groups, column = near_duplicates(profile, run), f"correct_{profile.evaluation.scorer}"
-    outcomes = primary.outcomes(answers, groups, column=column)
-    _write_if(run, "primary", outcomes if len(outcomes) else None)
-    write_csv(run.results, "responses", response_kinds.rates(answers))
-    write_csv(run.results, "errors", response_kinds.errors(answers))
-    write_csv(run.results, "identified", response_kinds.identified(benchmark_questions(profile, run)))
-    write_csv(run.results, "trace", trace.trace(profile, run, answers))
-    broken = cleaned.broken_questions(profile, run)
-    _write_if(run, "cleaned", cleaned.cleaned_accuracy(answers, broken) if len(broken) else None)
-    mended = profile.evaluation.corrected
-    _write_if(run, "corrected", corrected.corrected_accuracy(profile, run, answers) if mended else None)
-
-
-def _write_if(run: Run, name: str, rows: pd.DataFrame | None) -> None:
-    """Write a table of the results, or remove the one of earlier answers where there is none now."""
-    if rows is None:
-        (run.results / f"{name}.csv").unlink(missing_ok=True)
-    else:
-        write_csv(run.results, name, rows)
 
 
 def save_consistency(profile: Profile, run: Run) -> Results:
@@ -116,109 +226,290 @@ def save_consistency(profile: Profile, run: Run) -> Results:
 
 def published_size(base: str) -> str | None:
     """The size of LLaMA-2 whose published numbers may stand beside a base model's: its own, or 7B for the miniature."""
-    if base == "miniature":
-        return "7B"
     found = re.search(r"llama-2-(7|13)b", base.lower())
-    return f"{found[1]}B" if found else None
+    return "7B" if base == "miniature" else f"{found[1]}B" if found else None
 
 
 def near_duplicates(profile: Profile, run: Run) -> dict[str, pd.Series]:
-    """Questions that are not independent of one another: benchmark → the group of each question.
-
-    mSVAMP varies a story several times over. The miniature's questions come in minimal pairs, which share their
-    numbers. mGSM's questions are all different.
-    """
+    """Questions that are not independent of one another: benchmark → the group of each question."""
     groups: dict[str, pd.Series] = {}
     for name in profile.evaluation.benchmarks:
         rows = pd.DataFrame(runs.read_json_lines(run.benchmark(name, "en")))
-        labels: list[str] | list[int]
-        if profile.data.source(name) == "miniature":
-            labels = [" ".join(re.findall(r"\d+", text)) for text in rows.question]
-        elif name == "msvamp":
-            labels = near_duplicate_groups(rows.question.tolist())
-        else:
-            continue
-        groups[name] = pd.Series(labels, index=rows["index"])
+        if profile.data.source(name) == "miniature":  # minimal pairs, which share their numbers
+            groups[name] = pd.Series([" ".join(re.findall(r"\d+", t)) for t in rows.question], index=rows["index"])
+        elif name == "msvamp":  # varies a story several times over; mGSM's questions are all different
+            groups[name] = pd.Series(near_duplicate_groups(rows.question.tolist()), index=rows["index"])
     return groups
 
 
 def language_blind_floor(profile: Profile, run: Run) -> pd.DataFrame | None:
-    """What a rule reaches that sees only the numbers of a question, fitted on stage 2's data; miniature only.
-
-    Returns:
-        `benchmark, language, accuracy` (percent), or None where the data is not the miniature's.
+    """What a rule reaches that sees only the numbers of a question, fitted on stage 2's data: `benchmark, language,
+    accuracy` (percent), or None where the data is not the miniature's.
     """
     data_sets = ["metamathqa", *profile.evaluation.benchmarks]
     if "metamathqa" not in profile.corpora() or any(profile.data.source(n) != "miniature" for n in data_sets):
         return None
     from qalign_core import miniature
 
-    solved = runs.read_json_lines(
-        run.corpus("metamathqa", plan.corpus_seed(profile, "metamathqa", profile.run.seeds[0]))
-    )
+    seed = plan.corpus_seed(profile, "metamathqa", profile.run.seeds[0])
+    solved = runs.read_json_lines(run.corpus("metamathqa", seed))
+    rows = [
+        (name, code, miniature.language_blind_floor(solved, runs.read_json_lines(run.benchmark(name, code))))
+        for name in profile.evaluation.benchmarks
+        for code in profile.data.languages
+    ]
+    return pd.DataFrame(rows, columns=["benchmark", "language", "accuracy"])
+
+
+# ------------------------------------------------------------------------------------------------- provenance
+
+AS_GENERATED, CHANGED, ELSEWHERE = "as generated", "changed since", "made elsewhere"
+TRACE_COLUMNS = [
+    *("system", "seed", "benchmark", "language", "lineage", "model", "model_done", "model_fingerprint"),
+    *("predictions", "sha256", "state", "predictions_done", "predictions_fingerprint", "commit"),
+]
+
+
+def trace(profile: Profile, run: Run, answers: pd.DataFrame) -> pd.DataFrame:
+    """The provenance of every cell of Tables 2 and 3: one row per system, seed, benchmark and language.
+
+    Returns:
+        `TRACE_COLUMNS`: paths are relative to the run folder if they lie in it. `model_done` and `predictions_done` are
+        the `done.json` of the model's last stage and of the generation (missing where this run did not train or
+        generate); `commit` is the package's at generation; `state` compares the file with its checksum in `done.json`.
+    """
     rows = []
-    for name in profile.evaluation.benchmarks:
-        for code in profile.data.languages:
-            asked = runs.read_json_lines(run.benchmark(name, code))
-            rows.append(
-                {"benchmark": name, "language": code, "accuracy": miniature.language_blind_floor(solved, asked)}
-            )
-    return pd.DataFrame(rows)
+    for system, seed in answers[["system", "seed"]].drop_duplicates().itertuples(index=False):
+        folder = answers_folder(profile, run, system, int(seed))
+        origin, files = _origin(profile, run, system, int(seed), folder)
+        for benchmark in profile.evaluation.benchmarks:
+            for code in profile.data.languages:
+                path = folder / benchmark / f"{code}.jsonl"
+                sha256, known = runs.sha256_file(path), files.get(f"{benchmark}/{code}.jsonl")
+                state = ELSEWHERE if known is None else AS_GENERATED if known == sha256 else CHANGED
+                key = {"system": system, "seed": int(seed), "benchmark": benchmark, "language": code}
+                rows.append(key | origin | {"predictions": run.relative(path), "sha256": sha256, "state": state})
+    return pd.DataFrame(rows, columns=TRACE_COLUMNS)
 
 
-# ------------------------------------------------------------------------------------------------- translations
+def _origin(profile: Profile, run: Run, system: str, seed: int, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What all answers of a system and seed have in common, and the checksums of their files."""
+    entry = profile.systems[system]
+    if entry.predictions is not None:
+        return {"lineage": "predictions made elsewhere", "model": None}, {}
+    done, lineage = runs.read_json(folder / "done.json"), entry.lineage or []
+    found = {
+        "lineage": " → ".join(["base", *lineage]) if entry.checkpoint is None else f"checkpoint {entry.checkpoint}",
+        "model": runs.read_json(folder / "job.json")["model"]["path"],
+        "predictions_done": run.relative(folder / "done.json"),
+        "predictions_fingerprint": done["fingerprint"],
+        "commit": done.get("git_commit"),
+    }
+    if entry.translator:
+        translator = " → ".join(["base", *entry.translator])
+        found["lineage"] = f"questions translated by {translator}, answered by {found['lineage']}"
+    stage = run.stage(seed, lineage) / "done.json"
+    if entry.checkpoint is None and stage.is_file():
+        found |= {"model_done": run.relative(stage), "model_fingerprint": runs.read_json(stage)["fingerprint"]}
+    return found, done.get("files", {})
+
+
+# ------------------------------------------------------------------------------------------------- chapter 6
+
+
+def ablation_systems(profile: Profile) -> list[str]:
+    """What chapter 6 compares: the baseline and the paper's method if they are there, then its own systems."""
+    return [*(name for name in (WITHOUT, OURS) if name in profile.systems), *profile.in_chapter(ablations=True)]
+
+
+def ablation_pairs(profile: Profile) -> list[tuple[str, str]]:
+    """The declared differences: every system with QAlign, and with the one it names as `against`.
+
+    A system whose stage 1 lacks a language is compared with the baseline, too, whose stage 1 lacks all of them.
+    """
+    named = ablation_systems(profile)
+    own = profile.in_chapter(ablations=True)
+    pairs = [(name, OURS) for name in named if name != OURS and OURS in named]
+    pairs += [(name, other) for name in own if (other := profile.systems[name].against) not in (None, OURS)]
+    return pairs + [(name, WITHOUT) for name in own if _study(profile, name)[0] == "left_out" and WITHOUT in named]
+
+
+def _study(profile: Profile, system: str) -> tuple[str | None, str | None]:
+    """Which study a system belongs to and its place in it, told by how its corpora are derived from others."""
+    entry = profile.systems[system]
+    for stage, name in enumerate(entry.lineage or [] if entry.table == "study" else [], start=1):
+        choice = profile.data.corpora.get(name)
+        if choice is None or not choice.of:
+            continue
+        if choice.without:
+            return "left_out", choice.without[0]
+        if choice.share:
+            return "data_size", f"{choice.share:g}"
+        if "questions-en-x" in profile.data.ancestry(name):
+            return "answer_language", f"stage {stage}"
+    return None, None
+
+
+def ablation_rows(profile: Profile, run: Run) -> pd.DataFrame:
+    """What each system's stage 1 was trained on, if it has one, and its place in a study: `system, table, study, at,
+    stage_1, examples, target_tokens`.
+    """
+    columns, found = ["system", "table", "study", "at", "stage_1", "examples", "target_tokens"], []
+    for name in ablation_systems(profile):
+        entry, (study, at) = profile.systems[name], _study(profile, name)
+        row: dict[str, Any] = {"system": name, "table": entry.table, "study": study, "at": at}
+        if entry.lineage and len(entry.lineage) > 1:
+            stage = run.stage(profile.run.seeds[0], entry.lineage[:1])
+            metrics = runs.read_json(stage / "done.json")["metrics"]
+            row |= {"stage_1": entry.lineage[0], "examples": metrics["rows"], "target_tokens": metrics["target_tokens"]}
+        found.append(row)
+    return pd.DataFrame(found, columns=columns).astype({"examples": "Int64", "target_tokens": "Int64"})
+
+
+def save_ablations(profile: Profile, run: Run) -> Results:
+    """Score the answers of chapter 6's systems and save what its tables and figures are drawn from."""
+    for name in ABLATIONS:  # made of earlier answers
+        (run.results / f"{name}.csv").unlink(missing_ok=True)
+    if profile.in_chapter(ablations=True):
+        answers, groups = score_run(profile, run, ablation_systems(profile)), near_duplicates(profile, run)
+        mode, described = profile.evaluation.scorer, ablation_rows(profile, run)
+        write_ablations(run.results, answers, described, ablation_pairs(profile), groups, mode)
+        model_card.write_cards(profile, run)
+    return read_results(run.results)
+
+
+def write_ablations(
+    folder: str | Path,
+    answers: pd.DataFrame,
+    described: pd.DataFrame,
+    declared: Sequence[tuple[str, str]],
+    groups: comparisons.Groups = None,
+    mode: str = "paper",
+) -> None:
+    """Compute and save chapter 6's tables; a system that lacks a language is compared in that language, too.
+
+    Args:
+        folder: `runs/<profile>/results`.
+        answers: rows of `scorer.score` of every system in `described`, the rows of `ablation_rows`.
+        described: what was trained.
+        declared: the pairs of `ablation_pairs`.
+        groups: near-duplicate groups.
+        mode: the scorer whose numbers are compared.
+    """
+    column = f"correct_{mode}"
+    lacks = described[described["study"] == "left_out"].set_index("system")["at"].to_dict()
+    measures = [*comparisons.MEASURES, *dict.fromkeys(lacks.values())]
+    rows = comparisons.compare(answers, declared, groups, column=column, measures=measures)
+    wanted = rows["measure"].isin(comparisons.MEASURES) | (rows["measure"] == rows["a"].map(lacks))
+    write_csv(folder, "ablation_rows", described)
+    write_csv(folder, "ablation_intervals", comparisons.intervals(answers, groups, column=column))
+    write_csv(folder, "ablations", rows[wanted].reset_index(drop=True))
+    write_csv(folder, "ablation_responses", responses.rates(answers))
+
+
+# ------------------------------------------------------------------------------------------------- representations
+
+PARALLEL = "mgsm"
+REAL = "real-mgsm"  # the real questions, beside the miniature's own
+REPRESENTED = 100  # questions per language, at most
+
+
+def question_sets(profile: Profile, run: Run) -> dict[str, dict[str, Path]]:
+    """Names of the parallel questions there are → language → file: mGSM, or else the profile's first benchmark; and
+    the real mGSM where the miniature stands for it and a folder holds it.
+    """
+    codes, asked = profile.data.languages, list(profile.evaluation.benchmarks)
+    name = PARALLEL if PARALLEL in asked else asked[0]
+    sets = {name: {code: run.benchmark(name, code) for code in codes}}
+    folder = profile.data.folder or os.environ.get(DATA_DIR)
+    if folder and profile.data.source(PARALLEL) == "miniature":
+        there = [c for c in codes if any(Path(folder, file).is_file() for file in benchmark_files(PARALLEL, c))]
+        if "en" in there and len(there) > 1:
+            sets[REAL] = {code: run.benchmark(REAL, code) for code in there}
+            for code, path in sets[REAL].items():
+                rows = load_benchmark(PARALLEL, code, folder, limit=REPRESENTED)
+                runs.write_json_lines(path, [{"index": i, **row} for i, row in enumerate(rows)])
+    return sets
+
+
+def represented_models(profile: Profile, run: Run, seed: int) -> list[dict[str, Any]]:
+    """The models to look at: the base, and the systems without and with question alignment that are trained here."""
+    lineages = {n: e.lineage for n, e in profile.systems.items() if n in (WITHOUT, OURS) and e.lineage}
+    found = []
+    for name, lineage in {"base": [], **lineages}.items():
+        model, identity = plan.lineage_model(profile, run, seed, lineage)[:2]
+        found.append({"name": name, "model": model, "model_fingerprint": runs.fingerprint(identity)})
+    return found
+
+
+def representation_job(profile: Profile, run: Run, seed: int, name: str, files: dict[str, Path]) -> plan.Job:
+    """The job that measures how alike the models represent one set of questions in several languages."""
+    models, tasks = represented_models(profile, run, seed), []
+    for code, path in files.items():
+        tasks.append({"language": code, "path": run.relative(path), "sha256": runs.sha256_file(path)})
+    decides: dict[str, Any] = {"dtype": profile.evaluation.dtype, "limit": REPRESENTED}
+    content = {"kind": "represent", **decides, "models": models, "tasks": tasks}
+    decides["models"] = [{k: v for k, v in entry.items() if k != "model"} for entry in models]
+    decides["tasks"] = [{k: v for k, v in task.items() if k != "path"} for task in tasks]
+    folder = run.folder / "representations" / f"seed-{seed}" / name
+    return plan.Job({"fingerprint": runs.fingerprint(decides), **content}, folder)
+
+
+def representation_jobs(profile: Profile, run: Run) -> Iterator[tuple[str, int, plan.Job]]:
+    """Name of the questions, seed and job of every measurement; English alone has nothing to be compared with."""
+    for name, files in question_sets(profile, run).items() if profile.data.languages != ["en"] else ():
+        for seed in profile.run.seeds:
+            job = representation_job(profile, run, seed, name, files)
+            if not job.done:  # of other models: it is replaced, as it takes seconds and nothing depends on it
+                (job.folder / "done.json").unlink(missing_ok=True)
+            yield name, seed, job
+
+
+def save_representations(profile: Profile, run: Run) -> dict[str, pd.DataFrame]:
+    """Save what `representation_jobs` have measured: `representations` and `representations_points` of `results/`."""
+    saved = {}
+    for stem, table in (("measures", "representations"), ("points", "representations_points")):
+        parts = [
+            pd.read_csv(job.folder / f"{stem}.csv").assign(set=name, seed=seed)
+            for name, seed, job in representation_jobs(profile, run)
+            if stem != "points" or seed == profile.run.seeds[0]  # the picture shows one seed
+        ]
+        rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["set", "seed"])
+        saved[table] = rows[["set", "seed", *rows.columns.drop(["set", "seed"])]]
+        write_or_remove(run.results, table, saved[table])
+    return saved
+
+
+# ------------------------------------------------------------------------------------------------- chapters 2 and 3
 
 
 def translation_quality(folders: dict[int, Path], references: Path) -> pd.DataFrame:
-    """How well stage 1 translates, a line a seed and language.
-
-    Args:
-        folders: seed → folder of the translation job.
-        references: the English questions, `index, question, answer`.
+    """How well stage 1 translates, one row per seed (→ folder of its translation job) and language.
 
     Returns:
         `seed, language, sentences, bleu, chrf` (0 to 100, sacrebleu's defaults), `exact` and `numbers` (percent: equal
-        to the reference; every number of the reference there).
+        to the reference, the English question; every number of it there).
     """
-    english = {row["index"]: row["question"] for row in runs.read_json_lines(references)}
+    english = {row["index"]: row["question"].strip() for row in runs.read_json_lines(references)}
     rows = []
     for seed, folder in folders.items():
         for path in sorted((folder / "translation").glob("*.jsonl")):
             answers = runs.read_json_lines(path)
             said = [answer["response"].strip() for answer in answers]
-            meant = [english[answer["index"]].strip() for answer in answers]
-            rows.append(
-                {
-                    "seed": seed,
-                    "language": path.stem,
-                    "sentences": len(said),
-                    "bleu": sacrebleu.corpus_bleu(said, [meant]).score,
-                    "chrf": sacrebleu.corpus_chrf(said, [meant]).score,
-                    "exact": 100 * sum(a == b for a, b in zip(said, meant, strict=True)) / len(said),
-                    "numbers": 100
-                    * sum(_numbers(b) <= _numbers(a) for a, b in zip(said, meant, strict=True))
-                    / len(said),
-                }
-            )
+            meant = [english[answer["index"]] for answer in answers]
+            kept = [set(re.findall(r"\d+", b)) <= set(re.findall(r"\d+", a)) for a, b in zip(said, meant, strict=True)]
+            exact = [a == b for a, b in zip(said, meant, strict=True)]
+            row = {"seed": seed, "language": path.stem, "sentences": len(said)}
+            row |= {
+                "bleu": sacrebleu.corpus_bleu(said, [meant]).score,
+                "chrf": sacrebleu.corpus_chrf(said, [meant]).score,
+            }
+            rows.append(row | {"exact": 100 * sum(exact) / len(said), "numbers": 100 * sum(kept) / len(said)})
     return pd.DataFrame(rows)
 
 
-def _numbers(text: str) -> set[str]:
-    return {word for word in "".join(c if c.isdecimal() else " " for c in text).split()}
-
-
-# ------------------------------------------------------------------------------------------------- training
-
-
 def training_curves(jobs: dict[tuple[int, tuple[str, ...]], plan.Job]) -> pd.DataFrame:
-    """The losses that every stage's progress file holds.
-
-    Args:
-        jobs: (seed, lineage) → its job, done.
-
-    Returns:
-        `lineage, seed, step, loss`.
-    """
+    """The losses of jobs by (seed, lineage), from their progress files: `lineage, seed, step, loss`."""
     rows = [
         {"lineage": "/".join(lineage) or plan.BASE_TEXT, "seed": seed, "step": line["step"], "loss": line["loss"]}
         for (seed, lineage), job in jobs.items()

@@ -1,210 +1,380 @@
-"""From raw responses to scored answers, accuracy and averages.
+"""From raw responses to scored answers and accuracy.
 
-Scoring reads text files only; it needs neither a model nor a GPU, and every prediction is scored in two ways:
-
-* `paper` is what the authors' evaluation does, quirk for quirk;
-* `fixed` reads the same last number as a person would (see `extract_number`).
+Scoring reads text files only; it needs neither a model nor a GPU. Every prediction is scored by every entry of
+`SCORERS`: `paper` is what the authors' evaluation does, quirk for quirk; `fixed` reads the same last number as a
+person would (see `extract_number`). A further scorer is one more entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from qalign_core.data.rows import BadRow
-from qalign_core.languages import CODES
-from qalign_core.scores.identify import UNDETERMINED, response_language
-from qalign_core.scores.last_number import extract_number, fixed_number, has_number, paper_number
-from qalign_core.scores.predictions import read_predictions
+from qalign_core.data.rows import BadRow, check_text, loads, read_lines
+from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language
 
-__all__ = [
-    "accuracy",
-    "averages",
-    "differences",
-    "extract_number",
-    "response_language",
-    "score",
-]
+# ------------------------------------------------------------------------------------------------- the last number
 
-MODES = ("paper", "fixed")
+_THIN = "\u00a0\u2009\u202f"  # no-break, thin and narrow no-break space
+# In reversed text: from the last digit back over everything that may belong to a number.
+_LAST_RUN = re.compile(r"\d[\d.,{}\\! " + _THIN + "]*")
+_COMMA_BETWEEN_DIGITS = re.compile(r"(\d),(\d)")
+_PAPER_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_REFERENCE_AT_END = re.compile(r"(?<=[\d.!?%)。！？।])\s*(?:\[\d{1,3}\])+[\s.。]*$")
+_LATEX_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,)(?=\d{3})")
+# A minus sign that negates: not behind a digit, a Latin or Cyrillic letter or a closing bracket (there it subtracts).
+_NEGATIVE = re.compile(r"(?:^|[^\dA-Za-z\u00c0-\u024f\u0370-\u04ff)\]}%\s]|(?:^|[^\d\s])\s+)[-−－﹣–‐](?:\\?[$€£¥₹])?$")
+_PLAIN = r"(?P<point_plain>\d+(?:\.\d+)?|(?<![\w.])\.\d+)"
+_DECIMAL_COMMA = r"(?P<comma_plain>(?<!\d,)\d+,\d+(?!,?\d))"
+_DECIMAL_COMMA_LANGUAGES = ("de", "fr", "ru", "es")  # of the paper's; another language says so itself
+_SPACE_LANGUAGES = ("fr", "ru", "es")  # an ordinary space groups thousands
+
+
+def _grouped(separators: str, decimal: str) -> str:
+    """Regular expression of `12|345|678`: equal separators, groups of exactly three, at least one of them."""
+    lead = r"(?<!\d)(?![0০๐０])\d{1,3}"
+    alternatives = [rf"{lead}(?:[{s}]\d{{3}})+(?!\d|[{s}]\d)" for s in separators]
+    return f"(?:{'|'.join(alternatives)})(?:[{decimal}]\\d+)?"
+
+
+@cache
+def _number_pattern(code: str | None, decimal_comma: bool) -> re.Pattern[str]:
+    """All ways to write a number under the conventions of a language; `None` is an unknown language."""
+    if decimal_comma or code in _DECIMAL_COMMA_LANGUAGES:
+        spaces = _THIN + (" " if code in _SPACE_LANGUAGES else "")
+        comma, point = _grouped("." + spaces, ","), _grouped(",", ".")
+        parts = [f"(?P<comma_grouped>{comma})", f"(?P<point_grouped>{point})", _DECIMAL_COMMA, _PLAIN]
+    elif code is None:
+        points = r"(?<!\d)\d{1,3}(?:\.\d{3})+,\d+|(?<!\d)\d{1,3}(?:\.\d{3}){2,}(?!\d)"
+        comma = f"{_grouped(_THIN + ' ', ',')}|{points}"
+        point = _grouped("," + _THIN + " ", ".")
+        parts = [f"(?P<comma_grouped>{comma})", f"(?P<point_grouped>{point})", _DECIMAL_COMMA, _PLAIN]
+    else:
+        parts = [f"(?P<point_grouped>{_grouped(',' + _THIN, '.')})", _PLAIN]
+        if code == "bn":  # lakh and crore: 1,00,000
+            parts.insert(0, r"(?P<point_indian>(?<!\d)\d{1,2}(?:,\d{2})+,\d{3}(?!\d)(?:\.\d+)?)")
+    return re.compile("|".join(parts))
+
+
+def _last_run(text: str) -> tuple[int, int] | None:
+    """Start and end of the last stretch of digits and separators: whatever the last number is, it lies inside."""
+    match = _LAST_RUN.search(text[::-1])
+    return (len(text) - match.end(), len(text) - match.start()) if match else None
+
+
+def paper_number(text: str, code: str | None = None) -> float:
+    """`extract_number(text, "paper")`; the language does not matter."""
+    run = _last_run(text)
+    if run is None:
+        return 0.0
+    joined = _COMMA_BETWEEN_DIGITS.sub(r"\1\2", text[run[0] : run[1]])
+    return float(_PAPER_NUMBER.findall(joined)[-1])
+
+
+def fixed_number(text: str, code: str | None) -> float:
+    """`extract_number(text, "fixed", code)`, for a known code."""
+    if text.rstrip(" \n.。").endswith("]"):
+        text = _REFERENCE_AT_END.sub("", text)
+    if "\\" in text or "{," in text:
+        text = _LATEX_THOUSANDS.sub(",", text)
+    run = _last_run(text)
+    if run is None:
+        return 0.0
+    pattern = _number_pattern(code, code in LANGUAGES and LANGUAGES[code].decimal_comma)
+    for match in pattern.finditer(text, *run):  # noqa: B007 - the last match is wanted
+        pass
+    comma = (match.lastgroup or "").startswith("comma")
+    digits = re.sub(r"[^\d,]" if comma else r"[^\d.]", "", match[0])
+    value = float(digits.replace(",", "."))
+    start = match.start()
+    return -value if _NEGATIVE.search(text[max(0, start - 8) : start]) else value
+
+
+# name → (text, language it is written in) → the number that is the answer. All of them are always stored.
+SCORERS: dict[str, Callable[[str, str | None], float]] = {"paper": paper_number, "fixed": fixed_number}
 TOLERANCE = 1e-3  # two numbers are the same answer when they differ by less
-ACCURACY_COLUMNS = ["system", "seed", "benchmark", "language", "scorer", "correct", "total", "accuracy"]
-_KEY = ["benchmark", "language", "index"]
-_RUN = ["system", "seed"]
 
 
-def _checked_gold(gold: pd.DataFrame) -> pd.DataFrame:
-    """Gold rows with the answers parsed in both ways (gold answers are written with English marks)."""
-    text = gold["gold"].where(gold["gold"].notna(), "").astype(str)
-    bad = gold[~text.str.contains(r"\d")]
-    if len(bad):
-        row = bad.iloc[0]
-        where = row.get("file", f"benchmark {row['benchmark']}, language {row['language']}")
+def extract_number(text: str, mode: str = "paper", language: str | None = None) -> float:
+    """The last number of a response; 0.0 where it has none.
+
+    `paper`: every comma between two digits is deleted (one pass from the left), then the last `digits[.digits]` is the
+    number. Signs do not count, Unicode digits do: `3,5` is 35, `1 234` is 234, `-5` is 5, `18. [1]` is 1, `1,2,3` is 3.
+
+    `fixed`: the last number as it is meant.
+
+    * A minus sign in front of a number (or of its currency sign) counts, unless it subtracts: `10-5` ends in 5.
+    * In German, French, Russian and Spanish a comma is the decimal mark and a point in front of exactly three digits
+      groups thousands; a comma in front of exactly three digits groups as well (in the real German and French question
+      pairs all 27 such commas do). In other languages a comma groups (in Bengali also as `1,00,000`) and a point is
+      decimal; commas that do neither separate a list.
+    * No-break and thin spaces group thousands everywhere (so do LaTeX's `{,}`, `,\\!` and `\\,`); an ordinary space in
+      French, Russian and Spanish. References at the end do not count: `18. [1]` is 18.
+    * Without a language, what is unambiguous is read in either way: `3,5` is 3.5, `1.234.567` and `1 234` are whole.
+
+    Fractions, powers, number words and units such as 万 are not evaluated in either mode.
+
+    Args:
+        text: a response or a gold answer.
+        mode: a name in `SCORERS`.
+        language: code of the language the text is written in; `paper` ignores it.
+
+    Raises:
+        ValueError: for an unknown mode or language.
+
+    Source: `paper` is microsoft/MathOctopus's evaluation as used by NJUNLP/QAlign at a65ee63.
+    """
+    if mode not in SCORERS:
+        raise ValueError(f"mode must be {' or '.join(map(repr, SCORERS))}, not {mode!r}")
+    if language is not None and language not in LANGUAGES:
+        raise ValueError(f"unknown language code {language!r}; known codes: {', '.join(CODES)}, or None")
+    return SCORERS[mode](text, language)
+
+
+# ------------------------------------------------------------------------------------------------- language
+
+UNDETERMINED = "und"  # the ISO 639 code for "cannot tell": a response of numbers and names only
+_READ_CHARACTERS = 400  # the beginning of a response decides; a loop at its end must not
+
+
+@cache
+def _identifier(codes: tuple[str, ...]) -> LanguageIdentifier:
+    """py3langid restricted to those of these languages that it knows."""
+    identifier = LanguageIdentifier.from_pickled_model(MODEL_FILE)
+    identifier.set_languages([code for code in codes if code in identifier.nb_classes])
+    return identifier
+
+
+def _written_in(entry: Language, text: str, expected: str | None) -> bool:
+    """Whether a text is in a language that py3langid does not know: by its script, or in Latin letters by its words."""
+    names = [unicodedata.name(character, "") for character in text if character.isalpha()]
+    script = {"HAN": "CJK"}.get(entry.script.upper(), entry.script.upper())  # as Unicode names the letters
+    if 2 * sum(name.startswith(f"{script} ") for name in names) <= len(names):
+        return False
+    if script == "LATIN":
+        words = re.findall(r"[^\W\d_]+", unicodedata.normalize("NFC", text).lower())
+        return 4 * sum(word in entry.words for word in words) >= max(len(words), 1)
+    shared = {"CJK", "HIRAGANA", "KATAKANA", *(LANGUAGES[code].script.upper() for code in PAPER_CODES)}
+    return script not in shared or entry.code == expected
+
+
+def response_language(text: str, expected: str | None = None) -> str:
+    """The language `text` is written in, by py3langid: a known code, or `"und"` where nothing tells.
+
+    Only the paper's languages and those that the profile describes are considered. A described language that py3langid
+    does not know is told by its script (where that is a paper language's, too, only if it was `expected`, the language
+    asked for), or within Latin script by the `words` it was given.
+    """
+    text = text[:_READ_CHARACTERS]
+    if not any(character.isalpha() for character in text):
+        return UNDETERMINED
+    identifier = _identifier(tuple(LANGUAGES))
+    for code in LANGUAGES.keys() - set(identifier.nb_classes):
+        if _written_in(LANGUAGES[code], text, expected):
+            return code
+    features = identifier.instance2fv(text)
+    return identifier.nb_classes[identifier.nb_classprobs(features).argmax()] if features.any() else UNDETERMINED
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+PREDICTION_FIELDS = ("index", "question", "response", "finish_reason")
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict]]:
+    """Where each line of a JSON-lines file is, in words, and the object it holds."""
+    for number, line in enumerate(read_lines(path), start=1):
+        where = f"{path}, line {number}"
+        try:
+            row = loads(line)
+        except json.JSONDecodeError as error:
+            raise BadRow(f"{where}: not JSON ({error.msg}); if the file was cut off, generate it again") from None
+        if not isinstance(row, dict):
+            raise BadRow(f"{where}: expected a JSON object, found {type(row).__name__}")
+        yield where, row
+
+
+def _field(row: dict, name: str, where: str) -> Any:
+    if name not in row:
         raise BadRow(
-            f"{where}: row {row['index']} has no number as its gold answer ({row['gold']!r}); {len(bad)} such rows"
+            f"{where}: no field {name!r}; the line has {', '.join(sorted(row))}. "
+            "Name the fields with fields={'response': '...'}"
         )
-    repeated = gold[gold.duplicated(_KEY)]
-    if len(repeated):
-        raise BadRow(f"gold answers: {dict(repeated.iloc[0][_KEY])} occurs more than once")
-    return gold[[*_KEY, "question"]].assign(
-        gold=[paper_number(answer) for answer in text], gold_fixed=[fixed_number(answer, "en") for answer in text]
-    )
+    return row[name]
 
 
-def _some(index: pd.Index) -> str:
-    """`3 (index 4, 5, 9)`, cut after five."""
-    listed = ", ".join(map(str, index[:5])) + (", ..." if len(index) > 5 else "")
-    return f"{len(index)} (index {listed})" if len(index) else "none"
+def _language_files(folder: Path, benchmark: str, languages: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    paths = [(code, folder / benchmark / f"{code}.jsonl") for code in languages]
+    missing = [str(path) for _, path in paths if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"missing: {', '.join(missing)}")
+    yield from paths
 
 
-def _pairs_up(predictions: pd.DataFrame, gold: pd.DataFrame) -> bool:
-    """Whether `_check_pairing` would find nothing: the same conditions, asked of all rows at once."""
-    asked = gold[[*_KEY, "question"]].rename(columns={"question": "expected"})
-    rows = predictions.merge(asked, on=_KEY, how="left", sort=False)
-    if "question" in rows and (rows["question"].notna() & (rows["question"] != rows["expected"])).any():
-        return False
-    if rows["expected"].isna().any() or rows.duplicated([*_RUN, *_KEY]).any():
-        return False
-    answered = rows.groupby([*_RUN, "benchmark", "language"], dropna=False).size().rename("answers").reset_index()
-    questions = gold.groupby(["benchmark", "language"]).size().rename("questions").reset_index()
-    both = answered.merge(questions, on=["benchmark", "language"])
-    languages = both["benchmark"].map(questions["benchmark"].value_counts())
-    found = both.groupby([*_RUN, "benchmark"], dropna=False)["language"].transform("size")
-    return bool((both["answers"] == both["questions"]).all() and (found == languages).all())
+def read_benchmark(folder: str | Path, benchmark: str, languages: Iterable[str]) -> pd.DataFrame:
+    """Questions and gold answers of a run's `data/benchmarks` folder: `benchmark, language, index, question, gold`."""
+    records = [
+        (benchmark, code, *(_field(row, name, where) for name in ("index", "question", "answer")))
+        for code, path in _language_files(Path(folder), benchmark, languages)
+        for where, row in _rows(path)
+    ]
+    return pd.DataFrame(records, columns=["benchmark", "language", "index", "question", "gold"])
+
+
+def read_predictions(
+    folder: str | Path,
+    benchmarks: Iterable[str] | None = None,
+    languages: Iterable[str] | None = None,
+    fields: Mapping[str, str | None] | None = None,
+) -> pd.DataFrame:
+    """Predictions of one model: `<folder>/<benchmark>/<language>.jsonl`.
+
+    Args:
+        folder: the folder of a generation job, or responses made elsewhere in the same layout.
+        benchmarks: names that must be there; without it, every subfolder.
+        languages: codes that must be there; without it, all that are.
+        fields: names of the fields in the files where they differ from ours, such as `{"response": "output"}`. `None`
+            for a field that the files lack: rows are then numbered in file order (`index`), questions are not compared
+            (`question`), and how a response ended stays unknown (`finish_reason`).
+
+    Returns:
+        `benchmark, language, index, question, response, finish_reason, file`.
+
+    Raises:
+        FileNotFoundError: for a missing folder or file, naming it.
+        ValueError: for a broken line, a missing field or a response that is not text, naming file and line.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder: no predictions there")
+    names: dict[str, str | None] = {name: name for name in PREDICTION_FIELDS} | dict(fields or {})
+    records = []
+    for benchmark in benchmarks or sorted(path.name for path in folder.iterdir() if path.is_dir()):
+        there = [code for code in CODES if (folder / benchmark / f"{code}.jsonl").is_file()]
+        for code, path in _language_files(folder, benchmark, languages or there):
+            for position, (where, row) in enumerate(_rows(path)):
+                values: dict[str, Any] = {
+                    ours: None if theirs is None else _field(row, theirs, where) for ours, theirs in names.items()
+                }
+                for name in ("response", "question"):
+                    if names[name] is not None and not isinstance(values[name], str):
+                        raise BadRow(f"{where}: the {name} is {type(values[name]).__name__}, not text")
+                check_text(values["response"], f"{where}: the response")
+                index = position if names["index"] is None else values["index"]
+                if isinstance(index, bool) or not str(index).isdecimal():
+                    raise BadRow(f"{where}: the index is {index!r}; it must be the question's number, from 0")
+                key = {"benchmark": benchmark, "language": code, "file": str(path)}
+                records.append(key | values | {"index": int(index)})
+    return pd.DataFrame(records, columns=["benchmark", "language", *PREDICTION_FIELDS, "file"])
+
+
+# ------------------------------------------------------------------------------------------------- scoring
+
+_KEY = ["benchmark", "language", "index"]
+GOLD = {mode: "gold" if mode == "paper" else f"gold_{mode}" for mode in SCORERS}
+
+
+def _some(index: set[int]) -> str:
+    """`3 (index 4, 5, 9)`, shortened after five."""
+    listed = ", ".join(map(str, sorted(index)[:5])) + (", ..." if len(index) > 5 else "")
+    return f"{len(index)} (index {listed})" if index else "none"
 
 
 def _check_pairing(predictions: pd.DataFrame, gold: pd.DataFrame) -> None:
     """Every gold question has exactly one prediction and the other way round, and the question texts are equal."""
-    if _pairs_up(predictions, gold):
-        return
-    golds = {key: rows for key, rows in gold.groupby(["benchmark", "language"], sort=False)}
-    found = predictions.groupby([*_RUN, "benchmark", "language"], sort=False, dropna=False)
-    seen: dict[tuple, set[str]] = {}
-    for (system, seed, benchmark, code), rows in found:
-        seen.setdefault((system, seed, benchmark), set()).add(code)
-        where = rows["file"].iloc[0] if "file" in rows else f"{system} (seed {seed}), {benchmark}, {code}"
-        if (benchmark, code) not in golds:
-            raise BadRow(f"{where}: there are no gold answers for {benchmark}, {code}")
-        expected = golds[benchmark, code].set_index("index")["question"]
-        index = pd.Index(rows["index"])
-        if index.has_duplicates:
-            raise BadRow(f"{where}: index {index[index.duplicated()][0]} occurs more than once")
-        missing, extra = expected.index.difference(index), index.difference(expected.index)
-        if len(missing) or len(extra):
+    golds = {
+        key: dict(zip(rows["index"].tolist(), rows["question"], strict=True))
+        for key, rows in gold.groupby(["benchmark", "language"], sort=False)
+    }
+    for key, rows in predictions.groupby(["benchmark", "language"], sort=False):
+        expected, where, index = golds.pop(key), rows["file"].iloc[0], rows["index"].tolist()
+        asked = dict(zip(index, rows["question"], strict=True))
+        if len(asked) < len(index):
+            raise BadRow(
+                f"{where}: index {rows.loc[rows['index'].duplicated(), 'index'].iloc[0]} occurs more than once"
+            )
+        if asked.keys() != expected.keys():
+            missing, extra = expected.keys() - asked.keys(), asked.keys() - expected.keys()
             raise BadRow(
                 f"{where}: the benchmark has {len(expected)} questions; predictions missing: {_some(missing)}, "
                 f"too many: {_some(extra)}. Generate what is missing, or score against the benchmark they were made for"
             )
-        question = rows.set_index("index")["question"].dropna() if "question" in rows else pd.Series(dtype=object)
-        other = question[question != expected.loc[question.index]]
-        if len(other):
-            first = other.index[0]
+        other = [n for n, text in asked.items() if isinstance(text, str) and text != expected[n]]
+        if other:
             raise BadRow(
-                f"{where}: the question of row {first} is not the benchmark's ({len(other)} differ): these predictions "
-                f"are of another run. Prediction: {str(other[first])[:80]!r}; benchmark: {str(expected[first])[:80]!r}"
+                f"{where}: the question of row {other[0]} is not the benchmark's ({len(other)} differ): these "
+                f"predictions are of another run. Prediction: {asked[other[0]][:80]!r}; benchmark: "
+                f"{expected[other[0]][:80]!r}"
             )
-    for (system, seed, benchmark), codes in seen.items():
-        absent = [code for name, code in golds if name == benchmark and code not in codes]
-        if absent:
-            raise ValueError(f"{system} (seed {seed}), {benchmark}: no predictions for {', '.join(absent)}")
+    if golds:
+        raise ValueError(f"no predictions for {', '.join(f'{code} of {benchmark}' for benchmark, code in golds)}")
 
 
-def score(
-    predictions: pd.DataFrame | str | Path, gold: pd.DataFrame, *, system: str | None = None, seed: int | None = None
-) -> pd.DataFrame:
-    """Score every prediction in both ways.
+def score(predictions: pd.DataFrame, gold: pd.DataFrame, *, system: str, seed: int) -> pd.DataFrame:
+    """Score every prediction by every scorer.
 
     Args:
-        predictions: rows of `predictions.read_predictions` (columns `benchmark, language, index, response`, optionally
-            `question, finish_reason, file, system, seed`), or the folder to read.
-        gold: rows of `predictions.read_benchmark` (`benchmark, language, index, question, gold`).
-        system: name of the row in the tables; needed unless a column says it.
-        seed: seed of the run; needed unless a column says it.
+        predictions: rows of `read_predictions`.
+        gold: rows of `read_benchmark`, of the same benchmarks and languages.
+        system: its name in the tables.
+        seed: of the run.
 
     Returns:
-        One row a question: `system, seed, benchmark, language, index, gold, gold_fixed, answer_paper, answer_fixed,
+        One row per question: `system, seed, benchmark, language, index, gold, gold_fixed, answer_paper, answer_fixed,
         correct_paper, correct_fixed, has_number, empty, finish_reason, response_language`. The numbers of a response
         are read by the conventions of the language it is written in, which is not always the question's.
 
     Raises:
-        ValueError: for a missing gold, a missing or extra index, or a question that is not the benchmark's, naming file
-            and row.
+        ValueError: for a missing or extra index, or a question that is not the benchmark's, naming file and row.
     """
-    rows = read_predictions(predictions) if isinstance(predictions, str | Path) else predictions
-    rows = rows.assign(**{k: v for k, v in {"system": system, "seed": seed}.items() if v is not None})
-    absent = [name for name in (*_RUN, *_KEY, "response") if name not in rows]
-    if absent:
-        raise ValueError(f"predictions: no column {', '.join(absent)}; `system` and `seed` may be given as arguments")
-    answers = _checked_gold(gold)
-    _check_pairing(rows, gold)
-    rows = rows.drop(columns=[name for name in ("question", "gold", "gold_fixed") if name in rows])
-    rows = rows.merge(answers, on=_KEY, how="left", sort=False, validate="many_to_one")
-    responses, asked = rows["response"].tolist(), rows["language"].tolist()
-    written = [response_language(text, code) for text, code in zip(responses, asked, strict=True)]
-    read_as = [code if found == UNDETERMINED else found for found, code in zip(written, asked, strict=True)]
-    rows["answer_paper"] = [paper_number(text) for text in responses]
-    rows["answer_fixed"] = [fixed_number(text, code) for text, code in zip(responses, read_as, strict=True)]
-    with np.errstate(invalid="ignore"):  # a number of more than 308 digits is infinite
-        rows["correct_paper"] = (rows["answer_paper"] - rows["gold"]).abs() < TOLERANCE
-        rows["correct_fixed"] = (rows["answer_fixed"] - rows["gold_fixed"]).abs() < TOLERANCE
-    rows["has_number"] = [has_number(text) for text in responses]
-    rows["empty"] = [not text.strip() for text in responses]
-    rows["response_language"] = written
-    if "finish_reason" not in rows:
-        rows["finish_reason"] = None
-    columns = ["gold", "gold_fixed", *(f"{what}_{mode}" for what in ("answer", "correct") for mode in MODES)]
-    return rows[[*_RUN, *_KEY, *columns, "has_number", "empty", "finish_reason", "response_language"]]
+    _check_pairing(predictions, gold)
+    # Gold answers are written with English marks.
+    golds = {GOLD[mode]: [number(text, "en") for text in gold["gold"]] for mode, number in SCORERS.items()}
+    rows = predictions.drop(columns="question").merge(gold[_KEY].assign(**golds), on=_KEY, how="left", sort=False)
+    texts = list(zip(rows["response"], rows["language"], strict=True))
+    written = {text: response_language(*text) for text in dict.fromkeys(texts)}
+    rows = rows.assign(system=system, seed=seed, response_language=[written[text] for text in texts])
+    # A response of numbers alone is read as one in the question's language.
+    read_as = rows["language"].where(rows["response_language"] == UNDETERMINED, rows["response_language"])
+    for mode, number in SCORERS.items():
+        rows[f"answer_{mode}"] = [number(text, code) for (text, _), code in zip(texts, read_as, strict=True)]
+        with np.errstate(invalid="ignore"):  # a number of more than 308 digits is infinite
+            rows[f"correct_{mode}"] = (rows[f"answer_{mode}"] - rows[GOLD[mode]]).abs() < TOLERANCE
+    rows["has_number"] = [_last_run(text) is not None for text, _ in texts]
+    rows["empty"] = [not text.strip() for text, _ in texts]
+    columns = [*GOLD.values(), *(f"{what}_{mode}" for what in ("answer", "correct") for mode in SCORERS)]
+    return rows[["system", "seed", *_KEY, *columns, "has_number", "empty", "finish_reason", "response_language"]]
 
 
 def accuracy(answers: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy (percent) of every system, seed, benchmark and language by both scorers, in the order of `answers`.
+    """Accuracy (percent) of every system, seed, benchmark and language by every scorer, in the order of `answers`.
 
     Returns:
         Exactly the columns `system, seed, benchmark, language, scorer, correct, total, accuracy`.
     """
-    grouped = answers.groupby([*_RUN, "benchmark", "language"], sort=False)
-    parts = []
-    for mode in MODES:
-        part = grouped[f"correct_{mode}"].agg(correct="sum", total="size").reset_index()
-        parts.append(part.assign(scorer=mode, order=range(len(part))))
-    table = pd.concat(parts).sort_values("order", kind="stable", ignore_index=True)
-    table["accuracy"] = 100.0 * table["correct"] / table["total"]
-    return table[ACCURACY_COLUMNS]
-
-
-def averages(table: pd.DataFrame, languages: Sequence[str] = CODES) -> pd.DataFrame:
-    """Unweighted means over languages of `accuracy(...)`.
-
-    Args:
-        table: rows of `accuracy`.
-        languages: the languages of the run; each must be there, so that no mean is taken over fewer without notice.
-
-    Returns:
-        `system, seed, benchmark, scorer, average, non_english, english, gap`: the mean over all languages, over all but
-        English, English alone (percent), and English minus the mean of the others (points).
-
-    Raises:
-        ValueError: naming the system and the languages it lacks.
-    """
-    keys = [*_RUN, "benchmark", "scorer"]
-    wide = table.set_index([*keys, "language"])["accuracy"].unstack("language")
-    wide = wide.reindex(columns=list(languages))
-    lacking = wide[wide.isna().any(axis=1)]
-    if len(lacking):
-        missing = lacking.columns[lacking.iloc[0].isna()]
-        raise ValueError(f"{dict(zip(keys, lacking.index[0], strict=True))}: no accuracy for {', '.join(missing)}")
-    others = [code for code in languages if code != "en"]
-    result = pd.DataFrame({"average": wide.mean(axis=1), "non_english": wide[others].mean(axis=1)})
-    result["english"] = wide["en"]
-    result["gap"] = result["english"] - result["non_english"]
-    order = table.drop_duplicates(keys).set_index(keys).index
-    return result.loc[order].reset_index()
+    key = ["system", "seed", "benchmark", "language"]
+    grouped = answers.groupby(key, sort=False)
+    parts = [
+        grouped[f"correct_{mode}"].agg(correct="sum", total="size").reset_index().assign(scorer=mode)
+        for mode in SCORERS
+    ]
+    table = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
+    return table.assign(accuracy=100.0 * table["correct"] / table["total"])[
+        [*key, "scorer", "correct", "total", "accuracy"]
+    ]
 
 
 def differences(answers: pd.DataFrame) -> pd.DataFrame:
     """The rows whose answer or correctness depends on the scorer."""
-    same = (answers["answer_paper"] - answers["answer_fixed"]).abs() < TOLERANCE
-    return answers[~same | (answers["correct_paper"] != answers["correct_fixed"])].reset_index(drop=True)
+    numbers, right = (answers[[f"{what}_{mode}" for mode in SCORERS]] for what in ("answer", "correct"))
+    same = (numbers.sub(numbers.iloc[:, 0], axis=0).abs() < TOLERANCE).all(axis=1) & (right.nunique(axis=1) == 1)
+    return answers[~same].reset_index(drop=True)

@@ -1,17 +1,14 @@
 """Intervals and tests for accuracies: what a difference of three points on 250 questions is worth.
 
-The unit of sampling is a question. The same questions stand behind all ten languages, and mSVAMP's come in groups of
-near duplicates, so averages over languages are resampled by question or by group (a *cluster*), never by answer. Every
-interval is about the questions of one run; it leaves out what training with another seed would change.
-
-Functions take arrays with one row a question; `comparisons` applies them to tables of answers. Numbers are percent and
-percentage points throughout.
+The unit of sampling is the question. All languages share the same questions, and mSVAMP's come in groups of near
+duplicates, so means over languages are resampled by question or by group (a *cluster*), never by answer. Every
+interval is about the questions of one run; it leaves out what training with another seed would change. Numbers are
+percent and percentage points.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -23,42 +20,11 @@ DRAWS = 10_000
 SEED = 2024  # of the resampling, so that an interval is the same on every run
 _CELLS = 4_000_000  # random numbers held at a time, about 32 MB
 
-Labels = Sequence | np.ndarray  # (Q,), the group of each question
+Labels = Sequence | np.ndarray  # (Q,), the cluster of each question
 
 
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its interval, in percent or points."""
-
-    estimate: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Difference(Interval):
-    """A paired difference `a - b` in points, its interval, and the two-sided p of a sign-flip permutation test."""
-
-    p: float
-
-
-@dataclass(frozen=True)
-class NonInferiority:
-    """`a` is at most `margin` points worse than `b` (`holds`) when `low`, a one-sided lower bound, is above -margin."""
-
-    estimate: float
-    low: float
-    margin: float
-    holds: bool
-
-
-# -------------------------------------------------------------------------------- one run, one language
-
-
-def wilson(
-    correct: np.ndarray | int, total: np.ndarray | int, confidence: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper end of the Wilson score interval of a proportion, in percent; arrays element by element.
+def wilson(correct: np.ndarray | int, total: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper end of the 95% Wilson score interval of a proportion, in percent, element by element.
 
     Raises:
         ValueError: where `total` is not positive or `correct` is not between 0 and `total`.
@@ -66,11 +32,8 @@ def wilson(
     correct, total = np.asarray(correct), np.asarray(total)
     if (total <= 0).any() or (correct < 0).any() or (correct > total).any():
         raise ValueError("wilson: needs 0 <= correct <= total and total > 0")
-    low, high = proportion_confint(correct, total, alpha=1 - confidence, method="wilson")
+    low, high = proportion_confint(correct, total, alpha=1 - 0.95, method="wilson")
     return 100.0 * np.asarray(low), 100.0 * np.asarray(high)
-
-
-# -------------------------------------------------------------------------------- clusters of questions
 
 
 def _cluster_sums(values: np.ndarray, groups: Labels | None) -> tuple[np.ndarray, np.ndarray]:
@@ -94,26 +57,21 @@ def _cluster_sums(values: np.ndarray, groups: Labels | None) -> tuple[np.ndarray
 
 
 def _chunks(clusters: int, draws: int) -> list[int]:
+    """Draws per step, so that at most `_CELLS` numbers are held at a time."""
     size = max(1, _CELLS // clusters)
     return [min(size, draws - start) for start in range(0, draws, size)]
 
 
 def bootstrap_columns(
-    values: np.ndarray,
-    groups: Labels | None = None,
-    *,
-    confidence: float = 0.95,
-    draws: int = DRAWS,
-    seed: int = SEED,
+    values: np.ndarray, groups: Labels | None = None, *, confidence: float = 0.95, draws: int = DRAWS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Percentile intervals of the means of many columns over the same questions, resampled together.
 
     Args:
-        values: (Q, K): 0/1 for wrong/right, or any score a question.
+        values: (Q, K): 0/1 for wrong/right, or any score per question.
         groups: (Q,) labels of near-duplicate groups; without it each question is its own cluster.
         confidence: two-sided.
-        draws: samples of clusters with replacement.
-        seed: of the samples; the same for every column.
+        draws: samples of clusters with replacement, the same for every column.
 
     Returns:
         Estimates, lower and upper ends: three arrays (K,).
@@ -123,7 +81,7 @@ def bootstrap_columns(
     """
     values = np.asarray(values, dtype=float)  # (Q, K)
     sums, counts = _cluster_sums(values, groups)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     clusters, means = len(counts), []
     for size in _chunks(clusters, draws):
         drawn = rng.integers(clusters, size=(size, clusters))  # (draws, G)
@@ -134,101 +92,25 @@ def bootstrap_columns(
     return 100.0 * values.mean(axis=0), 100.0 * low, 100.0 * high
 
 
-def sign_flip(values: np.ndarray, groups: Labels | None = None, *, draws: int = DRAWS, seed: int = SEED) -> np.ndarray:
+def sign_flip(values: np.ndarray, groups: Labels | None = None, *, draws: int = DRAWS) -> np.ndarray:
     """Two-sided permutation p of each column's mean being zero, flipping the sign of whole clusters.
 
     Args:
-        values: (Q, K): paired differences of two systems a question.
+        values: (Q, K): paired differences of two systems per question.
         groups: (Q,) labels of clusters.
         draws: permutations; the smallest p is 1 / (draws + 1).
-        seed: of the permutations.
 
     Returns:
         (K,).
     """
     sums, _ = _cluster_sums(np.asarray(values, dtype=float), groups)
     total = sums.sum(axis=0)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     extreme = np.zeros(sums.shape[1])
     for size in _chunks(len(sums), draws):
         heads = rng.integers(2, size=(size, len(sums)), dtype=np.int8).astype(float)  # (draws, G)
         extreme += (np.abs(2 * (heads @ sums) - total) >= np.abs(total) - 1e-9).sum(axis=0)
     return (extreme + 1) / (draws + 1)
-
-
-def _one_column(values: np.ndarray) -> np.ndarray:
-    """(Q,) or (Q, L) → (Q, 1): a question with all its languages is one observation, their mean."""
-    values = np.asarray(values, dtype=float)
-    return (values.mean(axis=1) if values.ndim == 2 else values)[:, None]
-
-
-def bootstrap_interval(
-    values: np.ndarray,
-    groups: Labels | None = None,
-    *,
-    confidence: float = 0.95,
-    draws: int = DRAWS,
-    seed: int = SEED,
-) -> Interval:
-    """Percentile interval of one mean by cluster bootstrap.
-
-    Args:
-        values: (Q,), or (Q, L) for the mean over languages: a question is drawn with all its languages.
-        groups: (Q,) labels of near-duplicate groups; without it each question is its own cluster.
-        confidence: two-sided.
-        draws: samples, as in `bootstrap_columns`.
-        seed: of the samples.
-    """
-    columns = _one_column(values)
-    estimate, low, high = bootstrap_columns(columns, groups, confidence=confidence, draws=draws, seed=seed)
-    return Interval(float(estimate[0]), float(low[0]), float(high[0]))
-
-
-def paired_difference(
-    a: np.ndarray,
-    b: np.ndarray,
-    groups: Labels | None = None,
-    *,
-    confidence: float = 0.95,
-    draws: int = DRAWS,
-    seed: int = SEED,
-) -> Difference:
-    """Mean of `a - b` over the same questions: interval by cluster bootstrap, p by flipping the signs of clusters.
-
-    Args:
-        a: (Q,) or (Q, L), as in `bootstrap_interval`.
-        b: the same shape, the same questions in the same order.
-        groups: (Q,) labels of clusters.
-        confidence: two-sided.
-        draws: samples, and permutations.
-        seed: of both.
-
-    Raises:
-        ValueError: for different shapes, or as `bootstrap_columns`.
-    """
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if a.shape != b.shape:
-        raise ValueError(f"paired_difference: shapes {a.shape} and {b.shape} differ; both need the same questions")
-    interval = bootstrap_interval(a - b, groups, confidence=confidence, draws=draws, seed=seed)
-    p = sign_flip(_one_column(a - b), groups, draws=draws, seed=seed)
-    return Difference(interval.estimate, interval.low, interval.high, float(p[0]))
-
-
-def noninferiority(
-    a: np.ndarray, b: np.ndarray, margin: float, groups: Labels | None = None, *, confidence: float = 0.95
-) -> NonInferiority:
-    """One-sided lower bound of `a - b` (points) by cluster bootstrap, against `-margin`.
-
-    Raises:
-        ValueError: for a margin that is not positive, or as `paired_difference`.
-    """
-    if margin <= 0:
-        raise ValueError(f"noninferiority: the margin must be positive points, not {margin}")
-    both = paired_difference(a, b, groups, confidence=2 * confidence - 1)
-    return NonInferiority(both.estimate, both.low, margin, both.low > -margin)
-
-
-# -------------------------------------------------------------------------------- two systems, language by language
 
 
 def mcnemar_holm(a: np.ndarray, b: np.ndarray, languages: Sequence[str]) -> pd.DataFrame:
@@ -241,13 +123,8 @@ def mcnemar_holm(a: np.ndarray, b: np.ndarray, languages: Sequence[str]) -> pd.D
 
     Returns:
         `language, difference, only_a, only_b, p, p_holm`: points, questions only one of the two has right, and p.
-
-    Raises:
-        ValueError: for shapes that do not fit.
     """
     a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
-    if a.shape != b.shape or a.ndim != 2 or a.shape[1] != len(languages):
-        raise ValueError(f"mcnemar_holm: needs two (questions, {len(languages)}) arrays, got {a.shape} and {b.shape}")
     only_a, only_b = (a & ~b).sum(axis=0), (b & ~a).sum(axis=0)
     # The exact test is a fair coin's: how surprising is it that so few of the discordant questions went one way?
     p = np.minimum(2 * binom.cdf(np.minimum(only_a, only_b), only_a + only_b, 0.5), 1.0)

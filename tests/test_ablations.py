@@ -91,19 +91,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ------------------------------------------------------------------------------------------------- what is compared
 
 
-def test_every_variant_is_compared_with_ours_and_the_small_ones_with_their_control():
-    profile = profile_with()
-    declared = ablations.pairs(profile)
-    own = profile.in_chapter(ablations=True)
-    assert {a for a, b in declared if b == "QAlign"} == {"MonoReason", *own}
-    assert {a for a, b in declared if b == SMALL} == {"X→En responses", "En→X responses", "X→En FLORES"}
-    lineages = [profile.systems[name].lineage for name in own]
-    assert [lineage[1:] for lineage in lineages] == [["metamathqa"]] * 5  # the same stage 2
-    assert [lineage[0] for lineage in lineages] == [
-        "questions-en-x", "responses-x-en", "responses-en-x", "flores-x-en", "questions-x-en-600"
-    ]  # fmt: skip
-
-
 def test_the_control_has_as_many_pairs_as_the_corpora_it_stands_beside():
     profile = profile_with()
     sizes = profile.data.miniature.sizes
@@ -194,33 +181,6 @@ def test_a_system_without_results_is_named(folder: Path):
     data = results.read_results(folder).tables
     with pytest.raises(ValueError, match="Table 4: no results of 'RFT'"):
         report.ablation_table(data["ablation_intervals"], data["ablations"], {"RFT": "RFT"})
-
-
-def test_evaluating_again_keeps_the_ablations_unless_what_they_stand_beside_changed(tmp_path: Path):
-    answers = answers_of({"MonoReason": 0.2, "QAlign": 0.5, "SFT": 0.1}, 5)
-    systems = {name: {"lineage": ["metamathqa"]} for name in ("MonoReason", "QAlign", "SFT")}
-    variant = {"X→En FLORES": {"lineage": ["flores-x-en", "metamathqa"], "table": "ablation"}}
-
-    def evaluate(answers: pd.DataFrame, systems: dict[str, Any]) -> set[str]:
-        return {"ablations", "representations"} & results.write_results(
-            tmp_path, answers, profile="p", systems=systems
-        ).tables.keys()
-
-    def write_again() -> None:
-        evaluate(answers, {**systems, **variant})
-        ablations.write(tmp_path, answers, described().query("system == 'QAlign'"), [("MonoReason", "QAlign")])
-        seen = {"set": "mgsm", "seed": 1, "model": "base", "layer": 0, "language": "sw", "questions": 5}
-        seen |= {"retrieval": 20.0, "cosine": 0.5, "cosine_others": 0.4}
-        results.write_csv(tmp_path, "representations", pd.DataFrame([seen]))
-
-    write_again()
-    assert evaluate(answers, {**systems, **variant}) == {"ablations", "representations"}
-    other = answers["system"] == "SFT"
-    assert evaluate(answers[~other], {n: e for n, e in {**systems, **variant}.items() if n != "SFT"})  # not among them
-    ours = answers.assign(answer_paper=answers["answer_paper"].where(answers["system"] != "QAlign", 3.0))
-    for changed in ((ours, {**systems, **variant}), (answers, systems)):
-        write_again()
-        assert evaluate(*changed) == set()
 
 
 # ------------------------------------------------------------------------------------------------- studies

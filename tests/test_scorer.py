@@ -1,3 +1,5 @@
+"""From responses to scored answers: the number, the language, both scorers, and what is refused."""
+
 import json
 import random
 import time
@@ -7,8 +9,7 @@ import pytest
 
 from qalign_core import scorer
 from qalign_core.languages import CODES
-from qalign_core.scores.identify import response_language
-from qalign_core.scores.predictions import read_benchmark, read_predictions
+from qalign_core.scorer import extract_number, read_benchmark, read_predictions, response_language
 
 RESPONSES = {"en": "The answer is: 12", "de": "Die Antwort ist: 3,5", "bn": "উত্তর হল: 12"}
 GOLD = {"en": "12", "de": "3.5", "bn": "12"}
@@ -40,8 +41,100 @@ def run(tmp_path):
 
 
 def scored(run):
-    gold = read_benchmark(run / "benchmarks", "mgsm")
+    gold = read_benchmark(run / "benchmarks", "mgsm", GOLD)
     return scorer.score(read_predictions(run / "predictions"), gold, system="QAlign", seed=1)
+
+
+# -------------------------------------------------------------------------------- the last number
+
+
+def test_paper_mode_equals_the_authors_function_on_every_golden_response(reference_dir):
+    rows = [json.loads(line) for line in (reference_dir / "golden" / "scorer.jsonl").open(encoding="utf-8")]
+    assert len(rows) > 1500
+    wrong = [row for row in rows if extract_number(row["text"], "paper") != row["number"]]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("3,5", 35), ("1 234", 234), ("-5", 5), ("18. [1]", 1), ("1,2,3", 3), ("1,234.50", 1234.5), ("١٢", 12), ("²", 0)],
+)
+def test_known_consequences_of_the_paper_scorer(text, number):
+    assert extract_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "number"),
+    [
+        # signs
+        ("-5", None, -5),
+        ("−7", "en", -7),
+        ("= -$5", "en", -5),
+        (r"cost -\$18", "en", -18),
+        ("答えは-5", "ja", -5),
+        ("10-5", "en", 5),
+        ("10 - 5", "en", 5),
+        ("10 -5", "en", 5),
+        ("x-5", "en", 5),
+        ("3–5", "en", 5),
+        # decimal commas and points that group
+        ("3,5", "de", 3.5),
+        ("3,5", None, 3.5),
+        ("0,125", "fr", 0.125),
+        ("1.234", "de", 1234),
+        ("1.234", "en", 1.234),
+        ("1.234,50", "es", 1234.5),
+        ("1,234.50", "de", 1234.5),
+        ("80,000", "fr", 80000),
+        ("3.5", "de", 3.5),
+        ("0.125", "ru", 0.125),
+        ("1.234.567", None, 1234567),
+        ("1,234", None, 1234),
+        # lists
+        ("1,2,3", "de", 3),
+        ("1,2,3", None, 3),
+        ("12 apples, 3", "en", 3),
+        # spaces that group
+        ("1\u202f234", "en", 1234),
+        ("1\u00a0234,5", "fr", 1234.5),
+        ("1 234", "fr", 1234),
+        ("1 234", None, 1234),
+        ("1 234", "en", 234),
+        ("12 345 678,9 руб.", "ru", 12345678.9),
+        ("20 15", "fr", 15),
+        # Indian groups, Bengali digits, LaTeX, references
+        ("1,00,000", "bn", 100000),
+        ("৪,৫০০", "bn", 4500),
+        ("-৪.৫", "bn", -4.5),
+        ("1{,}234", "en", 1234),
+        (r"\$10,\!000", "en", 10000),
+        (".5", "en", 0.5),
+        ("...5", "en", 5),
+        ("18. [1]", None, 18),
+        ("2,500 [3][4].", "en", 2500),
+        ("The answer is [18]", "en", 18),
+        ("", None, 0),
+        ("none", "en", 0),
+    ],
+)
+def test_fixed_mode_reads_the_number_as_it_is_meant(text, language, number):
+    assert extract_number(text, "fixed", language) == number
+
+
+def test_unknown_modes_and_languages_are_refused():
+    with pytest.raises(ValueError, match="'paper' or 'fixed'"):
+        extract_number("1", "fancy")
+    with pytest.raises(ValueError, match="unknown language code 'xx'"):
+        extract_number("1", "fixed", "xx")
+
+
+@pytest.mark.parametrize("loop", ["1.", "1,", "1 234 ", "1,000,", "-", "{,}1", "0.1.1,"])
+def test_a_looping_response_is_read_in_a_moment(loop):
+    started = time.perf_counter()
+    for language in (None, "de", "en", "bn"):
+        extract_number(loop * 5000, "fixed", language)
+    extract_number(loop * 5000)
+    assert time.perf_counter() - started < 1
 
 
 # -------------------------------------------------------------------------------- scores
@@ -76,15 +169,6 @@ def test_accuracy_has_exactly_the_agreed_columns(run):
     assert paper["total"].tolist() == [2, 2, 2]
 
 
-def test_averages_are_unweighted_over_languages_and_refuse_to_lack_one(run):
-    table = scorer.accuracy(scored(run))
-    means = scorer.averages(table, languages=("bn", "de", "en")).set_index("scorer").loc["paper"]
-    assert means["average"] == pytest.approx(200 / 3)
-    assert (means["non_english"], means["english"], means["gap"]) == (50.0, 100.0, 50.0)
-    with pytest.raises(ValueError, match=r"QAlign.*no accuracy for th, sw"):
-        scorer.averages(table)
-
-
 def test_empty_responses_and_responses_without_a_number_are_counted_not_right(run):
     rows = [{"index": 0, "question": "en question 0?", "response": " ", "finish_reason": "length"},
             {"index": 1, "question": "en question 1?", "response": "twelve", "finish_reason": "stop"}]  # fmt: skip
@@ -96,31 +180,28 @@ def test_empty_responses_and_responses_without_a_number_are_counted_not_right(ru
     assert english["finish_reason"].tolist() == ["length", "stop"]
 
 
-def test_125_000_predictions_are_scored_by_both_in_seconds():
+def test_12_500_predictions_are_scored_by_both_in_seconds():
     rng = random.Random(1)
     words = "so he has left with then we add the total of all apples = + × 12 3.5 1,250 48 7 day week each"
     responses = [" ".join(rng.choices(words.split(" "), k=70)) + f"\nThe answer is: {i % 97}" for i in range(2500)]
     keys = [(code, index) for code in CODES for index in range(250)]
     gold = pd.DataFrame(keys, columns=["language", "index"]).assign(benchmark="mgsm", question="q", gold="5")
-    one = gold.drop(columns="gold").assign(response=responses)
-    many = pd.concat([one.assign(system=f"system {i}", seed=1) for i in range(50)], ignore_index=True)
+    one = gold.drop(columns="gold").assign(response=responses, finish_reason="stop", file="f")
     started = time.process_time()
-    answers = scorer.score(many, gold)
-    assert len(answers) == 125_000
-    assert time.process_time() - started < 5  # seconds of one core; about 3 on an idle machine
+    for seed in range(5):  # of 50 systems and seeds
+        assert len(scorer.score(one, gold, system="A", seed=seed)) == 2500
+    assert time.process_time() - started < 8  # seconds of one core; about 2 on an idle machine
+
+
+def test_a_scorer_is_one_more_entry(run, monkeypatch):
+    monkeypatch.setitem(scorer.SCORERS, "length", lambda text, code: float(len(text)))
+    monkeypatch.setitem(scorer.GOLD, "length", "gold_length")
+    answers = scored(run)
+    assert (answers["answer_length"] > 0).all()
+    assert set(scorer.accuracy(answers)["scorer"]) == {"paper", "fixed", "length"}
 
 
 # -------------------------------------------------------------------------------- bad input
-
-
-def test_a_missing_gold_is_named_with_file_and_row(run):
-    path = run / "benchmarks" / "mgsm" / "de.jsonl"
-    write_lines(path, [{"index": 0, "question": "q", "answer": "1"}, {"index": 1, "question": "q", "answer": None}])
-    with pytest.raises(ValueError, match=r"de\.jsonl, line 2 \(index 1\): the gold answer is missing"):
-        read_benchmark(run / "benchmarks", "mgsm")
-    write_lines(path, [{"index": 0, "question": "q", "answer": "1"}, {"index": 1, "question": "q", "answer": "many"}])
-    with pytest.raises(ValueError, match=r"de\.jsonl: row 1 has no number as its gold answer \('many'\)"):
-        scored(run)
 
 
 def test_missing_and_extra_predictions_are_refused(run):
@@ -138,7 +219,7 @@ def test_missing_and_extra_predictions_are_refused(run):
     with pytest.raises(ValueError, match=r"de\.jsonl: index 0 occurs more than once"):
         scored(run)
     path.unlink()
-    with pytest.raises(ValueError, match="no predictions for de"):
+    with pytest.raises(ValueError, match="no predictions for de of mgsm"):
         scored(run)
 
 
@@ -198,13 +279,9 @@ def test_response_language(text, code):
     assert response_language(text) == code
 
 
-def test_the_expected_language_only_breaks_ties():
-    assert response_language("答案 7", "ja") == "ja"
-    assert response_language("答案 7", "zh") == "zh"
+def test_the_expected_language_is_no_evidence():
     assert response_language("The answer is 7", "th") == "en"
     assert response_language("7", "th") == "und"
-    with pytest.raises(ValueError, match="unknown language code"):
-        response_language("7", "tlh")
 
 
 def test_response_language_on_real_questions_and_solutions(data_dir):
@@ -214,6 +291,6 @@ def test_response_language_on_real_questions_and_solutions(data_dir):
         found = [response_language(line.rsplit("\t", 1)[0]) for line in lines if line]
         right, total = right + found.count(code), total + len(found)
     assert total == 2500
-    assert right / total >= 0.999
+    assert right == 2500
     solutions = [json.loads(line)["answer"] for line in (data_dir / "gsm8k" / "train.jsonl").open(encoding="utf-8")]
     assert [response_language(text) for text in solutions].count("en") / len(solutions) >= 0.99

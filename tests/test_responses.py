@@ -1,18 +1,19 @@
-"""Beyond accuracy: rates of responses, wrong answers by kind, and scores without broken questions."""
+"""Beyond accuracy: rates of responses, wrong answers by kind, false equations, and scores without broken questions."""
 
 from __future__ import annotations
 
+import json
+import random
+import re
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from qalign_core import params, runs, scorer
-from qalign_core.profiles.evaluation_section import EvaluationSection
-from qalign_core.profiles.evaluation_section import Test as Asked
+from qalign_core import params, responses, runs, scorer
+from qalign_core.responses import false_equations
 from qalign_core.runs import Run
-from qalign_core.scores import cleaned, response_kinds
-from qalign_core.shown import response_tables
 
 # question's language, response, how it ended, gold → kind of the wrong answer (None: it is right)
 CASES = [
@@ -35,19 +36,19 @@ CASES = [
 
 
 def profile(benchmark: str = "mgsm") -> params.Profile:
-    return params.load("mini").model_copy(
-        update={"evaluation": EvaluationSection(benchmarks={benchmark: Asked(max_new_tokens=9)})}
-    )
+    base = params.load("mini")
+    benchmarks = {benchmark: base.evaluation.benchmarks["mgsm"]}
+    return base.model_copy(update={"evaluation": base.evaluation.model_copy(update={"benchmarks": benchmarks})})
 
 
 @pytest.fixture(scope="module")
 def answers() -> pd.DataFrame:
     rows = pd.DataFrame(CASES, columns=["language", "response", "finish_reason", "gold", "kind"])
-    rows = rows.assign(benchmark="mgsm", index=range(len(rows)), question="?")
+    rows = rows.assign(benchmark="mgsm", index=range(len(rows)), question="?", file="f")
     gold = rows[["benchmark", "language", "index", "question", "gold"]]
     given = rows.drop(columns=["gold", "kind"])
     scored = scorer.score(given, gold, system="Ours", seed=1)
-    return response_kinds.with_error_kinds(scored, given, profile())
+    return responses.with_error_kinds(scored, given, "paper")
 
 
 @pytest.mark.parametrize("number", range(len(CASES)))
@@ -58,59 +59,40 @@ def test_the_kind_of_a_wrong_answer(answers: pd.DataFrame, number: int):
 
 def test_the_scorer_of_the_profile_decides_what_is_wrong():
     given = pd.DataFrame(
-        [("mgsm", "de", 0, "Die Antwort ist 3,5", "stop")],
-        columns=["benchmark", "language", "index", "response", "finish_reason"],
+        [("mgsm", "de", 0, "?", "Die Antwort ist 3,5", "stop", "f")],
+        columns=["benchmark", "language", "index", "question", "response", "finish_reason", "file"],
     )
     gold = pd.DataFrame([("mgsm", "de", 0, "?", "3.5")], columns=["benchmark", "language", "index", "question", "gold"])
     scored = scorer.score(given, gold, system="Ours", seed=1)
     for mode, kind in (("paper", "other"), ("fixed", None)):
-        chosen = profile()
-        chosen = chosen.model_copy(update={"evaluation": chosen.evaluation.model_copy(update={"scorer": mode})})
-        assert response_kinds.with_error_kinds(scored, given, chosen)["error"].tolist() == [kind]
+        assert responses.with_error_kinds(scored, given, mode)["error"].tolist() == [kind]
 
 
 def test_errors_are_counted_by_kind_and_add_up(answers: pd.DataFrame):
-    errors = response_kinds.errors(answers)
-    assert len(errors) == answers["language"].nunique() * len(response_kinds.KINDS)
+    errors = responses.errors(answers)
+    assert len(errors) == answers["language"].nunique() * len(responses.KINDS)
     by_kind = errors.groupby("kind")["answers"].sum()
     expected = pd.Series([case[-1] for case in CASES]).value_counts()
     assert by_kind.to_dict() == expected.to_dict()
-    assert errors.query("language == 'en'")["wrong"].tolist() == [1] * len(response_kinds.KINDS)
-    table = response_tables.errors_table(errors)
-    assert table.data["wrong"].tolist() == [len(CASES) - 1]
-    assert table.data[list(response_kinds.KINDS)].sum(axis=1).tolist() == pytest.approx([100.0])
-
-
-def test_a_system_without_a_wrong_answer_has_no_shares(answers: pd.DataFrame):
-    table = response_tables.errors_table(response_kinds.errors(answers[answers["error"].isna()]))
-    assert table.text.loc[0, "wrong"] == "0"
-    assert table.text.loc[0, "other"] == ""
+    assert errors.query("language == 'en'")["wrong"].tolist() == [1] * len(responses.KINDS)
 
 
 def test_rates_are_in_percent_and_the_language_columns_leave_out_english(answers: pd.DataFrame):
-    rates = response_kinds.rates(answers).set_index("language")
+    rates = responses.rates(answers).set_index("language")
     assert rates.loc["en", ["responses", "cut", "empty", "without_number"]].tolist() == [2, 0.0, 50.0, 50.0]
     assert rates.loc["de", ["cut", "own", "other"]].tolist() == [50.0, 50.0, 50.0]
     assert rates.loc["sw", ["english", "own"]].tolist() == [100.0, 0.0]
     assert rates.loc["en", "english"] == 0.0
     shares = rates[["english", "own", "other", "undetermined"]].sum(axis=1)
     assert shares.tolist() == pytest.approx([100.0] * len(rates))
-    table = response_tables.responses_table(rates.reset_index())
-    assert table.name == "table-responses"
-    others = rates.drop(index="en")
-    assert table.data.loc[0, "in English"] == pytest.approx(others["english"].mean())
-    assert table.data.loc[0, "cut off"] == pytest.approx(rates["cut"].mean())
 
 
-def test_the_identifier_is_measured_on_the_questions_whose_language_is_known(answers: pd.DataFrame):
+def test_the_identifier_is_measured_on_the_questions_whose_language_is_known():
     asked = [("de", "Anna hat drei Äpfel und kauft noch zwei."), ("de", "Anna has three apples and she buys two."),
              ("th", "แอนนามีแอปเปิลสามผล")]  # fmt: skip
     gold = pd.DataFrame(asked, columns=["language", "question"]).assign(benchmark="mgsm")
-    found = response_kinds.identified(gold)
+    found = responses.identified(gold)
     assert found.to_numpy().tolist() == [["mgsm", "de", 2, 1], ["mgsm", "th", 1, 1]]
-    words = response_tables.responses_table(response_kinds.rates(answers), found).caption
-    assert "right for 66.7% of this run's own 3 questions (lowest: de, 50.0%)" in words
-    assert "own 1 questions." in response_tables.responses_table(response_kinds.rates(answers), found.tail(1)).caption
 
 
 # ------------------------------------------------------------------------------------------------- cleaned scores
@@ -136,7 +118,7 @@ def test_averages_without_the_questions_that_translation_broke(tmp_path: Path):
     for code, texts in (("de", GERMAN), ("en", ENGLISH)):
         rows = [{"index": i, "question": text, "answer": "1"} for i, text in enumerate(texts)]
         runs.write_json_lines(run.benchmark("msvamp", code), rows)
-    broken = cleaned.broken_questions(chosen, run)
+    broken = responses.broken_questions(chosen, run)
     assert broken[["language", "index", "check"]].to_numpy().tolist() == [
         ["de", 0, "has no number left"],
         ["de", 1, "untranslated"],
@@ -146,15 +128,124 @@ def test_averages_without_the_questions_that_translation_broke(tmp_path: Path):
         [("Ours", 1, "msvamp", code, i, code == "en" or i == 2, True) for code in ("de", "en") for i in range(4)],
         columns=["system", "seed", "benchmark", "language", "index", "correct_paper", "correct_fixed"],
     )
-    table = cleaned.cleaned_accuracy(rows, broken)
+    table = responses.cleaned_accuracy(rows, broken)
     paper = table[table["scorer"] == "paper"].set_index("language")
     assert paper.loc["de", ["total", "removed", "accuracy", "cleaned"]].tolist() == [4, 3, 25.0, 100.0]
     assert paper.loc["en", ["total", "removed", "accuracy", "cleaned"]].tolist() == [4, 0, 100.0, 100.0]
-    shown = response_tables.cleaned_table(table)
-    assert shown.name == "table-cleaned"
-    assert shown.text.iloc[0].tolist() == ["Ours", "mSVAMP", "62.5", "100.0", "25.0", "100.0"]
-    assert "(de 3)" in shown.caption
 
 
 def test_no_question_of_mgsm_is_left_out(tmp_path: Path):
-    assert cleaned.broken_questions(profile("mgsm"), Run(tmp_path)).empty
+    assert responses.broken_questions(profile("mgsm"), Run(tmp_path)).empty
+
+
+# ------------------------------------------------------------------------------------------------- equations
+
+FALSE = [
+    "3 + 4 = 8",
+    "So 3 + 4 = 8.",
+    "তাই ৩০ - ৭ = ২২টি",
+    "๓ + ๔ = ๘",
+    "5ผล + 3ผล = 9ผล",
+    "共3+4=8个。",
+    "5个 + 3个 = 9个",
+    "４＋３＝８",
+    "Она купила 3 + 4 = 8 яблок",
+    "Alikuwa na mayai 3 + 4 = 8",
+    "5 apples + 3 apples = 9 apples",
+    "$5 * 3 = $16",
+    "5 × 3 = 16",
+    "5 x 3 = 16",
+    "20 cans x 3 = 50",
+    r"5 \times 3 = 16",
+    r"\frac{6}{2} = 4",
+    "<<48/2=25>>25",
+    "10 / 4 = 2.4",
+    "1,000 + 200 = 1,300",
+    "1.000 + 200 = 1.300",
+    "3,5 + 1,5 = 6",
+    "1 200 + 300 = 1 600",
+    "1,00,000 + 1 = 1,00,002",
+    "(2 + 3) * 4 = 24",
+    "2 + 3 = 5 * 4 = 21",
+    "50% * 20 = 12",
+    "12 - 5 - 3 = 5",
+]
+NOT_FALSE = [
+    "3 + 4 = 7",
+    "There is no equation, only 3 and 4.",
+    "10/3 = 3.33",
+    "2/3 = 0.67",
+    "2/3 = 0.66",
+    "100 / 6 = 16",
+    "26,000/80% = 32,500",
+    "50/200*100 = 25%",
+    "50/200 = 25%",
+    "20% * 50 = 10",
+    "60 / 3/4 = 80",
+    "2 + 3 = 5 * 4 = 20",
+    "48/2 = <<48/2=24>>24",
+    "1. 3 + 4 = 7",
+    "She has 5. 3 + 4 = 7",
+    "1.500 + 500 = 2.000",
+    "3,5 + 1,5 = 5",
+    "1 200 + 300 = 1 500",
+    "3000 + 4000 = 7 thousand",
+    "3万 + 2万 = 5万",
+    "x + 3 + 4 = 10",
+    "2x + 3 = 7",
+    "2^3 + 1 = 9",
+    "10:30 + 2 = 12:30",
+    "half of 10 + 3 = 8",
+    "15% of 20 + 3 = 6",
+    "2 1/2 + 1 = 3.5",
+    "3 + 4 = 7 dollars * 2",
+    "2 + 2 = 4x",
+    "5 / 0 = 3",
+    "3 = 4",
+    "((((",
+    "1+" * 5000 + "1=3",
+    "9" * 400 + "+1=2",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", FALSE)
+def test_a_false_equation_is_found(text: str):
+    assert false_equations(text)
+
+
+@pytest.mark.parametrize("text", NOT_FALSE)
+def test_what_holds_or_cannot_be_read_is_left_alone(text: str):
+    assert false_equations(text) == []
+
+
+def test_the_false_one_of_several_is_named():
+    assert false_equations("3 + 4 = 7, then 7 * 2 = 15, and 15 - 1 = 14") == ["7 * 2 = 15"]
+
+
+def test_a_response_that_loops_costs_little():
+    begun = time.perf_counter()
+    for text in (
+        "3 + 4 = " * 2000,
+        "= " * 5000,
+        "(" * 5000 + "=",
+        "12 apples and " * 1000 + "=",
+        "1 2 3 4 " * 2000 + "= 5",
+    ):
+        false_equations(text)
+    assert time.perf_counter() - begun < 5
+
+
+def test_human_solutions_are_rarely_called_false_and_changed_ones_mostly(data_dir: Path):
+    """GSM8K's solutions, of which a few really are false; then each with one result made larger."""
+    lines = (data_dir / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    solutions = [re.sub(r"<<.*?>>", "", json.loads(line)["answer"]) for line in lines]
+    assert sum(bool(false_equations(text)) for text in solutions) < 0.015 * len(solutions)
+    rng, found, changed = random.Random(0), 0, 0
+    for text in solutions:
+        results = list(re.finditer(r"= ?\$?(\d+)(?![\d.,])", text))
+        if results:
+            one = rng.choice(results)
+            wrong = text[: one.start(1)] + str(int(one[1]) + rng.randint(1, 9)) + text[one.end(1) :]
+            found, changed = found + bool(false_equations(wrong)), changed + 1
+    assert found > 0.8 * changed

@@ -1,0 +1,285 @@
+"""Beyond accuracy: how responses end, which language they are in, and of which kind the wrong ones are."""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from qalign_core import runs
+from qalign_core.data import audit
+from qalign_core.data.numerals import readings
+from qalign_core.params import Profile
+from qalign_core.runs import Run
+from qalign_core.scorer import SCORERS, UNDETERMINED, response_language
+
+NUMBER_MISSING, CUT_OFF, WRONG_LANGUAGE, SLIP, OTHER = KINDS = (
+    "number missing",
+    "cut off",
+    "wrong language",
+    "arithmetic slip",
+    "other",
+)
+RATES = ("cut", "empty", "without_number", "english", "own", "other", "undetermined")
+_KEY = ["system", "seed", "benchmark", "language"]
+
+
+def rates(answers: pd.DataFrame) -> pd.DataFrame:
+    """How many responses were truncated, are empty, hold no number, and which language they are in.
+
+    Returns:
+        `system, seed, benchmark, language, responses` and in percent `cut` (at the token limit; missing where it is not
+        known how responses ended), `empty`, `without_number`, and the language of the response: `english`, `own` (the
+        question's), `other`, `undetermined`. Responses in English to an English question are `own` and not `english`.
+    """
+    written, asked, ended = answers["response_language"], answers["language"], answers["finish_reason"]
+    own, english, undetermined = written == asked, (written == "en") & (asked != "en"), written == UNDETERMINED
+    flags = {
+        "cut": (ended == "length").astype(float).where(ended.notna()),
+        "empty": answers["empty"],
+        "without_number": ~answers["has_number"].astype(bool),
+        "english": english,
+        "own": own,
+        "other": ~(own | english | undetermined),
+        "undetermined": undetermined,
+    }
+    grouped = answers[_KEY].assign(**flags).groupby(_KEY, sort=False)
+    shares = 100.0 * grouped[list(RATES)].mean().astype(float)
+    return grouped.size().rename("responses").to_frame().join(shares).reset_index()
+
+
+def identified(gold: pd.DataFrame) -> pd.DataFrame:
+    """How often `response_language` is right on text whose language is known, the benchmarks' own questions:
+    `benchmark, language, questions, right`.
+    """
+    right = [response_language(text) == code for text, code in zip(gold["question"], gold["language"], strict=True)]
+    grouped = gold.assign(right=right).groupby(["benchmark", "language"], sort=False)["right"]
+    return grouped.agg(questions="size", right="sum").reset_index()
+
+
+def _kind(row: Any, response: str) -> str:
+    """Why an answer is wrong, as far as its text tells; the first kind of `KINDS` that fits."""
+    if not row.has_number:
+        return NUMBER_MISSING
+    if row.finish_reason == "length":
+        return CUT_OFF
+    if row.response_language not in (row.language, "en", UNDETERMINED):  # they have learnt to solve in English
+        return WRONG_LANGUAGE
+    return SLIP if false_equations(response) else OTHER  # other: mostly the wrong calculation, carried out correctly
+
+
+def with_error_kinds(answers: pd.DataFrame, predictions: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """Scored answers with a column `error`: the kind of a wrong answer by the scorer `mode`, nothing for a right one.
+
+    `predictions` are the rows the answers of one system and seed were scored from.
+    """
+    key = ["benchmark", "language", "index"]
+    texts = predictions.set_index(key)["response"].loc[answers.set_index(key).index]
+    rows = zip(answers.itertuples(), answers[f"correct_{mode}"], texts, strict=True)
+    return answers.assign(error=[None if right else _kind(row, text) for row, right, text in rows])
+
+
+def errors(answers: pd.DataFrame) -> pd.DataFrame:
+    """Wrong answers by kind: `system, seed, benchmark, language, kind, answers, wrong`; every kind, also where it has
+    none; `wrong` is how many answers of that system, seed, benchmark and language are wrong.
+    """
+    counts = answers.groupby(_KEY, sort=False)["error"].value_counts().unstack(fill_value=0)
+    every = answers[_KEY].drop_duplicates().set_index(_KEY).index
+    counts = counts.reindex(index=every, columns=list(KINDS), fill_value=0).fillna(0).astype(int)
+    long = counts.rename_axis(columns="kind").stack().rename("answers").reset_index()
+    return long.assign(wrong=long.groupby(_KEY, sort=False)["answers"].transform("sum"))
+
+
+def broken_questions(profile: Profile, run: Run) -> pd.DataFrame:
+    """The questions of mSVAMP that nobody could answer: machine translation broke them, and nobody mended them.
+
+    Returns:
+        `benchmark, language, index, check`, one row per question (its first check); empty where there are none.
+    """
+    rows = []
+    if "msvamp" in profile.evaluation.benchmarks:
+        originals = [row["question"] for row in runs.read_json_lines(run.benchmark("msvamp", "en"))]
+        for code in sorted(code for code in profile.data.languages if code != "en"):
+            asked = runs.read_json_lines(run.benchmark("msvamp", code))
+            found = audit.translation_defects([row["question"] for row in asked], originals)
+            # Where only numbers up to 20 are gone, a translator has written them as words: the question is whole.
+            found["has no number left"] = [n for n in found["has no number left"] if n in found["loses a number"]]
+            checks = ("untranslated", "has no number left", "repeats itself")
+            rows += [("msvamp", code, asked[n]["index"], check) for check in checks for n in found[check]]
+    table = pd.DataFrame(rows, columns=["benchmark", "language", "index", "check"])
+    table = table.drop_duplicates(["benchmark", "language", "index"])
+    return table.sort_values(["language", "index"], ignore_index=True)
+
+
+def cleaned_accuracy(answers: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy with and without the broken questions of each language, of the benchmarks that have some.
+
+    Returns:
+        `system, seed, benchmark, language, scorer, total, removed, accuracy, cleaned` (percent).
+    """
+    chosen = answers[answers["benchmark"].isin(broken["benchmark"])]
+    key = ["benchmark", "language", "index"]
+    removed = pd.MultiIndex.from_frame(chosen[key]).isin(pd.MultiIndex.from_frame(broken[key]))
+    parts = []
+    for mode in SCORERS:
+        rows = chosen[_KEY].assign(right=100.0 * chosen[f"correct_{mode}"], removed=removed)
+        rows["kept"] = rows["right"].where(~rows["removed"])
+        part = rows.groupby(_KEY, sort=False).agg(
+            total=("right", "size"), removed=("removed", "sum"), accuracy=("right", "mean"), cleaned=("kept", "mean")
+        )
+        parts.append(part.reset_index().assign(scorer=mode))
+    return pd.concat(parts, ignore_index=True)[[*_KEY, "scorer", "total", "removed", "accuracy", "cleaned"]]
+
+
+# ------------------------------------------------------------------------------------------------- equations
+
+_SIGNS = str.maketrans("×·∙⋅÷−－＋＝（）％／＊", "****/--+=()%/*")
+_PLAIN = (
+    (re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}"), r"((\1)/(\2))"),
+    (re.compile(r"\\(?:times|cdot)\b"), "*"),
+    (re.compile(r"\\div\b"), "/"),
+    (re.compile(r"\{,\}|\\,|\\!"), ","),
+    (re.compile(r"\\(?=[$%])|\\[()\[\]]|\\left|\\right"), " "),
+    (re.compile(r"[$€£¥₹฿৳](?=\s*[-\d(.])|(?<=\d)\s*[$€£¥₹฿৳]"), " "),
+    (re.compile(r"(?<=[\d)])\s*[xX]\s*(?=[\d(])|(?<=\S)\s+[xX]\s+(?=[\d(])"), "*"),
+)
+_GROUPING_SPACE = re.compile(r"(?<![\d.,])(\d{1,3})((?:[ \u00a0\u2009\u202f]\d{3})+)(?![\d])")
+_WORD = r"[^\s\d+\-*/=()<>\[\]{}%.,;:!?|\\^_√\"'。、，；：！？।]+"
+# Up to three words between a number and an operator: its unit, such as `cans`, `km/h`, `minutes per egg`.
+_UNIT = re.compile(rf"(?<=\d)(%?)[ \t]*((?:/[ \t]?)?{_WORD}(?:[ \t/]{_WORD}){{0,2}})(?=[ \t]*[+\-*/=)])")
+_BREAK = re.compile(r"[\n\r;!?。，、；：！？।|<>]|[.,:](?=\s|$)")
+_RUN = re.compile(r"[-+(]*[\d.][\d.,+\-*/()%=\s]*=[\d.,+\-*/()%=\s]*[\d)%]")
+# What makes a number part of something else when it stands right before or behind it, such as 10:30, x2 or 2^3.
+_PART_BEFORE = re.compile(
+    r"[A-Za-z\u00c0-\u024f\u0400-\u04ff\d:^_√.,]$|[+\-*/^=(]\s*[^\s\d]{0,20}\s*$"
+    r"|(?:[\d%]|half|third|quarter|percent|Hälfte|Drittel|moitié|mitad|tercio|половин\w)\s*(?:of|von|de|от)?\s*$"
+)
+_PART_BEHIND = re.compile(r"[:^_]\d|[A-Za-z](?![A-Za-z])|\s*[+\-*/(]\s*\S|\s*[^\W\d_]+\s*[+\-*/]\s*[\w(]")
+_PERCENT = re.compile(r"([\d.,]+)\s*%")
+_FRACTION = re.compile(r"/\s*(\d+)/(\d+)")  # 60 / 3/4 is meant as 60 / (3/4)
+_NUMBER = re.compile(r"\d[\d.,]*|\.\d+")
+_BY_DECIMAL_MARK = {
+    ".": re.compile(r"(?:\d+|\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})?(?:\.\d+)?"),
+    ",": re.compile(r"(?:\d+|\d{1,3}(?:\.\d{3})+)(?:,\d+)?"),
+}
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+_LONGEST = 200  # characters of an equation; longer ones are loops
+
+
+def false_equations(text: str) -> list[str]:
+    """The equations of a text that do not hold, as they were read.
+
+    Only what computes on its left and can be read with certainty is judged: `+ - * /`, brackets, percents, numbers in
+    any script and with any marks, units. A side may be rounded or truncated behind its last decimal; a quotient may
+    also be a whole number. In `2 + 3 = 5 * 4 = 20`, which takes up a result and goes on, each step counts by itself. An
+    equation is false only if it is so by every way of reading its numbers: `1.500` may be 1500 or 1.5. Equations with
+    unknowns are left out.
+    """
+    return [equation for equation in _equations(text) if _is_false(equation)]
+
+
+def _equations(text: str) -> Iterator[str]:
+    """Stretches of digits, operators and at least one `=`, units taken out."""
+    if "=" not in text and "＝" not in text:
+        return
+    text = text.translate(_SIGNS)
+    for pattern, plain in _PLAIN:
+        text = pattern.sub(plain, text)
+    for part in _BREAK.split(text):
+        part = _UNIT.sub(_without_unit, _GROUPING_SPACE.sub(lambda match: re.sub(r"\s", "", match[0]), part))
+        for match in _RUN.finditer(part):
+            before, behind = part[: match.start()], part[match.end() :]
+            if len(match[0]) <= _LONGEST and not _PART_BEFORE.search(before):
+                equation, word = match[0].strip(), re.match(rf"\s*({_WORD})", behind)
+                # The last side is not all of it: a time, a power, an unknown, a word that multiplies.
+                goes_on = _PART_BEHIND.match(behind) or (word is not None and _multiplies(word[1]))
+                yield equation.rpartition("=")[0] if goes_on else equation
+
+
+def _without_unit(match: re.Match[str]) -> str:
+    """A number's unit taken away, unless it is an unknown (one Latin letter) or a multiplier (million, 万)."""
+    unknown = any(len(word) == 1 and word.isascii() for word in match[2].split())
+    return match[0] if unknown or _multiplies(match[2]) else match[1] + " "
+
+
+def _multiplies(word: str) -> bool:
+    return readings(f"1 {word}") != readings("1")
+
+
+def _is_false(equation: str) -> bool:
+    forms = [equation.replace("%", ""), _PERCENT.sub(r"(\1/100)", equation)] if "%" in equation else [equation]
+    forms += [_FRACTION.sub(r"/(\1/\2)", form) for form in forms if _FRACTION.search(form)]
+    verdicts = [_differs([_read(side, mark) for side in form.split("=")]) for mark in ".," for form in forms]
+    known = [verdict for verdict in verdicts if verdict is not None]
+    return bool(known) and all(known)
+
+
+def _read(side: str, mark: str) -> tuple[ast.expr, int] | None:
+    """A side as an expression, and the decimals of its last number; None if it is none with this decimal mark."""
+    decimals, plain, end = 0, [], 0
+    for match in _NUMBER.finditer(side):
+        if not _BY_DECIMAL_MARK[mark].fullmatch(match[0]):
+            return None
+        whole, _, fraction = match[0].partition(mark)
+        decimals = len(fraction)
+        digits = str(int(re.sub(r"\D", "", whole) or "0"))  # int reads the digits of every script
+        plain += [
+            side[end : match.start()],
+            digits + ("." + "".join(str(int(d)) for d in fraction) if fraction else ""),
+        ]
+        end = match.end()
+    text = "".join([*plain, side[end:]]).strip()
+    surplus = text.count("(") - text.count(")")
+    text = text[surplus:] if surplus > 0 and text.startswith("(" * surplus) else text[: surplus or None]
+    try:
+        return ast.parse(text.strip(), mode="eval").body, decimals
+    except (SyntaxError, RecursionError, MemoryError):
+        return None
+
+
+def _differs(sides: list[tuple[ast.expr, int] | None]) -> bool | None:
+    """Whether two neighbouring sides differ; None if no two can be compared."""
+    compared = []
+    for left, right in zip(sides, sides[1:], strict=False):
+        if left is None or right is None or not isinstance(left[0], ast.BinOp):
+            continue
+        a, b = _value(left[0]), _value(right[0])
+        if a is None or b is None or not (math.isfinite(a) and math.isfinite(b)):
+            continue
+        first = right[0]  # the result that the right side takes up and goes on with
+        while isinstance(first, ast.BinOp):
+            first = first.left
+        quotient, decimals = isinstance(left[0].op, ast.Div), max(left[1], right[1])
+        compared.append(not any(v is not None and _equal(a, v, decimals, quotient) for v in (b, _value(first))))
+    return any(compared) if compared else None
+
+
+def _value(node: ast.expr) -> float | None:
+    """What an expression of numbers and the four operations comes to; None for any other, and for a division by 0."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return float(node.value)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        inner = _value(node.operand)
+        return None if inner is None else -inner if isinstance(node.op, ast.USub) else inner
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        left, right = _value(node.left), _value(node.right)
+        if left is None or right is None or (isinstance(node.op, ast.Div) and right == 0):
+            return None
+        return _OPERATORS[type(node.op)](left, right)
+    return None
+
+
+def _equal(a: float, b: float, decimals: int, quotient: bool) -> bool:
+    """Whether two values are the same up to the last decimal that is written; of a quotient, up to a whole number."""
+    if math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9):
+        return True
+    if (decimals == 0 and not (quotient and abs(a) >= 1)) or max(abs(a), abs(b)) > 1e15:
+        return False
+    step = 10.0**-decimals
+    cut = math.isclose(math.trunc(a / step + 1e-9), math.trunc(b / step + 1e-9))
+    return cut or abs(a - b) <= step / 2 + 1e-9

@@ -1,0 +1,415 @@
+"""Whose answers are scored, the evaluation log, provenance, what chapter 6 compares, and English-only profiles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from qalign_core import comparisons, evaluate, params, plan, results, runs
+from qalign_core.data.rows import BadRow
+from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
+from qalign_core.runs import Run
+
+# ------------------------------------------------------------------------------------------------- external predictions
+
+QUESTIONS = {
+    "bn": ["রহিমের ৩টি আপেল আছে।", "করিমের ৫টি আম আছে।"],
+    "de": ["Anna hat 3 Äpfel.", "Ben hat 5 Birnen."],
+    "en": ["Ann has 3 apples.", "Ben has 5 pears."],
+}
+ANSWERS = ["3", "5"]
+RESPONSES = {
+    "bn": ["Ann has 3 apples. The answer is 3", "তার কাছে ৫টি আছে"],
+    "de": ["Die Antwort ist 3", "Sie hat 2 + 2 = 5, also ist die Antwort 6"],
+    "en": ["The answer is 3", ""],
+}
+
+
+def profile_of(system: dict[str, Any], **run: Any) -> Profile:
+    return params.validate(
+        {
+            "run": {"profile": "theirs", "seeds": [0], **run},
+            "model": {"base": "miniature"},
+            "data": {"languages": list(QUESTIONS), "sources": {"mgsm": "folder"}},
+            "systems": {"Theirs": system},
+            "training": {},
+            "evaluation": {"benchmarks": {"mgsm": {"max_new_tokens": 600}}},
+        }
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Responses as another program writes them: a field `output`, in the order of the questions, nothing else."""
+    for code, responses in RESPONSES.items():
+        runs.write_json_lines(tmp_path / "made" / "mgsm" / f"{code}.jsonl", [{"output": text} for text in responses])
+    return tmp_path / "made"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run folder as notebook 01 leaves it."""
+    found = Run(tmp_path / "run")
+    for code, asked in QUESTIONS.items():
+        rows = [{"index": i, "question": asked[i], "answer": ANSWERS[i]} for i in range(2)]
+        runs.write_json_lines(found.benchmark("mgsm", code), rows)
+    return found
+
+
+def theirs(folder: Path, **more: Any) -> dict[str, Any]:
+    fields = {"response": "output", "index": None, "question": None, "finish_reason": None}
+    return {"predictions": str(folder), "fields": fields, **more}
+
+
+@pytest.mark.parametrize(
+    ("system", "message"),
+    [
+        ({"predictions": "x", "lineage": []}, "give either a lineage .* or predictions"),
+        ({"predictions": "x", "checkpoint": "a/b"}, "give either a lineage .* or predictions"),
+        ({"lineage": [], "fields": {"response": "output"}}, "fields and seed describe predictions"),
+        ({"checkpoint": "a/b", "seed": 0}, "fields and seed describe predictions"),
+        ({"predictions": "x", "fields": {"respons": "output"}}, r"respons: unknown name \(did you mean 'response'\?\)"),
+        ({"predictions": "x", "seed": 7}, r"systems\.Theirs\.seed: 7 is not among run\.seeds \[0\]"),
+    ],
+)
+def test_a_wrong_origin_is_refused(system: dict[str, Any], message: str):
+    with pytest.raises(ProfileError, match=message):
+        profile_of(system)
+
+
+def test_a_relative_folder_is_relative_to_here_and_stays_so_wherever_the_notebooks_run(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    profile = profile_of({"predictions": "made"})
+    monkeypatch.chdir(tmp_path.parent)
+    again = params.validate(profile.model_dump(mode="json"))
+    assert again == profile
+    assert evaluate.answers_folder(again, Run(tmp_path), "Theirs", 0) == tmp_path / "made"
+
+
+def test_nothing_is_generated_for_it(folder: Path, run: Run):
+    profile = profile_of(theirs(folder))
+    assert evaluate.generated(profile) == []
+    assert list(evaluate.answering_jobs(profile, run)) == []
+    ours = profile.model_copy(update={"systems": {**profile.systems, "Ours": params.System(lineage=["metamathqa"])}})
+    assert evaluate.generated(ours) == ["Ours"]
+
+
+def test_what_is_missing_is_said_before_anything_runs(folder: Path):
+    profile = profile_of(theirs(folder))
+    name = f"answers    Theirs: external predictions from {folder}, nothing is generated"
+    assert list(evaluate.external_overview(profile)) == [(name, True, "")]
+    files = evaluate.external_files(profile)["Theirs"]
+    assert files[str(folder / "mgsm" / "de.jsonl")] == runs.sha256_file(folder / "mgsm" / "de.jsonl")
+    (folder / "mgsm" / "de.jsonl").unlink()
+    why = f"1 of 3 files are missing, first {folder / 'mgsm' / 'de.jsonl'}"
+    assert list(evaluate.external_overview(profile)) == [(name, False, why)]
+    assert len(evaluate.external_files(profile)["Theirs"]) == 2
+
+
+def test_it_is_scored_and_saved_like_ours(folder: Path, run: Run):
+    profile = profile_of(theirs(folder, published="QAlign 7B"))
+    answers = evaluate.score_run(profile, run)
+    right = answers.groupby("language")["correct_paper"].apply(list).to_dict()
+    assert right == {"bn": [True, True], "de": [True, False], "en": [True, False]}
+    wrong = answers[~answers["correct_paper"]].set_index("language")["error"]
+    assert wrong.to_dict() == {"de": "arithmetic slip", "en": "number missing"}
+    tables = evaluate.save_results(profile, run, answers).tables
+    assert tables["responses"]["cut"].isna().all()  # not known
+    assert tables["responses"].set_index("language").loc["bn", "english"] == 50.0
+    assert set(tables["trace"]["state"]) == {evaluate.ELSEWHERE}
+    assert "cleaned" not in tables
+    assert set(evaluate.save_consistency(profile, run).tables["consistency"]["language"]) == {"bn", "de"}
+
+
+def test_a_profile_of_english_alone_is_evaluated(folder: Path, run: Run):
+    sections = profile_of(theirs(folder)).model_dump(mode="json")
+    sections["data"]["languages"] = ["en"]
+    profile = params.validate(sections)
+    found = evaluate.save_results(profile, run, evaluate.score_run(profile, run))
+    assert found.tables["intervals"]["measure"].tolist() == ["en", "average", "english"]
+    assert "consistency" not in evaluate.save_consistency(profile, run).tables
+    assert evaluate.save_ablations(profile, run).tables.keys() == found.tables.keys()
+    assert list(evaluate.representation_jobs(profile, run)) == []
+
+
+def test_the_profile_declares_which_systems_are_compared(folder: Path, run: Run):
+    sections = profile_of(theirs(folder)).model_dump(mode="json")
+    sections["systems"]["Others"] = theirs(folder)
+    for pairs, compared in (([["Theirs", "Others"]], {("Theirs", "Others")}), (None, set())):
+        sections["evaluation"]["pairs"] = pairs
+        profile = params.validate(sections)
+        saved = evaluate.save_results(profile, run, evaluate.score_run(profile, run))
+        for name in ("comparisons", "languages"):
+            rows = saved.tables[name]
+            assert set(zip(rows["a"], rows["b"], strict=True)) == compared
+
+
+def test_it_stands_beside_every_seed_or_beside_its_own(folder: Path, run: Run):
+    every = evaluate.score_run(profile_of(theirs(folder), seeds=[0, 1]), run)
+    assert sorted(set(every["seed"])) == [0, 1]
+    own = evaluate.score_run(profile_of(theirs(folder, seed=1), seeds=[0, 1]), run)
+    assert set(own["seed"]) == {1}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "error", "message"),
+    [
+        (None, None, FileNotFoundError, "is not a folder: no predictions there"),
+        ("de.jsonl", None, FileNotFoundError, r"missing: .*mgsm/de\.jsonl"),
+        ("de.jsonl", ["a 3"], ValueError, r"de\.jsonl: the benchmark has 2 questions; predictions missing: 1"),
+        ("de.jsonl", ["a 3", "b 4", "c 5"], ValueError, r"de\.jsonl: .*too many: 1 \(index 2\)"),
+        ("de.jsonl", ["a 3", None], ValueError, r"de\.jsonl, line 2: the response is NoneType, not text"),
+    ],
+)
+def test_what_is_missing_is_named(
+    folder: Path, run: Run, file: str | None, content: list[Any] | None, error: type[Exception], message: str
+):
+    if file is None:
+        folder.rename(folder.with_name("elsewhere"))
+    elif content is None:
+        (folder / "mgsm" / file).unlink()
+    else:
+        runs.write_json_lines(folder / "mgsm" / file, [{"output": text} for text in content])
+    with pytest.raises(error, match=message):
+        evaluate.score_run(profile_of(theirs(folder)), run)
+
+
+def test_another_field_or_another_question_is_named(folder: Path, run: Run):
+    with pytest.raises(ValueError, match=r"line 1: no field 'index'; the line has output"):
+        evaluate.score_run(profile_of({"predictions": str(folder)}), run)
+    rows = [{"n": i, "asked": QUESTIONS["de"][0], "output": "3"} for i in range(2)]
+    for code in QUESTIONS:
+        own = [{**row, "asked": QUESTIONS[code][row["n"]]} for row in rows]
+        lines = "".join(json.dumps(row) + "\n" for row in (rows if code == "de" else own))
+        (folder / "mgsm" / f"{code}.jsonl").write_text(lines, encoding="utf-8")
+    fields = {"index": "n", "question": "asked", "response": "output", "finish_reason": None}
+    with pytest.raises(ValueError, match=r"de\.jsonl: the question of row 1 is not the benchmark's"):
+        evaluate.score_run(profile_of({"predictions": str(folder), "fields": fields}), run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"index": "x"}, r"en\.jsonl, line 1: the index is 'x'"),
+        ({"index": None}, r"en\.jsonl, line 1: the index is None"),
+        ({"index": 0.5}, r"en\.jsonl, line 1: the index is 0\.5"),
+        ({"index": True}, r"en\.jsonl, line 1: the index is True"),
+        ({"question": None}, r"en\.jsonl, line 1: the question is NoneType, not text"),
+        ({"output": None}, r"en\.jsonl, line 1: the response is NoneType, not text"),
+        ({"output": "5 \ud83d"}, r"line 1: the response holds .ud83d, half a character"),
+    ],
+)
+def test_a_row_that_cannot_be_scored_is_named(folder: Path, run: Run, change: dict[str, Any], message: str):
+    for code, asked in QUESTIONS.items():
+        rows = [{"index": i, "question": asked[i], "output": "5"} for i in range(2)]
+        if code == "en":
+            rows[0] |= change
+        path = folder / "mgsm" / f"{code}.jsonl"
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8-sig")  # a mark is no error
+    profile = profile_of({"predictions": str(folder), "fields": {"response": "output", "finish_reason": None}})
+    with pytest.raises(BadRow, match=message):
+        evaluate.score_run(profile, run)
+
+
+def test_a_file_in_another_encoding_is_named(folder: Path, run: Run):
+    (folder / "mgsm" / "de.jsonl").write_bytes(b'{"output": "\xe9"}\n')
+    with pytest.raises(BadRow, match=r"de\.jsonl: line 1: not UTF-8"):
+        evaluate.score_run(profile_of(theirs(folder)), run)
+
+
+# ------------------------------------------------------------------------------------------------- evaluation log
+
+
+def smoke_with(**changes: Any) -> Profile:
+    sections = yaml.safe_load((PARAMS_FOLDER / "smoke.yaml").read_text(encoding="utf-8"))
+    sections["data"]["languages"] = ["sw", "en"]
+    for key, value in changes.items():
+        *way, last = key.split("__")
+        place = sections
+        for name in way:
+            place = place.setdefault(name, {})
+        place[last] = value
+    return params.validate(sections)
+
+
+@pytest.fixture
+def logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run whose answers have the fingerprint of the profile's benchmarks, as if jobs were planned."""
+    found = Run(tmp_path)
+    for name in ("mgsm", "msvamp"):
+        for code in ("sw", "en"):
+            runs.write_json_lines(found.benchmark(name, code), [{"index": i} for i in range(3)])
+    monkeypatch.setattr(evaluate, "answers_fingerprint", lambda profile, run, system, seed: f"{system}-{seed}")
+    return found
+
+
+def test_a_look_is_logged_once_for_the_same_answers(logged: Run, monkeypatch: pytest.MonkeyPatch):
+    profile = smoke_with()
+    for _ in range(2):
+        evaluate.log_evaluation(profile, logged, "QAlign", 1, "scored")
+    log = results.read_log(logged.results)
+    assert list(log.columns) == results.LOG_COLUMNS
+    assert list(log.benchmark) == ["mgsm", "msvamp"]
+    assert set(log.questions) == {6}
+    assert set(log.split) == {"test"}
+    monkeypatch.setattr(evaluate, "answers_fingerprint", lambda *_: "others")
+    evaluate.log_evaluation(profile, logged, "QAlign", 1, "scored")
+    evaluate.log_evaluation(profile, logged, "QAlign", 1, "answered")
+    assert list(results.read_log(logged.results).action) == ["scored"] * 4 + ["answered"] * 2
+
+
+def test_the_development_questions_are_told_apart(logged: Run):
+    evaluate.log_evaluation(smoke_with(data__miniature__split="development"), logged, "QAlign", 1, "scored")
+    assert set(results.read_log(logged.results).split) == {"development"}
+
+
+def test_the_recipe_is_what_makes_a_system_and_nothing_else():
+    before = evaluate.recipe_fingerprint(smoke_with(), "QAlign")
+    same = [
+        {"run__devices": 1},
+        {"evaluation__batch_tokens": 99},
+        {"data__miniature__split": "development"},
+        {"data__miniature__sizes__mgsm": 7},
+        {"data__corpora": {"half": {"of": "questions-x-en", "share": 0.5}}},
+        {"systems__Other": {"lineage": []}},
+    ]
+    other = [
+        {"training__learning_rate": 0.5},
+        {"data__miniature__sizes__questions": 7},
+        {"data__corpora": {"questions-x-en": {"limit": 3}}},
+        {"systems__QAlign__lineage": ["questions-x-en"]},
+        {"model__pad_token": "[PAD]"},
+    ]
+    assert {evaluate.recipe_fingerprint(smoke_with(**change), "QAlign") for change in same} == {before}
+    found = {evaluate.recipe_fingerprint(smoke_with(**change), "QAlign") for change in other}
+    assert len(found) == len(other)
+    assert before not in found
+
+
+def test_asking_logs_only_what_was_not_answered_before(logged: Run, monkeypatch: pytest.MonkeyPatch):
+    profile, job = smoke_with(), plan.Job({"fingerprint": "x"}, logged.folder / "job")
+    own = profile.model_copy(update={"systems": {"QAlign": profile.systems["QAlign"]}})
+    monkeypatch.setattr(plan, "prediction_jobs", lambda *_: iter([job]))
+    for wanted in evaluate.answering_jobs(own, logged):
+        runs.write_json(wanted.folder / "job.json", wanted.content)
+        runs.write_json(wanted.folder / "done.json", wanted.content)
+    assert list(results.read_log(logged.results).action) == ["answered", "answered"]
+    monkeypatch.setattr(evaluate, "answers_fingerprint", lambda *_: "not looked at")
+    assert [wanted.done for wanted in evaluate.answering_jobs(own, logged)] == [True]
+    assert len(results.read_log(logged.results)) == 2
+
+
+def test_looks_are_counted_by_set_and_system(logged: Run, monkeypatch: pytest.MonkeyPatch):
+    assert results.looks(logged.results).empty
+    evaluate.log_evaluation(smoke_with(), logged, "QAlign", 1, "answered")
+    evaluate.log_evaluation(smoke_with(), logged, "QAlign", 1, "scored")
+    monkeypatch.setattr(evaluate, "answers_fingerprint", lambda *_: "others")
+    evaluate.log_evaluation(smoke_with(training__learning_rate=0.5), logged, "QAlign", 1, "scored")
+    lines = results.looks(logged.results).set_index("benchmark")
+    assert list(lines.index) == ["mgsm", "msvamp"]
+    assert lines.loc["mgsm", ["split", "system", "seeds", "recipes", "looks"]].tolist() == ["test", "QAlign", 1, 2, 2]
+
+
+# ------------------------------------------------------------------------------------------------- provenance
+
+
+@pytest.fixture
+def traced(tmp_path: Path) -> Run:
+    """A run in which QAlign's last stage was trained and its answers generated, as the jobs leave it."""
+    found = Run(tmp_path)
+    lineage = ["questions-x-en", "metamathqa"]
+    runs.write_json(found.stage(1, lineage) / "done.json", {"fingerprint": "f" * 64})
+    folder = found.predictions(1, lineage) / "benchmarks"
+    for code in ("sw", "en"):
+        runs.write_json_lines(folder / "mgsm" / f"{code}.jsonl", [{"index": 0, "response": f"{code} 7"}])
+    files = {f"mgsm/{code}.jsonl": runs.sha256_file(folder / "mgsm" / f"{code}.jsonl") for code in ("sw", "en")}
+    runs.write_json(
+        folder / "done.json", {"fingerprint": "a" * 64, "files": files, "git_commit": "c" * 40 + "+changes"}
+    )
+    runs.write_json(folder / "job.json", {"model": {"path": "models/seed-1/base/questions-x-en/metamathqa/model"}})
+    return found
+
+
+@pytest.fixture
+def two_systems(monkeypatch: pytest.MonkeyPatch, traced: Run, tmp_path: Path) -> Profile:
+    folder = traced.predictions(1, ["questions-x-en", "metamathqa"]) / "benchmarks"
+    monkeypatch.setattr(plan, "prediction_job", lambda *_: SimpleNamespace(folder=folder))
+    for code in ("sw", "en"):
+        runs.write_json_lines(tmp_path / "theirs" / "mgsm" / f"{code}.jsonl", [{"index": 0, "response": "8"}])
+    base = params.load("mini")
+    ours, theirs = base.systems["QAlign"], params.System(predictions=str(tmp_path / "theirs"))
+    return base.model_copy(
+        update={
+            "systems": {"QAlign": ours, "Theirs": theirs},
+            "data": base.data.model_copy(update={"languages": ["sw", "en"]}),
+            "evaluation": base.evaluation.model_copy(
+                update={"benchmarks": {"mgsm": base.evaluation.benchmarks["mgsm"]}}
+            ),
+        }
+    )
+
+
+TRACED = pd.DataFrame({"system": ["QAlign", "QAlign", "Theirs"], "seed": [1, 1, 1]})
+
+
+def test_every_cell_names_its_files(two_systems: Profile, traced: Run):
+    rows = evaluate.trace(two_systems, traced, TRACED).set_index(["system", "language"])
+    assert len(rows) == 4
+    cell = rows.loc[("QAlign", "sw")]
+    assert cell["lineage"] == "base → questions-x-en → metamathqa"
+    assert cell["state"] == evaluate.AS_GENERATED
+    for name in ("predictions", "predictions_done", "model_done"):
+        assert (traced.folder / cell[name]).is_file()
+    assert (traced.folder / cell["predictions"]).name == "sw.jsonl"
+    assert cell["sha256"] == runs.sha256_file(traced.folder / cell["predictions"])
+    assert rows.loc[("Theirs", "en"), "state"] == evaluate.ELSEWHERE
+
+
+def test_answers_that_were_edited_are_told_apart(two_systems: Profile, traced: Run):
+    path = traced.folder / evaluate.trace(two_systems, traced, TRACED)["predictions"].iloc[0]
+    runs.write_json_lines(path, [{"index": 0, "response": "better"}])
+    rows = evaluate.trace(two_systems, traced, TRACED)
+    assert rows["state"].tolist() == [evaluate.CHANGED, evaluate.AS_GENERATED, evaluate.ELSEWHERE, evaluate.ELSEWHERE]
+
+
+# ------------------------------------------------------------------------------------------------- chapter 6
+
+SMALL = "X→En questions (600)"
+
+
+def test_every_variant_is_compared_with_ours_and_the_small_ones_with_their_control():
+    profile = params.load("mini")
+    declared = evaluate.ablation_pairs(profile)
+    own = profile.in_chapter(ablations=True)
+    assert {a for a, b in declared if b == "QAlign"} == {"MonoReason", *own}
+    assert {a for a, b in declared if b == SMALL} == {"X→En responses", "En→X responses", "X→En FLORES"}
+
+
+def test_the_place_in_a_study_is_told_by_how_the_corpora_are_derived(tmp_path: Path):
+    sections = yaml.safe_load((PARAMS_FOLDER / "mini.yaml").read_text(encoding="utf-8"))
+    corpora = {
+        "quarter": {"of": ["questions-x-en"], "share": 0.25},
+        "both-ways": {"of": ["metamathqa", "questions-en-x"]},
+        "without-sw": {"of": ["questions-x-en"], "without": ["sw"]},
+    }
+    sections["data"].setdefault("corpora", {}).update(corpora)
+    lineages = {"A": ["quarter", "metamathqa"], "B": ["questions-x-en", "both-ways"], "C": ["without-sw", "metamathqa"]}
+    sections["systems"] = {name: sections["systems"][name] for name in ("MonoReason", "QAlign")}
+    sections["systems"] |= {name: {"lineage": lineage, "table": "study"} for name, lineage in lineages.items()}
+    profile, run = params.validate(sections), Run(tmp_path)
+    for stage in ("questions-x-en", "quarter", "without-sw"):
+        done = {"metrics": {"rows": 7, "target_tokens": 70}}
+        runs.write_json(run.stage(profile.run.seeds[0], [stage]) / "done.json", done)
+    rows = evaluate.ablation_rows(profile, run).set_index("system")
+    assert rows.loc[["A", "B", "C"], ["study", "at"]].to_numpy().tolist() == [
+        ["data_size", "0.25"], ["answer_language", "stage 2"], ["left_out", "sw"]
+    ]  # fmt: skip
+    assert pd.isna(rows.loc["QAlign", "study"])
+    assert rows.loc["QAlign", ["examples", "target_tokens"]].tolist() == [7, 70]
+    assert ("C", comparisons.WITHOUT) in evaluate.ablation_pairs(profile)
