@@ -30,7 +30,7 @@ from qalign_core.miniature.folder import benchmark_problems
 from qalign_core.miniature.render import question, solution
 from qalign_core.runs import write_atomic
 from qalign_core.scores.comparisons import mean_over_seeds
-from qalign_core.show.paper_tables import named
+from qalign_core.show.paper_tables import BENCHMARKS, named
 
 Drawn = tuple[Figure, pd.DataFrame]
 
@@ -49,15 +49,18 @@ _LOOKS = {
     "QAlign + mixed": ("#004d40", "D", "\\\\\\"),
 }
 _SPARE = tuple(zip(("#000000", "#009e73", "#d55e00", "#999999"), "vP*<", ("--", "++", "||", "**"), strict=True))
+BENCHMARK_NAMES = {name: printed for name, (_, printed) in BENCHMARKS.items()}
+PALETTE = {system: colour for system, (colour, _, _) in _LOOKS.items()}  # for a figure drawn in a cell
 _METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 
+FRAMEWORK = (
+    "Stage 1 teaches the model to say in English what a foreign question asks, stage 2 to solve English questions; "
+    "together they let it solve foreign ones. Dashed: text that is not English. One question of the miniature runs "
+    "through all rows, in Russian, with its reference solution, which is not a model's answer; "
+    "training uses other questions than the benchmarks."
+)
 CAPTIONS = {
-    "figure-1-framework": (
-        "Stage 1 teaches the model to say in English what a foreign question asks, stage 2 to solve English questions; "
-        "together they let it solve foreign ones. Dashed: text that is not English. One question of the miniature runs "
-        "through all rows, in Russian, with its reference solution, which is not a model's answer; "
-        "training uses other questions than the benchmarks."
-    ),
+    "figure-1-framework": FRAMEWORK,
     "figure-headline": "English has its own scale. Dashed: the language-blind floor, if there is one.",
     "figure-2-mixed-supervision": "Below the bars: the averages. Dashed: the language-blind floor, if there is one.",
     "figure-3-consistency": (
@@ -103,10 +106,11 @@ def save_figure(figure: Figure, folder: str | Path, name: str, data: pd.DataFram
     contents: dict[str, str | bytes] = {}
     with style():
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, not for each format again
+        figure.set_layout_engine("none")  # laid out and measured once, not for each format again
+        box = figure.get_tightbbox().padded(0.05)
         for suffix, metadata in _METADATA.items():
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix, metadata=metadata, dpi=200, bbox_inches="tight", pad_inches=0.05)
+            figure.savefig(buffer, format=suffix, metadata=metadata, dpi=200, bbox_inches=box)
             contents[suffix] = buffer.getvalue()
     contents["csv"] = data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
     if caption:
@@ -512,8 +516,8 @@ def length_histogram(lengths: pd.DataFrame, limit: int = 512) -> Drawn:
 _LINES = {"base": ("#777777", "^", ":"), "MonoReason": ("#e69f00", "o", "--"), "QAlign": (BLUE, "s", "-")}
 _MEASURES = {"retrieval": "originals found (%)", "cosine": "cosine with the original", "closer": "its lead over others"}
 # Ten languages: marker and colour together, since no ten colours are told apart by everybody.
-_COLOURS = ("#e69f00", BLUE, "#56b4e9", "#000000", "#009e73", "#cc79a7", "#d55e00", "#999999", "#332288", "#882255")
-_SIGNS = dict(zip(PAPER_CODES, zip("v^<>DsPXo*", _COLOURS, strict=True), strict=True))
+COLOURS = ("#e69f00", BLUE, "#56b4e9", "#000000", "#009e73", "#cc79a7", "#d55e00", "#999999", "#332288", "#882255")
+_SIGNS = dict(zip(PAPER_CODES, zip("v^<>DsPXo*", COLOURS, strict=True), strict=True))
 
 
 def set_name(name: str) -> str:
