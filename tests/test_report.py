@@ -118,7 +118,7 @@ def test_one_row_never_mixes_measurements_that_disagree():
 # -------------------------------------------------------------------------------- tables
 
 
-def test_the_table_holds_ours_published_and_floor(answers, floor):
+def test_the_table_holds_ours_published_and_floor(answers):
     accuracy = scorer.accuracy(answers)
     table = paper_tables.accuracy_table(
         accuracy, "mgsm", systems=["MonoReason", "QAlign"], floor=dict.fromkeys(CODES, 12.0)

@@ -1,7 +1,8 @@
 """The paper's figures and ours, drawn from saved results; readable in grey and by the colour-blind.
 
-Every function takes rows of a results folder and returns the figure and the numbers it shows; `CAPTIONS` says what its
-signs mean. The look is in `figures.mplstyle`. Figure numbers follow the paper.
+Every function takes rows of the results files (`intervals.csv`, `agreement.csv`, ...) and systems in their order,
+averages seeds, and returns the figure and the numbers it shows. `captions.yaml` says what the signs mean; the look is
+in `figures.mplstyle`. Figure numbers follow the paper.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import matplotlib.style
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -53,37 +55,8 @@ BENCHMARK_NAMES = {name: printed for name, (_, printed) in BENCHMARKS.items()}
 PALETTE = {system: colour for system, (colour, _, _) in _LOOKS.items()}  # for a figure drawn in a cell
 _METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 
-FRAMEWORK = (
-    "Stage 1 teaches the model to say in English what a foreign question asks, stage 2 to solve English questions; "
-    "together they let it solve foreign ones. Dashed: text that is not English. One question of the miniature runs "
-    "through all rows, in Russian, with its reference solution, which is not a model's answer; "
-    "training uses other questions than the benchmarks."
-)
-CAPTIONS = {
-    "figure-1-framework": FRAMEWORK,
-    "figure-headline": "English has its own scale. Dashed: the language-blind floor, if there is one.",
-    "figure-2-mixed-supervision": "Below the bars: the averages. Dashed: the language-blind floor, if there is one.",
-    "figure-3-consistency": (
-        "Red: the same answers with the questions permuted. A response without a number never agrees. "
-        "Each benchmark has its own scale."
-    ),
-    "figure-agreement-map": (
-        "Each cell: questions answered alike in two languages. A response without a number never agrees."
-    ),
-    "figure-solved-languages": "An empty cell: no question.",
-    "figure-training": "Each point: the mean loss since the one before.",
-    "figure-ablation": "Accuracy in the languages that are not English minus that of QAlign, paired by question.",
-    "figure-study-other": "Accuracy in the languages that are not English minus that of QAlign, paired by question.",
-    "figure-representations-layers": (
-        "A question's representation is the mean hidden state of its own tokens. Found: the most similar English "
-        "question is its own original. Lead: cosine with the original minus the mean cosine with the other English "
-        "questions, which takes out what all texts share."
-    ),
-    "figure-representations-plane": (
-        "The middle layer, first two principal components of each model by itself: axes of different panels cannot be "
-        "compared. Small: a question; large, with its language's code: the language's mean."
-    ),
-}
+CAPTIONS: dict[str, str] = yaml.safe_load(Path(__file__).with_name("captions.yaml").read_text(encoding="utf-8"))
+FRAMEWORK = CAPTIONS["figure-1-framework"]
 
 
 def style() -> AbstractContextManager:
@@ -212,17 +185,9 @@ def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], lin
 
 
 def headline(
-    intervals: pd.DataFrame,
-    systems: Sequence[str] = ("MonoReason", "QAlign"),
-    floor: pd.DataFrame | None = None,
+    intervals: pd.DataFrame, systems: Sequence[str] = ("MonoReason", "QAlign"), floor: pd.DataFrame | None = None
 ) -> Drawn:
-    """Accuracy per language before and after question alignment, over the floor; English beside it on its own scale.
-
-    Args:
-        intervals: rows of `intervals.csv`; several seeds are averaged.
-        systems: before and after.
-        floor: rows of `floor.csv`.
-    """
+    """Accuracy per language before and after question alignment, over the floor; English beside it on its own scale."""
     rows = intervals[intervals["system"].isin(systems) & intervals["measure"].isin([*CODES, "non_english"])]
     data = mean_over_seeds(rows, ["benchmark", "system", "measure"])
     benchmarks = list(dict.fromkeys(data["benchmark"]))
@@ -297,13 +262,7 @@ def mixed_supervision(
 
 
 def ablations(compared: pd.DataFrame, rows: Mapping[str, str], ours: str = "QAlign") -> Drawn:
-    """Table 4 as a picture: how much the other languages lose or win against the paper's stage 1, with intervals.
-
-    Args:
-        compared: rows of `ablations.csv`; several seeds are averaged.
-        rows: system → its label, in order from above.
-        ours: the system they are compared with.
-    """
+    """Table 4 as a picture: how much the other languages lose or win against the paper's stage 1, with intervals."""
     chosen = compared[(compared["b"] == ours) & compared["a"].isin(rows) & (compared["measure"] == "non_english")]
     chosen = chosen.rename(columns={"difference": "estimate", "a": "system"})
     data = mean_over_seeds(chosen, ["benchmark", "system"])
@@ -334,13 +293,7 @@ def ablations(compared: pd.DataFrame, rows: Mapping[str, str], ours: str = "QAli
 def consistency(
     intervals: pd.DataFrame, chance: pd.DataFrame | None = None, systems: Sequence[str] | None = None
 ) -> Drawn:
-    """Figure 3: share of questions answered as in English per language and system, with intervals and chance floor.
-
-    Args:
-        intervals: rows of `agreement.csv`.
-        chance: rows of `consistency.csv`, whose column `chance` is drawn as a line across each bar.
-        systems: bars and their order; more than four are hard to read.
-    """
+    """Figure 3: share of questions answered as in English per language and system, with intervals and chance floor."""
     systems = list(dict.fromkeys(intervals["system"])) if systems is None else list(systems)
     rows = intervals[intervals["system"].isin(systems) & intervals["measure"].isin(NON_ENGLISH)]
     data = mean_over_seeds(rows, ["benchmark", "system", "measure"]).rename(columns={"measure": "language"})
@@ -388,12 +341,7 @@ def _heatmap(axis: Axes, table: pd.DataFrame, top: float, title: str) -> None:
 
 
 def agreement_map(agreement: pd.DataFrame, systems: Sequence[str] = ("MonoReason", "QAlign")) -> Drawn:
-    """How often any two languages give the same answer: one map per benchmark and system, on the scale of its data.
-
-    Args:
-        agreement: rows of `agreement_map.csv`; several seeds are averaged.
-        systems: columns, in order.
-    """
+    """How often any two languages give the same answer: one map per benchmark and system, on the scale of its data."""
     keys = ["benchmark", "system", "language", "other"]
     rows = agreement[agreement["system"].isin(systems)]
     data = rows.groupby(keys, sort=False)["agreement"].mean().reset_index()
@@ -416,12 +364,7 @@ def agreement_map(agreement: pd.DataFrame, systems: Sequence[str] = ("MonoReason
 
 
 def solved_languages(solved: pd.DataFrame, systems: Sequence[str] | None = None) -> Drawn:
-    """In how many of the languages questions are solved: one row per system, one column per number of languages.
-
-    Args:
-        solved: rows of `solved.csv`; several seeds are averaged.
-        systems: rows and their order.
-    """
+    """In how many of the languages questions are solved: one row per system, one column per number of languages."""
     systems = list(dict.fromkeys(solved["system"])) if systems is None else list(systems)
     keys = ["benchmark", "system", "languages"]
     rows = solved[solved["system"].isin(systems)]
@@ -440,32 +383,26 @@ def solved_languages(solved: pd.DataFrame, systems: Sequence[str] | None = None)
 # ------------------------------------------------------------------------------------- data and training
 
 
-def _facets(panels: Sequence[str], height: float, across: int = 3, **share: Any) -> tuple[Figure, dict[str, Axes]]:
-    """A panel per name, with its title; four stand two by two."""
-    columns = 2 if len(panels) == 4 else min(across, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(WIDTH, height * rows))
-    axes = figure.subplots(rows, columns, squeeze=False, **share).ravel()
-    for axis in axes[len(panels) :]:
-        axis.remove()
-    for axis, name in zip(axes, panels, strict=False):
-        axis.set_title(name)
+def _facets(names: pd.Series, height: float, **share: Any) -> tuple[Figure, dict[str, Axes]]:
+    """A panel per name, with its title; four are two by two."""
+    panels = list(dict.fromkeys(names))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
+    figure = Figure(figsize=(WIDTH, height * -(-len(panels) // columns)))
+    axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False, **share).ravel()
+    for axis, name in itertools.zip_longest(axes, panels):
+        axis.set_title(name) if name is not None else axis.remove()
     return figure, dict(zip(panels, axes, strict=False))
 
 
 def training_curves(training: pd.DataFrame) -> Drawn:
-    """Training loss by update on a logarithmic axis: one panel per stage, one line per lineage and seed.
-
-    Args:
-        training: rows of `training.csv`; the last corpus of a lineage is the stage.
-    """
+    """Training loss by update on a logarithmic axis: one panel per stage, one line per lineage and seed."""
     data = training[["lineage", "seed", "step", "loss"]].reset_index(drop=True)
     split = data["lineage"].str.rpartition("/")
     data = data.assign(stage=split[2], after=split[0].replace("", "base").str.replace("/", ", "))
     starts = list(dict.fromkeys(data["after"]))
     with style():
         colours = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
-        figure, axes = _facets(list(dict.fromkeys(data["stage"])), 2.1)
+        figure, axes = _facets(data["stage"], 2.1)
         for stage, axis in axes.items():
             here = data[data["stage"] == stage]
             for (after, _), part in here.groupby(["after", "seed"], sort=False):
@@ -485,15 +422,10 @@ def training_curves(training: pd.DataFrame) -> Drawn:
 
 
 def length_histogram(lengths: pd.DataFrame, limit: int = 512) -> Drawn:
-    """How long the examples of each corpus are, and how many are longer than the limit, where some are.
-
-    Args:
-        lengths: `corpus, tokens, examples`: how many examples have (up to) so many tokens.
-        limit: tokens at which examples are truncated.
-    """
+    """How long the examples of each corpus are, and how many are longer than the limit, where some are."""
     edges, binned = np.linspace(0, max(lengths["tokens"].max(), 1.05 * limit), 65), []
     with style():
-        figure, axes = _facets(list(dict.fromkeys(lengths["corpus"])), 1.75, sharex=True)
+        figure, axes = _facets(lengths["corpus"], 1.75, sharex=True)
         for corpus, axis in axes.items():
             part = lengths[lengths["corpus"] == corpus]
             counts, _ = np.histogram(part["tokens"], edges, weights=part["examples"])
@@ -526,11 +458,7 @@ def set_name(name: str) -> str:
 
 
 def layers(measures: pd.DataFrame) -> Drawn:
-    """Retrieval of the English question and cosine by layer: mean over the other languages, one line per model.
-
-    Args:
-        measures: rows of `representations.csv`.
-    """
+    """Retrieval of the English question and cosine by layer: mean over the other languages, one line per model."""
     keys = ["set", "model", "layer"]
     grouped = measures.groupby([*keys, "seed"], sort=False)[["retrieval", "cosine", "cosine_others"]].mean()
     data = grouped.groupby(keys, sort=False).mean().reset_index()
@@ -561,11 +489,7 @@ def layers(measures: pd.DataFrame) -> Drawn:
 
 
 def planes(points: pd.DataFrame) -> Drawn:
-    """The questions of all languages on the first two principal components, one panel per model and set of questions.
-
-    Args:
-        points: rows of `representations_points.csv`; the first seed is drawn.
-    """
+    """The questions of all languages on the first two principal components: one panel per model and set, one seed."""
     data = points[points["seed"] == points["seed"].min()].reset_index(drop=True)
     sets, models = list(dict.fromkeys(data["set"])), list(dict.fromkeys(data["model"]))
     with style():

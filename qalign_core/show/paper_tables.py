@@ -1,14 +1,13 @@
 """The paper's tables and ours as `tables.Table`: what is in them, in which order, which number is best.
 
-Table numbers follow the paper. Every function takes rows of a results folder and a caption (`report.caption`).
+Table numbers follow the paper. Every function takes rows of the results files (`intervals.csv`, `agreement.csv`, ...),
+systems in their order, and a caption. Several seeds are averaged, except where a row says which one it is of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -16,6 +15,7 @@ from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.scores.comparisons import mean_over_seeds
 from qalign_core.scores.published import SECONDARY, SIZES, SOURCES, published_cells
 from qalign_core.scores.response_kinds import KINDS, RATES
+from qalign_core.scores.results import OURS
 from qalign_core.show.tables import Table, bounded, from_frame
 
 
@@ -123,11 +123,11 @@ def accuracy_table(
     """Table 2 (mGSM) or Table 3 (mSVAMP): systems × languages with means and gap, the best of ours in bold.
 
     Args:
-        accuracy: rows of `accuracy.csv`; several seeds are averaged.
+        accuracy: rows of `accuracy.csv`.
         benchmark: `"mgsm"`, `"msvamp"`, or one of the user's own.
         caption: text below.
         scorer: whose numbers are shown.
-        systems: rows and their order; all by default, as they come.
+        systems: all by default, as they come.
         published_as: our system → its name in `params/published.csv`, where the two differ, with a size behind it
             (`"QAlign 13B"`) where that is not `published_size`.
         published_size: `"7B"`, `"13B"`, or `None` for a table without published numbers.
@@ -207,13 +207,7 @@ def _intervals_table(rows: pd.DataFrame, benchmark: str, systems: list[str], ste
 
 
 def gap_table(intervals: pd.DataFrame, *, caption: str = "", systems: Sequence[str] | None = None) -> Table:
-    """The headline: English, the mean of the other languages, and the gap between them, each with its interval.
-
-    Args:
-        intervals: rows of `intervals.csv`; several seeds are averaged (`mean_over_seeds`).
-        caption: text below.
-        systems: rows and their order; a corrected benchmark stands below the one it corrects.
-    """
+    """The headline: English, the mean of the other languages, and the gap between them, each with its interval."""
     rows = intervals if systems is None else intervals[intervals["system"].isin(systems)]
     means = mean_over_seeds(rows, ["benchmark", "system", "measure"]).set_index(["benchmark", "system"])
     order = [(b, s) for b in rows["benchmark"].unique() for s in rows["system"].unique() if (b, s) in means.index]
@@ -270,13 +264,7 @@ def comparison_table(compared: pd.DataFrame, *, caption: str = "") -> Table:
 
 def languages_table(compared: pd.DataFrame, *, clustered: bool = False, caption: str = "") -> Table:
     """Declared differences by language: points, in bold where the exact McNemar test still finds them after Holm's
-    correction over the languages.
-
-    Args:
-        compared: rows of `languages.csv`; one row of the table per pair, benchmark and seed.
-        clustered: whether the questions come in groups of near duplicates, which the test takes for independent ones.
-        caption: text below.
-    """
+    correction over the languages."""
     codes = [code for code in CODES if code in set(compared["language"])]
     text, hints, bold = [], [], set()
     for (a, b, benchmark, seed), rows in compared.groupby(["a", "b", "benchmark", "seed"], sort=False):
@@ -326,12 +314,8 @@ def seeds_table(intervals: pd.DataFrame, systems: Sequence[str], *, caption: str
 # ------------------------------------------------------------------------------------- agreement
 
 # What agreement is split into: column of `consistency.csv`, heading; the chance floor has `_chance` behind its name.
-SPLITS = {
-    "consistency": "same answer",
-    "both_right": "both right",
-    "right_given_english_right": "right, if English is",
-    "same_given_both_wrong": "same, if both wrong",
-}
+SPLITS = {"consistency": "same answer", "both_right": "both right"}
+SPLITS |= {"right_given_english_right": "right, if English is", "same_given_both_wrong": "same, if both wrong"}
 
 
 def consistency_table(
@@ -343,16 +327,7 @@ def consistency_table(
     caption: str = "",
     systems: Sequence[str] | None = None,
 ) -> Table:
-    """Agreement with English per language, its mean, and the paired difference to the system without alignment.
-
-    Args:
-        agreement: rows of `agreement.csv`; one row of the table per system and seed.
-        counts: rows of `consistency.csv`, for the responses without a number and (in the CSV file) chance.
-        benchmark: `"mgsm"` or `"msvamp"`.
-        differences: rows of `agreement_differences.csv`.
-        caption: text below.
-        systems: rows and their order.
-    """
+    """Agreement with English per language, its mean, and the paired difference to the system without alignment."""
     keys = ["system", "seed"]
     agreement, counts = (rows[rows["benchmark"] == benchmark] for rows in (agreement, counts))
     wide = agreement.pivot(index=keys, columns="measure", values=BOUNDS)
@@ -376,14 +351,7 @@ def consistency_table(
 
 
 def split_table(counts: pd.DataFrame, *, caption: str = "", systems: Sequence[str] | None = None) -> Table:
-    """What agreement with English is made of, each part with its chance floor: means over languages and seeds.
-
-    Args:
-        counts: rows of `consistency.csv`. Shares among the questions both got wrong are pooled over languages,
-            because in some there may be none.
-        caption: text below.
-        systems: rows and their order.
-    """
+    """What agreement with English is made of, each part with its chance floor: means over languages and seeds."""
     data, text = [], []
     for benchmark in dict.fromkeys(counts["benchmark"]):
         for system in dict.fromkeys(counts["system"]) if systems is None else systems:
@@ -407,24 +375,18 @@ def split_table(counts: pd.DataFrame, *, caption: str = "", systems: Sequence[st
 
 # ------------------------------------------------------------------------------------- responses
 
-_RESPONSES = {
-    "cut": "cut off",
-    "without_number": "no number",
-    "english": "in English",
-    "own": "in the question's",
-    "other": "in another",
-    "undetermined": "cannot tell",
-}
+_RESPONSES = {"cut": "cut off", "without_number": "no number", "english": "in English", "own": "in the question's"}
+_RESPONSES |= {"other": "in another", "undetermined": "cannot tell"}
+
+
+def _headed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows by system and benchmark with both in columns, as the tables call them."""
+    frame = rows.rename_axis(columns=None).reset_index().rename(columns={"system": "System"})
+    return frame.assign(benchmark=frame["benchmark"].map(named))
 
 
 def responses_table(rates: pd.DataFrame, identified: pd.DataFrame | None = None, *, caption: str = "") -> Table:
-    """How responses end and which language they are in: one row per system and benchmark, in percent.
-
-    Args:
-        rates: rows of `responses.csv`; languages and seeds are averaged.
-        identified: rows of `identified.csv`, to say how far the language columns can be trusted.
-        caption: text below.
-    """
+    """How responses end and which language they are in: one row per system and benchmark, in percent."""
     spoken = ["english", "own", "other", "undetermined"]
     keys = ["system", "benchmark"]
     means = rates.groupby(keys, sort=False)[list(RATES)].mean()
@@ -437,12 +399,11 @@ def responses_table(rates: pd.DataFrame, identified: pd.DataFrame | None = None,
         share = 100.0 * identified["right"].sum() / identified["questions"].sum()
         worst = (identified["right"] / identified["questions"]).groupby(identified["language"]).mean()
         words += (
-            f" The language is found by script and function words, which are right for {share:.1f}% of this run's own "
+            f" The language is identified automatically, which is right for {share:.1f}% of this run's own "
             f"{identified['questions'].sum():,} questions"
         )
         words += f" (lowest: {worst.idxmin()}, {100 * worst.min():.1f}%)." if worst.min() < 1 else "."
-    frame = means.reset_index().rename(columns={"system": "System", **_RESPONSES})
-    frame["benchmark"] = frame["benchmark"].map(named)
+    frame = _headed(means).rename(columns=_RESPONSES)
     return from_frame(frame, name="table-responses", title="Responses (%)", caption=f"{caption} {words}".strip())
 
 
@@ -453,8 +414,7 @@ def errors_table(errors: pd.DataFrame, *, caption: str = "") -> Table:
     wrong = counts.sum(axis=1).astype(int)
     shares = 100.0 * counts.div(wrong.where(wrong > 0), axis=0)
     shares.insert(0, "wrong", wrong)
-    frame = shares.rename_axis(columns=None).reset_index().rename(columns={"system": "System"})
-    frame["benchmark"] = frame["benchmark"].map(named)
+    frame = _headed(shares)
     words = (
         "Wrong answers and their kinds (percent of them), the first that fits from left to right. Wrong language: "
         "neither the question's nor English. Arithmetic slip: an equation in the response is false."
@@ -475,11 +435,8 @@ def cleaned_table(cleaned: pd.DataFrame, *, scorer: str = "paper", caption: str 
     by_language = chosen.groupby(["system", "benchmark", "language"], sort=False)[both].mean()  # over seeds
     means = by_language.groupby(["system", "benchmark"], sort=False).mean()
     others = by_language.drop(index="en", level="language").groupby(["system", "benchmark"], sort=False).mean()
-    frame = means.set_axis(["Avg.", "Avg., cleaned"], axis=1).join(
-        others.set_axis(["non-en", "non-en, cleaned"], axis=1)
-    )
-    frame = frame.reset_index().rename(columns={"system": "System"})
-    frame["benchmark"] = frame["benchmark"].map(named)
+    frame = _headed(means.join(others, rsuffix=" of others"))
+    frame.columns = ["System", "benchmark", "Avg.", "Avg., cleaned", "non-en", "non-en, cleaned"]
     title = "Averages without broken questions (%)"
     return from_frame(frame, name="table-cleaned", title=title, caption=f"{caption} {words}".strip())
 
@@ -494,13 +451,9 @@ def ablation_table(
     *,
     caption: str = "",
     unfolded: str = "",
-    ours: str = "QAlign",
     examples: Mapping[str, int] | None = None,
     published: Mapping[tuple[str, str], float] | None = None,
-    name: str = "table-4-ablation",
-    title: str = "Table 4. What stage 1 is made of (%)",
-    heading: str = "Stage 1",
-    control: str = "to same size",
+    study: bool = False,
 ) -> Table:
     """Averages of English and the other languages per system, with the paired differences to ours and to its control.
 
@@ -510,24 +463,24 @@ def ablation_table(
         rows: system → how the table names it, in order, such as `{"MonoReason": "none", ...}`.
         caption: text below.
         unfolded: caption of the table of every seed by itself, which several seeds have below their means.
-        ours: the system of the first difference; every other one a system is compared with is its control.
         examples: system → examples of its stage 1.
         published: (benchmark, system) → the published average over all languages, in percent.
-        name: stem of the files.
-        title: heading of the table.
-        heading: of the first column.
-        control: of the column with the differences to a system's control.
+        study: whether these are the profile's own studies, not Table 4.
 
     Raises:
         ValueError: for a system without results.
     """
+    name, title = "table-4-ablation", "Table 4. What stage 1 is made of (%)"
+    heading, control = "Stage 1", "to same size"
+    if study:
+        name, title, heading, control = "table-study-other", "Other studies (%)", "System", "to its control"
     lacking = [system for system in rows if system not in set(intervals["system"])]
     if lacking:
         raise ValueError(f"{title.partition('.')[0]}: no results of {lacking[0]!r}; evaluate it first")
     chosen = intervals[intervals["system"].isin(rows)]
     differences = compared[(compared["measure"] == "non_english") & compared["a"].isin(rows)]
     differences = differences.rename(columns={"difference": "estimate"})
-    columns = {"to_ours": "non-en, to ours"} | ({"to_control": control} if (differences["b"] != ours).any() else {})
+    columns = {"to_ours": "non-en, to ours"} | ({"to_control": control} if (differences["b"] != OURS).any() else {})
 
     def table(name: str, title: str, caption: str, chosen: pd.DataFrame, differences: pd.DataFrame) -> Table:
         keys = ["benchmark", "system", "seed"]
@@ -549,7 +502,7 @@ def ablation_table(
             data[[measure, f"{measure}_low", f"{measure}_high"]] = found[BOUNDS]
             text[HEADINGS[measure]] = _cells(found)
         for kind, column in columns.items():
-            one = differences[(differences["b"] == ours) == (kind == "to_ours")].rename(columns={"a": "system"})
+            one = differences[(differences["b"] == OURS) == (kind == "to_ours")].rename(columns={"a": "system"})
             found = data[keys].merge(one[[*keys, *BOUNDS, "p"]], on=keys, how="left")
             data[[kind, f"{kind}_low", f"{kind}_high", f"{kind}_p"]] = found[[*BOUNDS, "p"]]
             text[column] = _cells(found, sign="+")
@@ -568,76 +521,3 @@ def ablation_table(
     averaged = table(name, title, caption, means, over_seeds)
     data = averaged.data.drop(columns="seed").dropna(axis=1, how="all")  # means have no p
     return replace(averaged, data=data, details=(each,))
-
-
-# ------------------------------------------------------------------------------------- provenance
-
-_SHORT = 8  # characters of a fingerprint that a person compares
-
-
-def _short(text: Any) -> str:
-    return text[:_SHORT] + "+" * text.endswith("+changes") if isinstance(text, str) else ""
-
-
-def trace_table(rows: pd.DataFrame, *, caption: str = "") -> Table:
-    """What each system's numbers were computed from (`trace.csv`): one row per system and seed."""
-    shown, hints = [], []
-    for (system, seed), part in rows.groupby(["system", "seed"], sort=False):
-        first, states = part.iloc[0], part["state"].value_counts()
-        cells = {"System": system, "seed": str(seed), "trained": _short(first["model_fingerprint"])}
-        cells |= {"answered": _short(first["predictions_fingerprint"]), "commit": _short(first["commit"])}
-        cells["files"] = ", ".join(f"{count} {state}" for state, count in states.items())
-        shown.append({**cells, "lineage": first["lineage"]})
-        folder = Path(first["predictions"]).parent.parent.as_posix()
-        behind = {"trained": first["model_done"], "answered": first["predictions_done"], "files": folder}
-        hints.append({column: text for column, text in behind.items() if isinstance(text, str)})
-    words = (
-        "Trained, answered: beginning of the fingerprint in the done.json of the last stage and of the generation; "
-        "commit: of the package, + where files differed from it. trace.csv in the results says the same of every cell "
-        "of Tables 2 and 3, with the paths of all files."
-    )
-    text = pd.DataFrame(shown)
-    hint = pd.DataFrame(hints, columns=text.columns, dtype=object).fillna("")
-    title, caption = "Where the numbers come from", f"{caption} {words}".strip()
-    return Table("table-trace", title, caption, rows.reset_index(drop=True), text, hints=hint)
-
-
-def cell_table(results: Mapping[str, pd.DataFrame], system: str, benchmark: str, language: str, scorer: str) -> Table:
-    """One number of Tables 2 and 3 followed back, one column per seed.
-
-    Args:
-        results: the tables of a results folder, of which `accuracy` and `trace` are looked at.
-        system: row of the table.
-        benchmark: `"mgsm"` or `"msvamp"`.
-        language: column.
-        scorer: whose number.
-
-    Raises:
-        ValueError: for a cell that is not there.
-    """
-    wanted = {"system": system, "benchmark": benchmark, "language": language}
-    rows = results["accuracy"].merge(results["trace"], on=["system", "seed", "benchmark", "language"])
-    rows = rows[(rows[list(wanted)] == pd.Series(wanted)).all(axis=1) & (rows["scorer"] == scorer)]
-    if rows.empty:
-        raise ValueError(f"no cell {system!r}, {benchmark!r}, {language!r} in the tables of this run")
-
-    def job(done: Any, fingerprint: Any) -> str | None:
-        return f"{done} ({_short(fingerprint)})" if isinstance(done, str) else None
-
-    steps = {}
-    for row in rows.itertuples():
-        said = {
-            "the number": f"{row.accuracy:.1f}% ({row.correct} of {row.total} right)",
-            "lineage": row.lineage,
-            "model": row.model,
-            "its last stage": job(row.model_done, row.model_fingerprint),
-            "its answers": f"{row.predictions} (sha256 {_short(row.sha256)}, {row.state})",
-            "generated by": job(row.predictions_done, row.predictions_fingerprint),
-            "package": f"commit {row.commit}" if isinstance(row.commit, str) else None,
-        }
-        steps[f"seed {row.seed}"] = {
-            k: text if isinstance(text, str) else "not in this run" for k, text in said.items()
-        }
-    title = f"One number followed back: {system}, {benchmark}, {language}"
-    frame = pd.DataFrame(steps).rename_axis("").reset_index()
-    return from_frame(frame, name="cell", title=title, caption="Paths begin in the run folder.")

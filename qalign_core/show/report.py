@@ -23,7 +23,7 @@ from qalign_core.scores.published import SECONDARY, published_cells
 from qalign_core.scores.results import OURS, WITHOUT, Results, read_results
 from qalign_core.show import figures, paper_tables
 from qalign_core.show.paper_tables import BENCHMARKS, named
-from qalign_core.show.tables import Table, print_table, save_table
+from qalign_core.show.tables import Table, print_table, save_table, trace_table
 
 ACCURACY = ("table-2", "table-3", "table-accuracy")  # the last: of a benchmark that is not the paper's
 CONSISTENCY = ("figure-3", "figure-agreement", "figure-solved", "table-consistency")  # what chapter 5 draws
@@ -240,7 +240,7 @@ def _response_tables(results: Results) -> Iterator[Table]:
         averages = paper_tables.cleaned_table(data["cleaned"], scorer=scorer, caption=scored)
         yield replace(averages, details=tuple(details))
     if "trace" in data:
-        yield paper_tables.trace_table(data["trace"], caption=f"{words}.")
+        yield trace_table(data["trace"], caption=f"{words}.")
 
 
 def _has_consistency(results: Results) -> bool:
@@ -303,8 +303,7 @@ def _ablations(results: Results) -> Iterator[Table]:
         extra = "To ours: paired difference in points. Examples: of stage 1."
         yield paper_tables.ablation_table(
             intervals, data["ablations"], listed, caption=_averaged(results, intervals, extra),
-            unfolded=_caption(results, benchmarks, extra=extra, **words), examples=examples,
-            name="table-study-other", title="Other studies (%)", heading="System", control="to its control",
+            unfolded=_caption(results, benchmarks, extra=extra, **words), examples=examples, study=True,
         )  # fmt: skip
 
 

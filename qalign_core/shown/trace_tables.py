@@ -1,2 +1,2 @@
 # shim: removed when the redesign is merged
-from qalign_core.show.paper_tables import cell_table, trace_table
+from qalign_core.show.tables import cell_table, trace_table
