@@ -11,11 +11,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from datasets import Dataset
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from qalign_core import params, plan, runs
-from qalign_core.data import prepare
+from qalign_core.data import audit, prepare
 from qalign_core.params import PARAMS_FOLDER, Profile
 from qalign_core.runs import Run
 from qalign_core.scores.comparisons import compare_languages
@@ -192,6 +193,20 @@ def test_menus_lead_to_suspicious_rows(lines: list[dict[str, Any]], monkeypatch:
     language.value = "th"
     assert check.options == ("untranslated", "repeats itself")
     assert data_set.options == ("mgsm",)
+
+
+def test_the_audit_keeps_the_first_rows_it_found():
+    questions = {
+        "en": Dataset.from_dict({"question": [f"{n} apples?" for n in range(100, 180)], "answer": ["1"] * 80}),
+        "de": Dataset.from_dict({"question": ["Wie viele?" + " Äpfel" * 300] * 80, "answer": ["1"] * 80}),
+    }
+    lines = audit.checked({}, {"mine": questions})
+    assert audit.counted(lines).equals(audit.audit({}, {"mine": questions}))
+    (lost,) = [line for line in lines if line["check"] == "loses a number"]
+    assert lost["count"] == 80
+    assert [row for row, _ in lost["rows"]] == list(range(audit.ROWS_KEPT))
+    assert all(len(text) == audit.ROW_CHARACTERS for _, text in lost["rows"])
+    assert lost["example"][:-1] == lost["rows"][0][1][: audit.EXAMPLE_CHARACTERS - 1]
 
 
 def test_a_script_in_a_plain_table_or_sample_is_shown_as_text(run: Run) -> None:

@@ -295,13 +295,18 @@ def _menus(view: Callable[..., str], choices: Mapping[str, Mapping[str, list]]) 
     from ipywidgets import Dropdown, interactive
 
     names = list(view.__code__.co_varnames[:3])
-    first, second, third = (Dropdown(options=[], description=name) for name in names)
-    second.observe(lambda _: setattr(third, "options", choices[first.value].get(second.value, [])), "value")
-    first.observe(lambda _: setattr(second, "options", list(choices[first.value])), "value")
-    first.options = list(choices)
-    return interactive(
-        lambda **chosen: display(HTML(view(**chosen))), **dict(zip(names, (first, second, third), strict=True))
-    )
+    place = next(iter(choices)), next(iter(next(iter(choices.values()))))
+    options = list(choices), list(choices[place[0]]), choices[place[0]][place[1]]
+    menus = [Dropdown(options=found, description=name) for found, name in zip(options, names, strict=True)]
+
+    def offer(menu: Any, options: Sequence) -> None:
+        menu.options = list(options)
+        menu.index = 0
+
+    menus[0].observe(lambda _: offer(menus[1], choices[menus[0].value]), "value")
+    for menu in menus[:2]:
+        menu.observe(lambda _: offer(menus[2], choices[menus[0].value].get(menus[1].value, [None])), "value")
+    return interactive(lambda **chosen: display(HTML(view(**chosen))), **dict(zip(names, menus, strict=True)))
 
 
 def pair_counts(frame: pd.DataFrame, a: str, b: str, benchmark: str) -> pd.DataFrame:
@@ -375,7 +380,8 @@ def suspicious(lines: Sequence[Mapping[str, Any]]) -> Any:
         choices.setdefault(language, {}).setdefault(check, []).append(data_set)
 
     def view(language: str, check: str, data_set: str) -> str:
-        line = found[language, check, data_set]
+        if (line := found.get((language, check, data_set))) is None:  # between two menus
+            return ""
         rows = pd.DataFrame(line["rows"], columns=["row", "text"]).assign(language=language)
         return f"<p>{len(rows)} of {line['count']:,} rows</p>{text_table(rows, language='language')}"
 
