@@ -56,18 +56,18 @@ lab: $(VENV)/.ready  ## open the notebooks in JupyterLab, on this machine only: 
 
 figures: $(VENV)/.ready  ## draw figures/mini again from the results saved in it; with PROFILE=..., that run's figures
 ifeq ($(origin PROFILE),file)
-	@$(BIN)/python -m qalign_core.report figures/mini/results figures/mini
+	@$(BIN)/python -m qalign_core.show.report figures/mini/results figures/mini
 else
 	@run="runs/$$($(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from qalign_core import params; \
 	  print(params.load(sys.argv[1]).run.profile)' "$(PROFILE)")" && \
-	  $(BIN)/python -m qalign_core.report "$$run/results" "$$run/figures"
+	  $(BIN)/python -m qalign_core.show.report "$$run/results" "$$run/figures"
 endif
 
 publish: $(VENV)/.ready  ## make figures/mini anew: three seeds, all test questions, controls (hours; resumable)
 	@$(BIN)/python -m qalign_core.reproduce $(PUBLISH)
 	@rm -rf $(PUBLISHED).part && mkdir -p $(PUBLISHED).part
 	@cp -r runs/$(notdir $(basename $(PUBLISH)))/results $(PUBLISHED).part/results
-	@$(BIN)/python -m qalign_core.report $(PUBLISHED).part/results $(PUBLISHED).part
+	@$(BIN)/python -m qalign_core.show.report $(PUBLISHED).part/results $(PUBLISHED).part
 	@rm -rf $(PUBLISHED) && mv $(PUBLISHED).part $(PUBLISHED)
 
 test: $(VENV)/.ready-dev  ## run the tests

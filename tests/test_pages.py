@@ -17,7 +17,7 @@ from qalign_core import runs
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.runs import Run
 from qalign_core.scores import results
-from qalign_core.shown import front_page, pages
+from qalign_core.show import pages, report
 
 PROSE = r"""# Stage 1 & *alignment*
 
@@ -186,8 +186,8 @@ def test_the_front_page_holds_tables_figures_and_warnings_and_loads_nothing(tmp_
     runs.write_atomic(run.figures / "figure-1-framework.png", base64.b64decode(PIXEL))
     runs.write_atomic(run.figures / "figure-1-framework.txt", "Two <stages>.")
     nbformat.write(new_notebook(cells=[new_markdown_cell("# One\n\ntext")]), tmp_path / "01_a.ipynb")
-    front = front_page.front(run, found)
-    index = pages.write_report(tmp_path, run.report, front, front_page.heading(found))[0]
+    front = report.front(run, found)
+    index = pages.write_report(tmp_path, run.report, front, report.heading(found))[0]
     text = index.read_text(encoding="utf-8")
     shown = BeautifulSoup(text, "html.parser")
     assert shown.find("h1").get_text() == "QAlign, profile tiny"

@@ -19,8 +19,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from qalign_core import doctor, params, report, reproduce
+from qalign_core import doctor, params, reproduce
 from qalign_core.params import PARAMS_FOLDER, SECTIONS, Profile
+from qalign_core.show import report
 
 ROOT = PARAMS_FOLDER.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -129,7 +130,7 @@ def check_module(module: str, arguments: list[str]) -> None:
             reproduce.select(params.load(given.profile), given.only, given.start)
     elif module == "qalign_core.doctor":
         params.load(doctor.parser().parse_args(arguments).profile)
-    elif module == "qalign_core.report":
+    elif module == "qalign_core.show.report":
         assert callable(report.main)
         assert len(arguments) == 2
 

@@ -11,15 +11,17 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import font_manager, ft2font
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
-from qalign_core import report, runs, scorer
+from qalign_core import runs, scorer
 from qalign_core.languages import CODES
+from qalign_core.miniature.folder import benchmark_problems
 from qalign_core.scores import comparisons, results
-from qalign_core.scores.published import PUBLISHED, SOURCES, published_cells
-from qalign_core.shown import accuracy_tables, comparison_tables, drawing, figures, tables
-from qalign_core.shown.captions import few_groups
+from qalign_core.scores.published import PUBLISHED, SOURCES, published, published_cells
+from qalign_core.show import figures, paper_tables, report, tables
+from qalign_core.show.report import few_groups
 
 SKILL = {
     "SFT": 0.2,
@@ -95,13 +97,13 @@ def test_every_published_number_is_the_reference_files(reference_dir):
 
 
 def test_published_numbers_keep_source_and_tier():
-    rows = report.published("mgsm", "7B")
+    rows = published("mgsm", "7B")
     paper = rows[(rows["system"] == "QAlign") & (rows["source"] == "qalign_readme")]
     assert paper[["language", "value", "tier"]].to_numpy().tolist() == [["average", 49.6, "primary"]]
     assert set(rows.loc[rows["source"] == "notes_2405_01345", "tier"]) == {"secondary"}
     assert "MindMerger" not in set(rows["system"])
     with pytest.raises(ValueError, match="no published accuracy on 'mgsm' with LLaMA-2 '3B'"):
-        report.published("mgsm", "3B")
+        published("mgsm", "3B")
 
 
 def test_one_row_never_mixes_measurements_that_disagree():
@@ -116,9 +118,11 @@ def test_one_row_never_mixes_measurements_that_disagree():
 # -------------------------------------------------------------------------------- tables
 
 
-def test_the_table_holds_ours_published_and_floor(answers, floor):
+def test_the_table_holds_ours_published_and_floor(answers):
     accuracy = scorer.accuracy(answers)
-    table = report.accuracy_table(accuracy, "mgsm", systems=["MonoReason", "QAlign"], floor=dict.fromkeys(CODES, 12.0))
+    table = paper_tables.accuracy_table(
+        accuracy, "mgsm", systems=["MonoReason", "QAlign"], floor=dict.fromkeys(CODES, 12.0)
+    )
     assert table.title == "Table 2. Accuracy on mGSM (%)"
     assert table.data["kind"].tolist() == ["ours", "published", "ours", "published", "floor"]
     assert table.muted == {1, 3, 4}
@@ -136,7 +140,7 @@ def test_the_table_holds_ours_published_and_floor(answers, floor):
 
 def test_several_seeds_are_averaged_and_intervals_come_on_demand(answers):
     one = comparisons.intervals(answers, draws=200)
-    table = report.accuracy_table(scorer.accuracy(answers), "mgsm", intervals=one, published_size=None)
+    table = paper_tables.accuracy_table(scorer.accuracy(answers), "mgsm", intervals=one, published_size=None)
     assert "[" not in table.text.loc[0, "th"]
     row = one.query("system == 'SFT' and benchmark == 'mgsm' and measure == 'th'").iloc[0]
     behind = f"95% interval {row['low']:.1f} to {row['high']:.1f}, Wilson"
@@ -155,25 +159,25 @@ def test_two_seeds_are_points_and_a_range_and_never_one_interval():
     accuracy, both = scorer.accuracy(answers), comparisons.intervals(answers, draws=100)
     rows = accuracy.query("system == 'QAlign' and benchmark == 'mgsm' and language == 'th' and scorer == 'paper'")
     assert len(rows) == 2
-    table = report.accuracy_table(accuracy, "mgsm", systems=["QAlign"], published_size=None, intervals=both)
+    table = paper_tables.accuracy_table(accuracy, "mgsm", systems=["QAlign"], published_size=None, intervals=both)
     assert table.data.loc[0, "th"] == pytest.approx(rows["accuracy"].mean())
     values = sorted(rows["accuracy"])
     assert f"range over 2 seeds: {values[0]:.1f} to {values[1]:.1f}" in table.hints.loc[0, "th"]
-    seeds = comparison_tables.seeds_table(both, ["QAlign"])
+    seeds = paper_tables.seeds_table(both, ["QAlign"])
     first = seeds.data.iloc[0]
     assert first["mean"] == pytest.approx((first["seed 1"] + first["seed 2"]) / 2)
     assert (first["low"], first["high"]) == (
         min(first["seed 1"], first["seed 2"]), max(first["seed 1"], first["seed 2"])
     )  # fmt: skip
     assert "[" not in seeds.text.to_string()
-    mixed = accuracy_tables.mixed_table(both, ["MultiReason", "QAlign"])
+    mixed = paper_tables.mixed_table(both, ["MultiReason", "QAlign"])
     ends = both.query("system == 'QAlign' and benchmark == 'mgsm' and measure == 'average'")
     outermost = f"[{ends['low'].min():.1f}, {ends['high'].max():.1f}]"  # no interval of their own: both seeds' ends
     assert mixed.text.set_index("System").loc["QAlign", "mGSM Avg."].endswith(outermost)
 
 
 def test_published_numbers_say_where_they_were_read(answers):
-    table = report.accuracy_table(scorer.accuracy(answers), "mgsm", systems=["QAlign"])
+    table = paper_tables.accuracy_table(scorer.accuracy(answers), "mgsm", systems=["QAlign"])
     assert table.hints.loc[1, "Avg."] == "LLaMA-2 7B, README of NJUNLP/QAlign (primary source)"
     assert "(secondary source)" in table.hints.loc[1, "th"]
     assert "qalign_readme (primary)" in table.data.loc[1, "source"]
@@ -186,26 +190,26 @@ def test_differences_language_by_language_are_bold_after_holm():
     rows = [("QAlign", "SFT", 1, "mgsm", "th", 30.0, 14, 2, 0.004, 0.008),
             ("QAlign", "SFT", 1, "mgsm", "en", -5.0, 3, 5, 0.7, 0.7)]  # fmt: skip
     columns = ["a", "b", "seed", "benchmark", "language", "difference", "only_a", "only_b", "p", "p_holm"]
-    table = comparison_tables.languages_table(pd.DataFrame(rows, columns=columns))
+    table = paper_tables.languages_table(pd.DataFrame(rows, columns=columns))
     assert table.text.iloc[0].tolist() == ["QAlign − SFT", "mGSM", "1", "+30.0", "-5.0"]
     assert table.bold == {(0, "th")}
     assert table.hints.loc[0, "th"].startswith("14 questions only QAlign has right, 2 only SFT; exact McNemar p 0.004")
     assert "too small" not in table.caption
-    assert "too small" in comparison_tables.languages_table(pd.DataFrame(rows, columns=columns), clustered=True).caption
+    assert "too small" in paper_tables.languages_table(pd.DataFrame(rows, columns=columns), clustered=True).caption
 
 
 def test_a_system_without_results_is_an_error_not_an_empty_row(answers):
     with pytest.raises(ValueError, match="no accuracy of RFT on mgsm"):
-        report.accuracy_table(scorer.accuracy(answers), "mgsm", systems=["QAlign", "RFT"])
+        paper_tables.accuracy_table(scorer.accuracy(answers), "mgsm", systems=["QAlign", "RFT"])
 
 
 def test_nothing_is_best_where_everything_is_zero(answers):
     accuracy = scorer.accuracy(answers).assign(accuracy=0.0)
-    assert report.accuracy_table(accuracy, "mgsm").bold == frozenset()
+    assert paper_tables.accuracy_table(accuracy, "mgsm").bold == frozenset()
 
 
 def test_the_terminal_shows_every_cell_even_in_a_narrow_window(answers):
-    table = report.accuracy_table(scorer.accuracy(answers), "mgsm")
+    table = paper_tables.accuracy_table(scorer.accuracy(answers), "mgsm")
     console = Console(width=60, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     tables.print_table(table, console)
     printed = console.export_text()
@@ -294,16 +298,19 @@ def test_every_table_escapes_cells_headings_and_captions():
 
 
 def test_the_papers_systems_look_the_same_in_every_figure():
-    alone, together = drawing.look(["QAlign"]), drawing.look(["other", "SFT", "QAlign", "another"])
+    alone, together = figures.look(["QAlign"]), figures.look(["other", "SFT", "QAlign", "another"])
     assert alone["QAlign"] == together["QAlign"]
     assert len({tuple(look.values()) for look in together.values()}) == 4
 
 
 def test_the_data_beside_a_figure_are_the_numbers_it_shows(results_folder):
     data = results.read_results(results_folder).tables
-    figure, shown = figures.mixed_supervision(data["intervals"])
+    figure, shown = figures.mixed_supervision(data["intervals"], floor=data["floor"])
     bars = sorted(round(bar.get_height(), 6) for bar in figure.axes[0].patches)
     assert bars == sorted(shown["estimate"].round(6))
+    written = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert sorted(written) == sorted(f"{value:.1f}" for value in shown["estimate"])
+    assert figures.FLOOR in [text.get_text() for text in figure.legends[0].get_texts()]
     figure, shown = figures.consistency(data["agreement"], data["consistency"], list(SKILL)[:2])
     assert len(shown) == 2 * 2 * 9
     assert sorted(round(bar.get_height(), 6) for axis in figure.axes for bar in axis.patches) == sorted(
@@ -326,13 +333,39 @@ def test_nothing_is_drawn_outside_the_picture(results_folder):
         assert legend.x1 <= figure.bbox.x1
 
 
+def test_one_question_of_the_miniature_runs_through_all_steps():
+    _, steps = figures.framework()
+    assert steps["input"].tolist()[::2] == [steps.loc[0, "input"]] * 2  # the foreign question
+    assert steps.loc[0, "output"] == steps.loc[1, "input"]  # stage 2 begins with what stage 1 ends with
+    assert steps.loc[1, "output"] == steps.loc[2, "output"]
+    answer = benchmark_problems("mgsm", figures.FOLLOWED[1] + 1)[-1].answer
+    assert steps.loc[2, "output"].endswith(f"The answer is: {answer}")
+
+
+def test_every_letter_is_in_the_font_and_every_text_in_its_box():
+    path = font_manager.findfont("DejaVu Sans")
+    letters = set(ft2font.FT2Font(path).get_charmap())
+    figure, data = figures.framework()
+    FigureCanvasAgg(figure).draw()
+    texts = {text.get_text(): text for text in figure.axes[0].texts}
+    assert {ord(letter) for text in texts for letter in text} - {ord("\n")} <= letters
+    boxes = [patch.get_window_extent() for patch in figure.axes[0].patches]
+    running = [text for words, text in texts.items() if "\n" in words]
+    assert " ".join(data.loc[0, "input"].split()) in {" ".join(text.get_text().split()) for text in running}
+    for text in running:
+        inner = text.get_window_extent()
+        assert any(
+            box.x0 <= inner.x0 and inner.x1 <= box.x1 and box.y0 <= inner.y0 and inner.y1 <= box.y1 for box in boxes
+        ), text.get_text()
+
+
 # -------------------------------------------------------------------------------- from saved results
 
 
 def test_redrawing_twice_gives_the_same_bytes_quickly_and_without_torch(results_folder, tmp_path):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "qalign_core.report", str(results_folder), str(tmp_path / "a")],
+        [sys.executable, "-X", "importtime", "-m", "qalign_core.show.report", str(results_folder), str(tmp_path / "a")],
         capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin", "MPLBACKEND": "svg"},
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -410,7 +443,7 @@ def test_published_names_may_carry_a_size() -> None:
         columns=["system", "seed", "benchmark", "language", "scorer", "correct", "total", "accuracy"],
     )
     names = {"QAlign 7B": "QAlign 7B", "QAlign 13B": "QAlign 13B"}
-    text = report.accuracy_table(accuracy, "mgsm", published_as=names).text.set_index("System", drop=False)
+    text = paper_tables.accuracy_table(accuracy, "mgsm", published_as=names).text.set_index("System", drop=False)
     assert text.loc["published 7B", "Avg."] == "49.6"
     assert text.loc["published 13B", "Avg."] == "57.1"
 
@@ -458,7 +491,7 @@ def test_tables_that_may_be_empty_are_left_out(results_folder, tmp_path):
         pd.read_csv(folder / f"{name}.csv").iloc[:0].to_csv(folder / f"{name}.csv", index=False)
     read = results.read_results(folder)
     assert "table-comparisons" not in {table.name for table in report.run_tables(read)}
-    assert report._data_figures(read) == {}
+    assert {"figure-training", "figure-lengths"}.isdisjoint(report.run_figures(read))
 
 
 @pytest.mark.parametrize(
@@ -536,7 +569,7 @@ def test_figures_where_a_file_is_are_an_error_not_a_traceback(results_folder, tm
 
 
 @pytest.mark.parametrize("highest", ["mgsm", "msvamp"])
-def test_panels_that_share_an_axis_show_every_point(highest: str) -> None:
+def test_every_panel_shows_every_point(highest: str) -> None:
     rows = [
         (
             system,
@@ -552,31 +585,32 @@ def test_panels_that_share_an_axis_show_every_point(highest: str) -> None:
         for code in CODES
     ]
     intervals = pd.DataFrame(rows, columns=["system", "seed", "benchmark", "measure", "estimate", "low", "high"])
-    assert all(axis.get_ylim()[1] >= 99 for axis in figures.headline(intervals)[0].axes)
+    drawn = figures.headline(intervals)[0].axes  # the other languages and English, by benchmark
+    for number, axis in enumerate(drawn):
+        assert axis.get_ylim()[1] >= (99 if highest == ("mgsm", "msvamp")[number // 2] else 25)
     own_scales = figures.consistency(intervals, None, ("MonoReason", "QAlign"))[0].axes
     for axis, benchmark in zip(own_scales, ("mgsm", "msvamp"), strict=True):
         assert axis.get_ylim()[1] >= (99 if benchmark == highest else 25)
 
 
-def test_figure_3_leaves_systems_that_solve_nothing_to_the_table_and_says_so(results_folder):
+def test_figure_3_shows_the_papers_four_systems_that_solve_anything_and_names_the_others(results_folder):
     found = results.read_results(results_folder)
     accuracy = found.tables["accuracy"]
-    english = (accuracy["system"] == "SFT") & (accuracy["language"] == "en")
-    weak = {**found.tables, "accuracy": accuracy.assign(accuracy=accuracy["accuracy"].where(~english, 1.0))}
-    _, shown, caption = report._figures(dataclasses.replace(found, tables=weak))["figure-3-consistency"]
+    _, shown, caption = report.run_figures(found)["figure-3-consistency"]
     assert list(shown["system"].unique()) == ["MonoReason", "MultiReason", "QAlign", "QAlign + mixed"]
-    assert "Only in the table: SFT, right on under 5% of the English questions" in caption
-    nothing = {**found.tables, "accuracy": accuracy.assign(accuracy=0.0)}
-    _, shown, caption = report._figures(dataclasses.replace(found, tables=nothing))["figure-3-consistency"]
-    assert list(shown["system"].unique()) == found.main()  # of an untrained model there is nothing better to draw
-    assert "Only in the table" not in caption
+    assert "Only in the table: SFT." in caption
+    english = (accuracy["system"] == "MultiReason") & (accuracy["language"] == "en")
+    weak = {**found.tables, "accuracy": accuracy.assign(accuracy=accuracy["accuracy"].where(~english, 1.0))}
+    _, shown, caption = report.run_figures(dataclasses.replace(found, tables=weak))["figure-3-consistency"]
+    assert list(shown["system"].unique()) == ["MonoReason", "QAlign", "QAlign + mixed"]
+    assert "Only in the table: SFT, MultiReason." in caption
 
 
 def test_the_gap_of_several_seeds_is_their_mean_with_the_outermost_ends(results_folder):
     intervals = results.read_results(results_folder).tables["intervals"]
     first = intervals[intervals["seed"] == intervals["seed"].iloc[0]]
     second = first.assign(seed=99, **{name: first[name] + 2.0 for name in ("estimate", "low", "high")})
-    one, both = report.gap_table(first), report.gap_table(pd.concat([first, second]))
+    one, both = paper_tables.gap_table(first), paper_tables.gap_table(pd.concat([first, second]))
     assert not both.text.duplicated(["System", "benchmark"]).any()
     assert list(both.text["benchmark"]) == sorted(both.text["benchmark"])  # a benchmark at a time
     assert both.data["gap_estimate"].to_list() == pytest.approx((one.data["gap_estimate"] + 1.0).to_list())
@@ -586,22 +620,20 @@ def test_the_gap_of_several_seeds_is_their_mean_with_the_outermost_ends(results_
 
 def test_captions_say_whether_seeds_are_averaged(results_folder):
     found = results.read_results(results_folder)
-    drawn = report._figures(dataclasses.replace(found, run={**found.run, "seeds": [1, 2]}))
+    drawn = report.run_figures(dataclasses.replace(found, run={**found.run, "seeds": [1, 2]}))
     captions = {name: words for name, (*_, words) in drawn.items()}
-    assert captions["figure-headline"].startswith("Profile test, seeds 1, 2, ")
-    assert "One sign a seed." in captions["figure-headline"]
-    for name in ("figure-2-mixed-supervision", "figure-3-consistency"):
+    for name in ("figure-headline", "figure-2-mixed-supervision", "figure-3-consistency"):
         assert captions[name].startswith("Profile test, mean over 2 seeds (1, 2)")
         assert "Shown: the mean over seeds, with the lowest and highest end" in captions[name]
 
 
 def test_every_caption_names_profile_seeds_and_questions_or_examples(results_folder):
-    captions = {name: words for name, (*_, words) in report._figures(results.read_results(results_folder)).items()}
+    captions = {name: words for name, (*_, words) in report.run_figures(results.read_results(results_folder)).items()}
     for name, words in captions.items():
         if name != "figure-1-framework":  # nothing is measured there
             assert words.startswith("Profile test, seed 1"), name
             counted = {
-                "figure-lengths": "10 examples a corpus. Prompt, target and markers; dashed: cut at 300 tokens",
+                "figure-lengths": "10 examples a corpus. Prompt, target and markers; dashed: truncated at 300 tokens",
                 "figure-training": "mean loss",
             }.get(name, "40 (mGSM)")
             assert counted in words, name

@@ -1,0 +1,455 @@
+"""What the notebooks show: questions with their answers, tables about data and training, saved figures.
+
+All text from models and data is escaped here. Menus are there only for someone who sits before a running notebook;
+what papermill and nbconvert make is read later, without a kernel, and gets one telling view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Image, Markdown, display
+from matplotlib.figure import Figure
+
+from qalign_core import plan, runs
+from qalign_core.data.prepare import FOLLOWED, translated
+from qalign_core.languages import CODES, LANGUAGES
+from qalign_core.params import Profile
+from qalign_core.runs import Run
+from qalign_core.scores.brought import answers_folder
+from qalign_core.scores.response_kinds import KINDS
+from qalign_core.show.figures import save_figure
+from qalign_core.show.paper_tables import named
+from qalign_core.show.tables import Table, from_frame, markdown_text
+from qalign_core.shown.live import someone_is_there as is_interactive
+
+_CELL = "text-align: start; vertical-align: top; white-space: pre-wrap; max-width: 32em; padding: .3em .7em"
+# The paper's recipe, to stand beside a profile's. Source: NJUNLP/QAlign training scripts.
+PAPER_RECIPE = {
+    "num_train_epochs": 3,
+    "learning_rate": 2e-5,
+    "lr_scheduler_type": "cosine",
+    "lr_scheduler_kwargs": None,
+    "warmup_steps": 0.03,
+    "weight_decay": 0.0,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+    "max_grad_norm": 1.0,
+    "effective batch size": 128,
+}
+
+# ------------------------------------------------------------------------------------- pieces
+
+
+def show(figure: Figure, data: pd.DataFrame, run: Run, name: str, caption: str = "") -> Image:
+    """Save a figure with its data in the run's `figures/`, and show it."""
+    paths = save_figure(figure, run.figures, name, data, caption)
+    return Image(next(p for p in paths if p.suffix == ".png").read_bytes(), width=720, alt=caption or name)
+
+
+def picture(run: Run, name: str) -> Markdown:
+    """Show a figure that was drawn into the run's `figures/` with its caption, or say why there is none."""
+    path = run.figures / f"{name}.png"
+    if not path.is_file():
+        return Markdown(f"*No {name}: this profile does not have the systems it compares.*")
+    text = path.with_suffix(".txt")
+    caption = text.read_text(encoding="utf-8").strip() if text.is_file() else ""
+    display(Image(path.read_bytes(), width=720, alt=caption or name))
+    return Markdown(f"<small>{markdown_text(caption)}</small>")
+
+
+def shown(tables: Mapping[str, Table], name: str, otherwise: str) -> Table | Markdown:
+    """A table of the run, or a word on why there is none."""
+    return tables[name] if name in tables else Markdown(f"*{escape(otherwise, quote=False)}*")
+
+
+def remarks_note(said: Sequence[str]) -> Markdown:
+    """What a reader must know before reading the numbers, as one note."""
+    return Markdown("\n".join(["**Mind:**", "", *(f"- {markdown_text(text)}" for text in said)]) if said else "")
+
+
+def text_table(rows: pd.DataFrame, language: str | None = None) -> str:
+    """Running text in a table whose cells keep their line breaks, as HTML.
+
+    Args:
+        rows: what to show.
+        language: the column that names each row's language code, for the browser's fonts.
+    """
+    head = "".join(f'<th style="text-align: start">{escape(str(name))}</th>' for name in rows)
+    body = []
+    for row in rows.to_dict("records"):
+        code = f' lang="{escape(str(row[language]))}"' if language else ""
+        cells = "".join(f'<td dir="auto"{code} style="{_CELL}">{escape(str(value))}</td>' for value in row.values())
+        body.append(f"<tr>{cells}</tr>")
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f'<div style="overflow-x: auto">{table}</div>'
+
+
+def token_view(tokens: Sequence[str], labels: Sequence[int]) -> str:
+    """One example token by token, the target tokens (label not −100) shaded, as HTML."""
+    shown = []
+    for token, label in zip(tokens, labels, strict=True):
+        # Byte-level and SentencePiece vocabularies have stand-ins for spaces and newlines.
+        text = token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "↵").replace("\n", "↵").replace("<0x0A>", "↵")
+        style = f"background: {'#cfe8f3' if label != -100 else 'transparent'}; border: 1px solid #d5dbe1"
+        style += "; border-radius: 3px; padding: 0 2px; margin: 1px; display: inline-block; white-space: pre"
+        shown.append(f'<span style="{style}">{escape(text)}</span>')
+    return f'<div style="font-family: monospace; font-size: .8em; line-height: 1.7">{"".join(shown)}</div>'
+
+
+def _native(code: str) -> str:
+    return f"{LANGUAGES[code].native_name} ({code})" if code in LANGUAGES else code
+
+
+def samples_view(run: Run, benchmark: str, languages: Sequence[str], index: int = 0) -> str:
+    """One question of a benchmark in every language, with its gold answer, as HTML."""
+    rows = {code: runs.read_json_lines(run.benchmark(benchmark, code))[index] for code in languages}
+    columns = {"question": [row["question"] for row in rows.values()], "answer": [r["answer"] for r in rows.values()]}
+    return text_table(pd.DataFrame({"code": list(rows), "language": map(_native, rows), **columns}), language="code")
+
+
+# ------------------------------------------------------------------------------------- data and training
+
+
+def _by_language(rows: pd.DataFrame, index: list[str], values: str) -> pd.DataFrame:
+    """Counts: one column per language, those we know first."""
+    wide = rows.pivot_table(index=index, columns="language", values=values, aggfunc="sum", sort=False)
+    known = [code for code in CODES if code in wide]
+    return wide[[*known, *wide.columns.difference(known)]].astype("Int64")
+
+
+def outcomes_table(made: pd.DataFrame) -> Table:
+    """What became of the rows that were read: one row per corpus and outcome, one column per language.
+
+    Args:
+        made: `corpus, language, outcome, rows`, as `prepare.write_corpora` returns it.
+    """
+    if made.empty:
+        return from_frame(made, name="outcomes", title="Rows of the corpora", caption="This profile trains nothing.")
+    wide = _by_language(made, ["corpus", "outcome"], "rows")
+    wide = wide.assign(all=wide.sum(axis=1)).reset_index()
+    caption = "Rows read for each corpus, and what became of them."
+    return from_frame(wide, name="outcomes", title="Rows of the corpora", caption=caption)
+
+
+def audit_table(findings: pd.DataFrame) -> Table:
+    """What the audit found: one row per check and data set, one column per language; idle checks are named."""
+    found = findings[findings["count"] > 0]
+    clean = [check for check in dict.fromkeys(findings["check"]) if check not in set(found["check"])]
+    caption = f"Rows concerned. Nothing was found by: {', '.join(clean)}." if clean else "Rows concerned."
+    wide = _by_language(found, ["check", "data_set"], "count").reset_index()
+    return from_frame(wide, name="audit", title="What the audit found", caption=caption)
+
+
+def recipe_table(arguments: Mapping[str, Any], effective_batch_size: int) -> Table:
+    """A stage's recipe beside the paper's; where they differ, the profile's comments say why."""
+    ours = {**arguments, "effective batch size": effective_batch_size}
+    rows = [(name, *(["", value][value is not None] for value in (ours[name], paper)), "≠" * (ours[name] != paper))
+            for name, paper in PAPER_RECIPE.items()]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["setting", "here", "paper", ""])
+    for column in ("here", "paper"):
+        frame[column] = [f"{v:g}" if isinstance(v, int | float) else str(v) for v in frame[column]]
+    return from_frame(frame, name="recipe", title="Recipe", caption="≠ marks where this profile differs.")
+
+
+def lineage_table(profile: Profile, *, ablations: bool = False) -> Table:
+    """What each system of chapter 3 is trained on, in order; or what those of chapter 6 are."""
+    rows = []
+    for name in profile.in_chapter(ablations=ablations):
+        system = profile.systems[name]
+        origin = "predictions made elsewhere" if system.predictions else system.checkpoint or profile.model.base
+        if system.translator:
+            origin += f", asked what {' → '.join(system.translator)} translated"
+        rows.append((name, origin, *[*(system.lineage or []), "", "", ""][:3]))
+    table = pd.DataFrame(rows, columns=["system", "from", "stage 1", "stage 2", "stage 3"])
+    caption = "" if rows else "This profile has no such systems."
+    return from_frame(table, name="lineages", title="Systems and their lineages", caption=caption)
+
+
+def stages_table(done: Mapping[tuple[int, tuple[str, ...]], Mapping[str, Any]]) -> Table:
+    """What training each stage took.
+
+    Args:
+        done: (seed, lineage) → the stage's `done.json`.
+    """
+    metrics = {"examples": "rows", "updates": "updates", "tokens": "tokens", "target tokens": "target_tokens"}
+    metrics["final loss"] = "final_loss"
+    rows = [
+        {"stage": " → ".join(lineage) or "base", "seed": str(seed)}
+        | {name: record["metrics"][key] for name, key in metrics.items()}
+        | {"minutes": record["wall_seconds"] / 60, "GB": record["peak_memory_bytes"] / 1e9}
+        for (seed, lineage), record in done.items()
+    ]
+    caption = "GB: peak memory of the largest process, or of the largest device."
+    formats = {"final loss": ".3f"}
+    return from_frame(pd.DataFrame(rows), name="stages", title="Training", caption=caption, formats=formats)
+
+
+def translation_table(quality: pd.DataFrame) -> Table:
+    """BLEU, chrF and what survives, one row per language, averaged over seeds; the mean last."""
+    names = {"bleu": "BLEU", "chrf": "chrF", "exact": "equal (%)", "numbers": "numbers kept (%)"}
+    means = quality.groupby("language", sort=False)[list(names)].mean()
+    means = means.loc[[code for code in CODES if code in means.index]]
+    means.loc["mean"] = means.mean()
+    caption = f"{int(quality.sentences.iloc[0])} questions a language; seeds {sorted(set(quality.seed))}."
+    frame = means.rename(columns=names).reset_index(names="language")
+    return from_frame(frame, name="translation", title="Stage 1 translates into English", caption=caption)
+
+
+# ------------------------------------------------------------------------------------- answers
+
+ALL = "all questions"
+_KEY = ["benchmark", "language", "index"]
+
+
+def answers_frame(
+    run: Run, given: Mapping[str, pd.DataFrame], answers: pd.DataFrame, languages: Sequence[str], mode: str = "paper"
+) -> pd.DataFrame:
+    """Every answer of one seed beside its question.
+
+    Args:
+        run: for the questions.
+        given: system → its predictions.
+        answers: rows of `evaluate.score_run`, of one seed.
+        languages: codes, in the tables' order.
+        mode: the scorer that says what is right.
+
+    Returns:
+        `system, benchmark, language, index, question, gold, response, right, error, response_language, differ`;
+        `error` is the kind of a wrong answer, `differ` whether the two scorers read different numbers.
+    """
+    asked = [{"benchmark": benchmark, "language": code, "index": row["index"], "question": row["question"]}
+             for benchmark in dict.fromkeys(answers["benchmark"]) for code in languages
+             for row in runs.read_json_lines(run.benchmark(benchmark, code))]  # fmt: skip
+    responses = pd.concat([rows[[*_KEY, "response"]].assign(system=system) for system, rows in given.items()])
+    found = pd.DataFrame(asked).merge(answers[answers["system"].isin(given)], on=_KEY)
+    found = found.merge(responses, on=["system", *_KEY])
+    found["right"] = found[f"correct_{mode}"].astype(bool)
+    found["differ"] = (found["answer_paper"] - found["answer_fixed"]).abs() >= 1e-3
+    columns = ["system", *_KEY, "question", "gold", "response", "right", "error", "response_language", "differ"]
+    return found[columns]
+
+
+def question_view(frame: pd.DataFrame, benchmark: str, index: int) -> str:
+    """One question in all its languages with every system's answer, as HTML."""
+    rows = frame[(frame["benchmark"] == benchmark) & (frame["index"] == index)]
+    if rows.empty:
+        return "No such question."
+    kinds = rows["error"].where(rows["error"].notna() & (rows["error"] != "other"), "")
+    marks = rows["right"].map({True: "✓ ", False: "✗ "}) + kinds.map(lambda kind: f"({kind}) " if kind else "")
+    rows = rows.assign(cell=marks + rows["response"].str.strip().replace("", "(empty)"))
+    wide = rows.pivot(index="language", columns="system", values="cell")[list(dict.fromkeys(rows["system"]))]
+    wide = wide.loc[list(dict.fromkeys(rows["language"]))]
+    first = rows.drop_duplicates("language").set_index("language")
+    wide.insert(0, "question", first["question"] + first["gold"].map(" [{:g}]".format))
+    wide.insert(0, "in", [_native(code) for code in wide.index])
+    right = f"{named(benchmark)} {index}: {int(rows['right'].sum())} of {len(rows)} answers are right"
+    return f"<p><strong>{escape(right)}</strong></p>{text_table(wide.rename_axis('code').reset_index(), 'code')}"
+
+
+def patterns(frame: pd.DataFrame, benchmark: str, pairs: Sequence[Sequence[str]] = ()) -> dict[str, list[int]]:
+    """Questions by who got them right, the most telling first; a pattern without a question is left out.
+
+    Args:
+        frame: of `answers_frame`.
+        benchmark: whose questions.
+        pairs: (a, b): systems to be set against each other.
+    """
+    rows = frame[frame["benchmark"] == benchmark]
+    by_system = rows.pivot_table(index="index", columns="system", values="right", aggfunc="sum")
+    total, english = by_system.sum(axis=1), rows[rows["language"] == "en"].groupby("index")["right"].sum()
+    scores = {f"{a} ahead of {b}": by_system[a] - by_system[b] for a, b in [*pairs, *(p[::-1] for p in pairs)]
+              if {a, b} <= set(by_system)}  # fmt: skip
+    scores |= {
+        "right most often": total,
+        "right in English only": total.where(total == english.reindex(total.index).fillna(0), 0),
+        "right nowhere": (total == 0).astype(int),
+        "the two scorers differ": rows.groupby("index")["differ"].sum(),
+    }
+    ranked = {name: values[values > 0].sort_values(ascending=False, kind="stable") for name, values in scores.items()}
+    return {name: [int(index) for index in values.index] for name, values in ranked.items() if len(values)}
+
+
+def questions(frame: pd.DataFrame, pairs: Sequence[Sequence[str]] = ()) -> Any:
+    """Menus that lead to every question with all its answers; without a kernel the most telling one.
+
+    Args:
+        frame: of `answers_frame`.
+        pairs: systems to be set against each other.
+    """
+    benchmarks = list(dict.fromkeys(frame["benchmark"]))
+    found = {name: patterns(frame, name, pairs) | {ALL: sorted(set(frame[frame["benchmark"] == name]["index"]))}
+             for name in benchmarks}  # fmt: skip
+    if not is_interactive():
+        return HTML(question_view(frame, benchmarks[0], next(iter(found[benchmarks[0]].values()))[0]))
+    return _menus(lambda benchmark, which, question: question_view(frame, benchmark, question), found)
+
+
+def _menus(view: Callable[..., str], choices: Mapping[str, Mapping[str, list]]) -> Any:
+    """Three menus, each of which offers what the one before it leaves, over a view of what is chosen."""
+    from ipywidgets import Dropdown, interactive
+
+    names = list(view.__code__.co_varnames[:3])
+    place = next(iter(choices)), next(iter(next(iter(choices.values()))))
+    options = list(choices), list(choices[place[0]]), choices[place[0]][place[1]]
+    menus = [Dropdown(options=found, description=name) for found, name in zip(options, names, strict=True)]
+
+    def offer(menu: Any, options: Sequence) -> None:
+        menu.options = list(options)
+        menu.index = 0
+
+    menus[0].observe(lambda _: offer(menus[1], choices[menus[0].value]), "value")
+    for menu in menus[:2]:
+        menu.observe(lambda _: offer(menus[2], choices[menus[0].value].get(menus[1].value, [None])), "value")
+    return interactive(lambda **chosen: display(HTML(view(**chosen))), **dict(zip(names, menus, strict=True)))
+
+
+def pair_counts(frame: pd.DataFrame, a: str, b: str, benchmark: str) -> pd.DataFrame:
+    """Two systems on the same questions, per language: how many only one of them has right, both, neither; points."""
+    rows = frame[(frame["benchmark"] == benchmark) & frame["system"].isin([a, b])]
+    wide = rows.pivot(index=["language", "index"], columns="system", values="right")
+    ours, theirs = wide[a], wide[b]
+    cases = {
+        f"only {a}": ours & ~theirs,
+        f"only {b}": theirs & ~ours,
+        "both": ours & theirs,
+        "neither": ~(ours | theirs),
+    }
+    counts = pd.DataFrame(cases).groupby("language").sum()
+    counts["difference"] = 100.0 * (counts.iloc[:, 0] - counts.iloc[:, 1]) / counts.sum(axis=1)
+    return counts.loc[[code for code in CODES if code in counts.index]]
+
+
+def wrong_answers(frame: pd.DataFrame) -> str:
+    """The first wrong answer of each kind, beside its question and the right number, as HTML."""
+    first = frame[frame["error"].isin(KINDS)].drop_duplicates("error")
+    first = first.sort_values("error", key=lambda kinds: kinds.map(list(KINDS).index))
+    first = first[["error", "system", "language", "question", "gold", "response"]]
+    first = first.assign(gold=first["gold"].map("{:g}".format)).rename(columns={"error": "kind", "gold": "right"})
+    return text_table(first, language="language")
+
+
+def disagreements(
+    differences: pd.DataFrame, given: Mapping[str, pd.DataFrame] | None = None, seed: int | None = None, limit: int = 40
+) -> Table | Markdown:
+    """Answers from which the two scorers read different numbers; those first that only one of them finds right.
+
+    Args:
+        differences: rows of `differences.csv`.
+        given: system → predictions of `seed`, to show how each response ends.
+        seed: whose rows are shown; all by default.
+        limit: rows shown; the results folder holds all of them.
+    """
+    if differences.empty:
+        return Markdown("The two scorers read the same number from every answer.")
+    changed = differences["correct_paper"] != differences["correct_fixed"]
+    rows = differences.assign(changed=changed).sort_values("changed", ascending=False, kind="stable")
+    rows = (rows if seed is None else rows[rows["seed"] == seed]).head(limit).reset_index(drop=True)
+    table = rows[["system", "benchmark", "language", "index", "gold"]].assign(
+        benchmark=rows["benchmark"].map(named), paper=rows["answer_paper"], fixed=rows["answer_fixed"]
+    )
+    if given is not None:
+        texts = pd.concat([made[[*_KEY, "response"]].assign(system=system) for system, made in given.items()])
+        ends = rows.merge(texts, on=["system", *_KEY], how="left")["response"].fillna("").str.split().str.join(" ")
+        table["the response ends"] = [text if len(text) <= 28 else "…" + text[-28:] for text in ends]
+    caption = (
+        f"{len(differences)} answers of all systems and seeds, {int(changed.sum())} of them right for one scorer and "
+        f"wrong for the other; {len(table)} are shown{'' if seed is None else f' of seed {seed}'}, those first. "
+        "differences.csv lists all. Paper, fixed: the number that each scorer reads."
+    )
+    return from_frame(table, name="differences", title="Where the two scorers differ", caption=caption)
+
+
+def suspicious(lines: Sequence[Mapping[str, Any]]) -> Any:
+    """The audit's findings: menus for language, check and data set; without a kernel the first row of each check.
+
+    Args:
+        lines: of `audit.checked`.
+    """
+    found = {(line["language"], line["check"], line["data_set"]): line for line in lines if line["count"]}
+    if not found or not is_interactive():
+        rows = pd.DataFrame(list(found.values()), columns=["check", "data_set", "language", "count", "example"])
+        return HTML(text_table(rows.groupby("check", sort=False).head(1), language="language"))
+    choices: dict[str, dict[str, list[str]]] = {}
+    for language, check, data_set in found:
+        choices.setdefault(language, {}).setdefault(check, []).append(data_set)
+
+    def view(language: str, check: str, data_set: str) -> str:
+        if (line := found.get((language, check, data_set))) is None:  # between two menus
+            return ""
+        rows = pd.DataFrame(line["rows"], columns=["row", "text"]).assign(language=language)
+        return f"<p>{len(rows)} of {line['count']:,} rows</p>{text_table(rows, language='language')}"
+
+    return _menus(
+        view, {code: choices[code] for code in [*(c for c in CODES if c in choices), *(choices.keys() - {*CODES})]}
+    )
+
+
+# ------------------------------------------------------------------------------------- one question on its way
+
+COMPARED = ("MonoReason", "QAlign")  # before and after alignment
+
+
+def base_job(profile: Profile, run: Run, seed: int) -> plan.Job:
+    """The job that has the base model translate the one question that is followed: how it was before alignment."""
+    return plan.translation_job(profile, run, seed, [], task=FOLLOWED)
+
+
+def follow(profile: Profile, run: Run, seed: int, index: int = 0, systems: Sequence[str] = ()) -> str:
+    """One question of the in-domain benchmark in every language: what the base and stage 1 make of it, and what
+    systems answer, as HTML.
+
+    Args:
+        profile: the checked profile.
+        run: where the translations and, for `systems`, the scored answers are.
+        seed: whose.
+        index: of the question; the base translates only the first.
+        systems: whose answers are written out, after notebook 04; of all others it is only said which are right.
+
+    Raises:
+        ValueError: when there is no such question.
+    """
+    first = profile.first_stage()
+    if profile.evaluation.translation is None or first is None:
+        return (
+            "<p><em>This profile trains no stage 1 that translates questions, so there is nothing to follow.</em></p>"
+        )
+    stage1, before = plan.translation_job(profile, run, seed, [first]), base_job(profile, run, seed)
+    if not stage1.done:
+        return "<p><em>Stage 1 has not translated any question yet: run notebook 02 first.</em></p>"
+    benchmark, codes = translated(profile), list(profile.data.languages)
+    table = pd.DataFrame({"code": codes, "language": map(_native, codes)})
+    table["question"] = [_row(run.benchmark(benchmark, code), index)["question"] for code in codes]
+
+    def said(job: plan.Job, task: str) -> list[str]:  # English needs no translation
+        return ["–" if c == "en" else _row(job.folder / task / f"{c}.jsonl", index)["response"].strip() for c in codes]
+
+    if not systems and index == 0 and before.done:
+        table["before: the base says"] = said(before, FOLLOWED)
+    table["stage 1 says" if systems else "after: stage 1 says"] = said(stage1, "translation")
+    if systems:
+        scored = pd.read_parquet(run.results / "answers.parquet")
+        scored = scored[(scored.seed == seed) & (scored.benchmark == benchmark) & (scored["index"] == index)]
+        right = scored.pivot(index="language", columns="system", values=f"correct_{profile.evaluation.scorer}")
+        marks = right.replace({True: "✓", False: "✗"}).loc[codes]
+        for system in (name for name in systems if name in profile.systems):
+            folder = answers_folder(profile, run, system, seed) / benchmark
+            given = [_row(folder / f"{code}.jsonl", index)["response"].strip() or "(empty)" for code in codes]
+            table[f"{system} answers"] = [f"{mark} {text}" for mark, text in zip(marks[system], given, strict=True)]
+        if others := [name for name in dict.fromkeys(scored.system) if name not in systems]:
+            table["the others"] = ["\n".join(f"{marks.loc[c, name]} {name}" for name in others) for c in codes]
+    return text_table(table, language="code")
+
+
+def _row(path: Path, index: int) -> dict[str, Any]:
+    """The row of one question."""
+    rows = runs.read_json_lines(path)
+    found = next((row for row in rows if row["index"] == index), None)
+    if found is None:
+        raise ValueError(f"{path}: no question {index}; it has {len(rows)}, numbered from 0")
+    return found

@@ -1,0 +1,483 @@
+"""Every table and figure of a run, drawn from its saved results, with what a reader must be told in plain words.
+
+`python -m qalign_core.show.report RESULTS FIGURES` redraws everything, without torch.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from qalign_core import statistics
+from qalign_core.languages import CODES
+from qalign_core.runs import Run
+from qalign_core.scores.published import SECONDARY, published_cells
+from qalign_core.scores.results import OURS, WITHOUT, Results, read_results
+from qalign_core.show import figures, paper_tables
+from qalign_core.show.paper_tables import BENCHMARKS, named
+from qalign_core.show.tables import Table, print_table, save_table, trace_table
+
+ACCURACY = ("table-2", "table-3", "table-accuracy")  # the last: of a benchmark that is not the paper's
+CONSISTENCY = ("figure-3", "figure-agreement", "figure-solved", "table-consistency")  # what chapter 5 draws
+ABLATIONS = ("table-4", "table-study", "figure-ablation", "figure-study", "figure-representations")  # and chapter 6
+MIXED = ("MultiReason", "QAlign", "QAlign + mixed")  # Figure 2
+FOUR = ("MonoReason", *MIXED)  # Figure 3; of other systems, the first four
+NEAR_ZERO = 5.0  # percent
+FEW_GROUPS = 20  # clusters below which resampling them gives intervals that are too narrow
+PAPER_LIMIT = 512  # tokens, of results that do not say at which length their examples were truncated
+LABELS = {WITHOUT: "none", OURS: "X→En questions (ours)"}  # rows of Table 4
+PICTURED = {  # the same in its picture, as README has them; a system's number of examples is put behind
+    WITHOUT: "none",
+    "X→En questions (600)": "X→En questions",
+    "X→En FLORES": "X→En generic sentences",
+    "Shuffled pairs": "shuffled pairs",
+    "Questions alone": "foreign questions alone",
+}
+ACROSS_SEEDS = "Shown: the mean over seeds, with the lowest and highest end of any seed's interval. "
+
+# ------------------------------------------------------------------------------------- in plain words
+
+
+def seeds_of(seeds: Iterable[int]) -> str:
+    """Such as `seed 1`, or `seeds 1, 2, 3`; each once."""
+    found = list(dict.fromkeys(map(int, seeds)))
+    return f"seed{'s' * (len(found) > 1)} {', '.join(map(str, found))}"
+
+
+def caption(
+    profile: str,
+    seeds: Sequence[int],
+    questions: Mapping[str, int],
+    *,
+    scorer: str = "paper",
+    method: str | None = None,
+    published_size: str | None = None,
+    floor: bool = False,
+    gap: bool = False,
+    each: bool = False,
+    extra: str = "",
+) -> str:
+    """The text below a table or figure.
+
+    Args:
+        profile: name of the profile.
+        seeds: of the runs behind it.
+        questions: benchmark → questions per language.
+        scorer: which scorer's numbers these are.
+        method: how the intervals were made.
+        published_size: size of LLaMA-2 behind the published numbers, if there are any.
+        floor: whether a language-blind floor is shown.
+        gap: whether the gap is.
+        each: whether every seed is shown by itself; else several are averaged.
+        extra: what else is to be said.
+    """
+    averaged = len(seeds) > 1 and not each
+    many = f"mean over {len(seeds)} seeds ({', '.join(map(str, seeds))})" if averaged else seeds_of(seeds)
+    counts = [f"{n:,}" + f" ({named(name)})" * (len(questions) > 1) for name, n in questions.items()]
+    fewest = min(questions.values())
+    low, high = statistics.wilson(round(fewest / 2), fewest)
+    parts = [
+        f"Profile {profile}, {many}, {' and '.join(counts)} questions a language, {scorer} scorer.",
+        f"95% intervals: {method}."
+        if method
+        else f"Near 50% the 95% interval of one language, of one seed, is {high - low:.0f} points wide or more.",
+    ]
+    if gap:
+        parts.append("Gap: English minus the mean of the other languages, in points.")
+    if published_size:
+        parts.append(f"Grey rows: published numbers, LLaMA-2 {published_size}; {SECONDARY} marks secondary sources.")
+    if floor:
+        parts.append("Floor: what a rule reaches that sees a question's digits and none of its words.")
+    return " ".join([*parts, extra]).strip()
+
+
+def method_of(intervals: pd.DataFrame) -> str:
+    """How intervals were made, in words."""
+    single = intervals[~intervals["measure"].isin(["average", "non_english", "gap"])]
+    wilson = single.loc[single["method"] == "Wilson", "benchmark"].unique()
+    if not len(wilson):
+        return "bootstrap over groups of near-duplicate questions"
+    names = " and ".join(map(named, wilson))
+    return f"Wilson for one language of {names}, otherwise bootstrap over clusters of questions"
+
+
+def few_groups(intervals: pd.DataFrame) -> str:
+    """A warning where a benchmark's questions form only a few groups; nothing otherwise."""
+    if "clusters" not in intervals:
+        return ""
+    groups = intervals.groupby("benchmark", sort=False)["clusters"].min()
+    said = [f"{named(name)} {int(count)}" for name, count in groups.items() if 1 < count < FEW_GROUPS]
+    if not said:
+        return ""
+    return f"The questions form only few groups ({', '.join(said)}): resampling so few gives intervals too narrow."
+
+
+def remarks(accuracy: pd.DataFrame, floor: pd.DataFrame | None = None, scorer: str = "paper") -> list[str]:
+    """What a reader must be told before reading the numbers; empty when there is nothing to warn of.
+
+    Args:
+        accuracy: rows of `accuracy.csv`.
+        floor: rows of `floor.csv`.
+        scorer: whose numbers are read.
+    """
+    said = []
+    for benchmark, rows in accuracy[accuracy["scorer"] == scorer].groupby("benchmark", sort=False):
+        name = named(benchmark)
+        means = rows.groupby(["system", "seed"], sort=False)["accuracy"].mean()
+        if rows["accuracy"].max() < NEAR_ZERO:
+            said.append(
+                f"{name}: every accuracy is under {NEAR_ZERO:g}%. This run checks that every part works on this input; "
+                "its numbers mean nothing, and no system can be said to be better than another."
+            )
+        elif means.max() < NEAR_ZERO:
+            said.append(f"{name}: every average is under {NEAR_ZERO:g}%; differences between systems mean little.")
+        if floor is not None and (floor["benchmark"] == benchmark).any():
+            level = floor.loc[floor["benchmark"] == benchmark, "accuracy"].mean()
+            below = list(means.index[means <= level])
+            if len(below) == len(means):
+                said.append(
+                    f"{name}: on average no system is above the language-blind floor of {level:.1f}%: a rule "
+                    "that never reads a word does as well."
+                )
+            elif below:
+                listed = ", ".join(dict.fromkeys(system for system, _ in below))
+                said.append(f"{name}: {listed}: on average not above the language-blind floor of {level:.1f}%.")
+        few = int(rows["total"].min())
+        if few < 100:
+            said.append(f"{name}: only {few} questions a language; single languages are mostly noise.")
+    return said
+
+
+def _caption(results: Results, benchmarks: Iterable[str], **words: Any) -> str:
+    questions = {name: results.run["questions"][name] for name in benchmarks}
+    return caption(results.run["profile"], results.run["seeds"], questions, scorer=results.run["scorer"], **words)
+
+
+def _averaged(results: Results, rows: pd.DataFrame, extra: str = "", **words: Any) -> str:
+    """The caption of what averages over seeds and shows the outermost ends of their intervals."""
+    extra = (ACROSS_SEEDS if len(results.run["seeds"]) > 1 else "") + extra
+    return _caption(results, dict.fromkeys(rows["benchmark"]), method=method_of(rows), extra=extra, **words)
+
+
+# ------------------------------------------------------------------------------------- tables
+
+
+def run_tables(results: Results) -> list[Table]:
+    """The tables of a run that its results allow, in the order of the chapters."""
+    return [*_accuracy_tables(results), *_response_tables(results), *_consistency_tables(results), *_ablations(results)]
+
+
+def _accuracy_tables(results: Results) -> Iterator[Table]:
+    """Tables 1 to 3 and Figure 2 in numbers, and what may be chance."""
+    data, main, run = results.tables, results.main(), results.run
+    intervals, floor = data["intervals"], data.get("floor")
+    profile = f"Profile {run['profile']}, {run['scorer']} scorer. "
+    if "corpora" in data:
+        yield paper_tables.data_table(data["corpora"], caption=f"Profile {run['profile']}.")
+    for benchmark in dict.fromkeys(data["accuracy"]["benchmark"]):
+        own = intervals[intervals["benchmark"] == benchmark]
+        level = {} if floor is None else floor[floor["benchmark"] == benchmark].set_index("language")["accuracy"]
+        yield paper_tables.accuracy_table(
+            data["accuracy"],
+            benchmark,
+            caption=_caption(results, [benchmark], published_size=run["base_size"], floor=len(level) > 0, gap=True),
+            scorer=run["scorer"],
+            systems=main,
+            published_as={n: entry["published"] for n, entry in results.systems.items() if entry.get("published")},
+            published_size=run["base_size"],
+            floor=dict(level) or None,
+            intervals=own,
+            unfolded=_caption(results, [benchmark], method=method_of(own), gap=True, each=True, extra=few_groups(own)),
+        )
+    words = _averaged(results, intervals, few_groups(intervals), gap=True)
+    yield paper_tables.gap_table(intervals, caption=words, systems=main)
+    training = "Question intervals leave out what training with another seed would change."
+    if len(data["comparisons"]):
+        method = "paired bootstrap over clusters of questions; p by flipping the signs of clusters, two-sided"
+        extra = f"{training} {few_groups(intervals)}".strip()
+        words = _caption(results, dict.fromkeys(intervals["benchmark"]), method=method, each=True, extra=extra)
+        yield paper_tables.comparison_table(data["comparisons"], caption=words)
+    if len(data["languages"]):
+        tested = intervals["measure"].isin(CODES) & intervals["benchmark"].isin(data["languages"]["benchmark"])
+        clustered = bool((intervals.loc[tested, "method"] != "Wilson").any())
+        yield paper_tables.languages_table(data["languages"], clustered=clustered, caption=profile + training)
+    if len(run["seeds"]) > 1:
+        words = profile + (
+            "Every seed draws corpora and order again, and a base model where the profile trains one; the range is no "
+            "interval. Gap: English minus the mean of the other languages, in points."
+        )
+        yield paper_tables.seeds_table(intervals, main, caption=words)
+    if set(MIXED) <= set(main):
+        yield paper_tables.mixed_table(intervals, MIXED, caption=_averaged(results, intervals))
+
+
+def _response_tables(results: Results) -> Iterator[Table]:
+    """How responses end and in which language, wrong answers by kind, scores without broken questions, provenance."""
+    data, scorer = results.tables, results.run["scorer"]
+    words = f"Profile {results.run['profile']}, {seeds_of(results.run['seeds'])}"
+    if "responses" in data:
+        yield paper_tables.responses_table(data["responses"], data.get("identified"), caption=f"{words}.")
+    if "errors" in data:
+        yield paper_tables.errors_table(data["errors"], caption=f"{words}.")
+    if "cleaned" in data:
+        scored, details = f"{words}, {scorer} scorer.", []
+        rows = data["cleaned"].assign(accuracy=data["cleaned"]["cleaned"])
+        for benchmark in dict.fromkeys(rows["benchmark"]):
+            table = paper_tables.accuracy_table(
+                rows, benchmark, caption=scored, scorer=scorer, systems=results.main(), published_size=None
+            )
+            number, name = BENCHMARKS[benchmark]
+            title = f"{number or benchmark} without broken questions. Accuracy on {name} (%)"
+            details.append(replace(table, name=f"table-cleaned-{benchmark}", title=title))
+        averages = paper_tables.cleaned_table(data["cleaned"], scorer=scorer, caption=scored)
+        yield replace(averages, details=tuple(details))
+    if "trace" in data:
+        yield trace_table(data["trace"], caption=f"{words}.")
+
+
+def _has_consistency(results: Results) -> bool:
+    return {"agreement", "consistency", "agreement_map", "solved"} <= results.tables.keys()
+
+
+def _consistency_tables(results: Results) -> Iterator[Table]:
+    """Figure 3 in numbers, one table per benchmark, and what agreement is made of."""
+    if not _has_consistency(results):
+        return
+    data, main = results.tables, results.main()
+    benchmarks = list(dict.fromkeys(data["accuracy"]["benchmark"]))
+    for benchmark in benchmarks:
+        extra = "No number: responses without one, in all languages; they never agree."
+        words = _caption(results, [benchmark], method="bootstrap over clusters of questions", each=True, extra=extra)
+        yield paper_tables.consistency_table(
+            data["agreement"], data["consistency"], benchmark, differences=data.get("agreement_differences"),
+            caption=words, systems=main,
+        )  # fmt: skip
+    extra = "In brackets: chance, the questions permuted. Means over languages and seeds; same if both wrong: pooled."
+    words = _caption(results, benchmarks, extra=extra)
+    yield paper_tables.split_table(data["consistency"], caption=words, systems=main)
+
+
+def _listed(results: Results, kinds: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
+    """The systems of chapter 6 by kind, the baseline and ours first: system → label; nothing where only these are."""
+    rows = results.tables["ablation_rows"]
+    chosen = rows.loc[rows["table"].isin(kinds), "system"]
+    first = [name for name in (WITHOUT, OURS) if name in set(rows["system"])]
+    return {name: labels.get(name, name) for name in dict.fromkeys([*first, *chosen])} if set(chosen) - {*first} else {}
+
+
+def _ablations(results: Results) -> Iterator[Table]:
+    """Table 4, and the profile's own studies in a table like it."""
+    data, size = results.tables, results.run["base_size"]
+    if not {"ablations", "ablation_intervals", "ablation_rows"} <= data.keys():
+        return
+    intervals = data["ablation_intervals"]
+    examples = data["ablation_rows"].set_index("system")["examples"].dropna().astype(int).to_dict()
+    words = {"method": method_of(intervals), "each": True}
+    benchmarks = dict.fromkeys(intervals["benchmark"])
+    if listed := _listed(results, ("ablation", "control"), LABELS):
+        known: dict[tuple[str, str], float] = {}
+        for benchmark in benchmarks if size else ():
+            cells = published_cells(benchmark, size) if benchmark in BENCHMARKS else pd.DataFrame({"language": []})
+            cells = cells[cells["language"] == "average"]
+            known |= {(benchmark, c["system"]): c["value"] for c in cells.to_dict("records") if c["system"] in listed}
+        extra = "To ours, to same size: paired differences in points, each with its interval."
+        unfolded = _caption(results, benchmarks, extra=extra, **words)
+        if known:
+            extra += (
+                f" Published: average over ten languages, LLaMA-2 {size}. The paper's other cells of this table are "
+                "not known to us and stay blank."
+            )
+        yield paper_tables.ablation_table(
+            intervals, data["ablations"], listed, caption=_averaged(results, intervals, extra), unfolded=unfolded,
+            examples=examples, published=known,
+        )  # fmt: skip
+    if listed := _listed(results, ("study",), {}):
+        extra = "To ours: paired difference in points. Examples: of stage 1."
+        yield paper_tables.ablation_table(
+            intervals, data["ablations"], listed, caption=_averaged(results, intervals, extra),
+            unfolded=_caption(results, benchmarks, extra=extra, **words), examples=examples, study=True,
+        )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------- figures
+
+
+def run_figures(results: Results) -> dict[str, tuple]:
+    """name → (figure, its data, caption) of every figure the results allow."""
+    data, main, run = results.tables, results.main(), results.run
+    intervals, floor, profile = data["intervals"], data.get("floor"), f"Profile {run['profile']}"
+    benchmarks = list(dict.fromkeys(data["accuracy"]["benchmark"]))
+    pair = [name for name in (WITHOUT, OURS) if name in main]
+    made: dict[str, tuple] = {"figure-1-framework": (*figures.framework(), "")}
+    if len(pair) == 2:
+        made["figure-headline"] = (*figures.headline(intervals, pair, floor), _averaged(results, intervals))
+    if set(MIXED) <= set(main):
+        drawn = figures.mixed_supervision(intervals, MIXED, floor)
+        made["figure-2-mixed-supervision"] = (*drawn, _averaged(results, intervals))
+    if _has_consistency(results):
+        systems = _solving(results)
+        extra = ""
+        if left := [name for name in main if name not in systems]:
+            extra = f"Only in the table: {', '.join(left)}."
+        drawn = figures.consistency(data["agreement"], data["consistency"], systems)
+        made["figure-3-consistency"] = (*drawn, _averaged(results, data["agreement"], extra))
+        made["figure-solved-languages"] = (
+            *figures.solved_languages(data["solved"], main),
+            _caption(results, benchmarks),
+        )
+        if len(pair) == 2:
+            made["figure-agreement-map"] = (
+                *figures.agreement_map(data["agreement_map"], pair),
+                _caption(results, benchmarks),
+            )
+    if {"ablations", "ablation_intervals", "ablation_rows"} <= data.keys():
+        examples = data["ablation_rows"].set_index("system")["examples"].dropna().astype(int).to_dict()
+        labels = {name: PICTURED.get(name, name) + (f" ({examples[name]:,})" if name in examples else "")
+                  for name in data["ablation_rows"]["system"]}  # fmt: skip
+        for name, kinds, rows in (
+            ("figure-ablation", ("ablation", "control"), labels),
+            ("figure-study-other", ("study",), {}),
+        ):
+            if listed := _listed(results, kinds, rows):
+                drawn = figures.ablations(data["ablations"], listed, OURS)
+                made[name] = (*drawn, _averaged(results, data["ablation_intervals"]))
+    if {"representations", "representations_points"} <= data.keys():
+        measures, points = data["representations"], data["representations_points"]
+        counts = measures.groupby("set", sort=False)["questions"].min()
+        many = [f"{n:,}" + f" ({figures.set_name(name)})" * (len(counts) > 1) for name, n in counts.items()]
+        said = f"{' and '.join(many)} questions a language"
+        words = f"{profile}, {seeds_of(measures['seed'])}, {said}, mean of the other languages."
+        made["figure-representations-layers"] = (*figures.layers(measures), words)
+        words = f"{profile}, {seeds_of([points['seed'].min()])}, {said}."
+        made["figure-representations-plane"] = (*figures.planes(points), words)
+    if len(data.get("training", ())):
+        words = f"{profile}, {seeds_of(data['training']['seed'])}."
+        made["figure-training"] = (*figures.training_curves(data["training"]), words)
+    if len(data.get("lengths", ())):
+        many = data["lengths"].groupby("corpus", sort=False)["examples"].sum()
+        counted = f"{many.min():,} to {many.max():,}" if many.nunique() > 1 else f"{many.iloc[0]:,}"
+        limit = int(data["lengths"]["limit"].iloc[0]) if "limit" in data["lengths"] else PAPER_LIMIT
+        over = data["lengths"].loc[data["lengths"]["tokens"] > limit, "examples"].sum()
+        words = (
+            f"{profile}, {seeds_of(run['seeds'][:1])}, {counted} examples a corpus. Prompt, target and markers; "
+            f"dashed: truncated at {limit:,} tokens{'' if over else ', which no example reaches'}."
+        )
+        made["figure-lengths"] = (*figures.length_histogram(data["lengths"], limit), words)
+    return {name: (figure, shown, f"{words} {figures.CAPTIONS.get(name, '')}".strip())
+            for name, (figure, shown, words) in made.items()}  # fmt: skip
+
+
+def _solving(results: Results) -> list[str]:
+    """The systems of Figure 3: the paper's four that solve English questions at all; of others, the first four."""
+    rows, main = results.tables["accuracy"], results.main()
+    english = rows[(rows["language"] == "en") & (rows["scorer"] == results.run["scorer"])]
+    solved = english.groupby("system")["accuracy"].mean()
+    able = [name for name in main if solved[name] >= NEAR_ZERO] or main
+    return [name for name in FOUR if name in able] or able[:4]
+
+
+def redraw(results_folder: str | Path, figures_folder: str | Path, only: Sequence[str] = ("",)) -> list[Path]:
+    """Write every table and figure of a results folder; the same results give the same bytes.
+
+    Args:
+        results_folder: `runs/<profile>/results`.
+        figures_folder: where to write.
+        only: write those whose names begin with one of these.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FileNotFoundError: where the evaluation's results are missing.
+    """
+    results = read_results(results_folder)
+    tables = [table for table in run_tables(results) if table.name.startswith(tuple(only))]
+    paths = [path for table in tables for path in save_table(table, figures_folder)]
+    for name, (figure, shown, words) in run_figures(results).items():
+        if name.startswith(tuple(only)):
+            paths += figures.save_figure(figure, figures_folder, name, shown, words)
+    return paths
+
+
+# ------------------------------------------------------------------------------------- the report's first page
+
+
+def heading(results: Results) -> str:
+    """The title of the report."""
+    return f"QAlign, profile {results.run['profile']}"
+
+
+def front(run: Run, results: Results, tables: Sequence[Table] | None = None) -> str:
+    """What is on the index page above the list of chapters, as HTML.
+
+    Args:
+        run: holds the figures.
+        results: of the same run.
+        tables: `run_tables(results)`, where they are there already.
+    """
+    main, asked = results.main(), results.run["questions"]
+    questions = ", ".join(f"{count:,} of {named(name)}" for name, count in asked.items())
+    said = remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"])
+    parts = [
+        f"<p>Profile <b>{escape(results.run['profile'])}</b>, {seeds_of(results.run['seeds'])}; questions a language: "
+        f"{escape(questions)}; {len(main)} system{'s' * (len(main) != 1)} in the main tables. "
+        'All tables and figures, with their data: <a href="../figures">figures</a>.</p>'
+    ]
+    if said:
+        parts.append(f"<blockquote><ul>{''.join(f'<li>{escape(text)}</li>' for text in said)}</ul></blockquote>")
+    shown = [table for table in tables or run_tables(results) if table.name.startswith((*ACCURACY, "table-4"))]
+    parts += [_picture(run, name) for name in ("figure-1-framework", "figure-headline")]
+    parts += [f'<div class="output_area">{table._repr_html_()}</div>' for table in shown]
+    return "\n".join([*parts, _picture(run, "figure-ablation")])
+
+
+def _picture(run: Run, name: str) -> str:
+    """A figure of the run with its caption, inside the page; nothing where it was not drawn."""
+    path = run.figures / f"{name}.png"
+    if not path.is_file():
+        return ""
+    text = path.with_suffix(".txt")
+    words = escape(text.read_text(encoding="utf-8").strip()) if text.is_file() else ""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{data}" width="720">'
+        f"<figcaption>{words}</figcaption></figure>"
+    )
+
+
+# ------------------------------------------------------------------------------------- the command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Redraw, print Tables 2 and 3, and say what was not there."""
+    if len(arguments) != 2:
+        print("usage: python -m qalign_core.show.report RESULTS FIGURES", file=sys.stderr)
+        return 2
+    try:
+        results, paths = read_results(arguments[0]), redraw(*arguments)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    console = Console()
+    for table in run_tables(results):
+        if table.name.startswith(ACCURACY):
+            print_table(table, console)
+            console.print()
+    for remark in remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"]):
+        console.print(remark, style="bold", markup=False, highlight=False)
+    for name in results.absent:
+        console.print(f"not drawn: what needs {name}, which is not in {arguments[0]}", markup=False, highlight=False)
+    console.print(f"{len(paths)} files in {arguments[1]}", markup=False, highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

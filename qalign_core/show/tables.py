@@ -1,0 +1,263 @@
+"""One table, five ways to show it: HTML in a notebook, the terminal, and CSV, Markdown and LaTeX files.
+
+Everything that reaches HTML is escaped here, because responses, questions and names of systems are text from outside.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from qalign_core.runs import write_atomic
+
+RUNNING_TEXT = 30  # characters of a cell from which on its column reads better from the left
+_CSS = [
+    {"selector": "", "props": "border-collapse: collapse; font-variant-numeric: tabular-nums; border: none"},
+    {"selector": "thead th", "props": "border-top: 1.5px solid; border-bottom: 1px solid; font-weight: 600"},
+    {"selector": "tbody tr:last-child td", "props": "border-bottom: 1.5px solid"},
+    {"selector": "tbody tr", "props": "background: transparent"},
+    {"selector": "th, td", "props": "padding: 0.25em 0.7em; text-align: right; white-space: nowrap"},
+    {
+        "selector": "th:first-child, td:first-child",  # stays where it is while the rest scrolls
+        "props": "text-align: left; position: sticky; left: 0; background: var(--jp-layout-color0, var(--paper, #fff))",
+    },
+]
+_CAPTION = "font-size: .85em; opacity: .8; max-width: 60em; margin: .4em 0 .8em; white-space: normal"
+_LATEX = {"†": r"\textdagger{}", "→": r"$\rightarrow$", "−": r"$-$", "–": "--", "±": r"$\pm$"}
+_LATEX |= {"≤": r"$\leq$", "≥": r"$\geq$", r"\color{gray}": r"\color[gray]{0.45}"}
+
+
+@dataclass(frozen=True, repr=False)
+class Table:
+    """A finished table: its numbers and the same cells as they are printed.
+
+    Attributes:
+        name: stem of its files, such as `"table-2-mgsm"`.
+        title: such as `"Table 2. Accuracy on mGSM (%)"`.
+        caption: what a reader must know: profile, seeds, questions, intervals, floor.
+        data: the numbers, as they go into the CSV file.
+        text: the cells as they are printed; the first column names the row.
+        bold: cells of `text` in bold, as (row, column name).
+        muted: rows set apart in grey: published numbers and floors.
+        hints: provenance of single cells, shown where a pointer rests on them; the columns of `text`.
+        details: tables to unfold below this one; they have files of their own.
+    """
+
+    name: str
+    title: str
+    caption: str
+    data: pd.DataFrame
+    text: pd.DataFrame
+    bold: frozenset[tuple[int, str]] = frozenset()
+    muted: frozenset[int] = frozenset()
+    hints: pd.DataFrame | None = None
+    details: tuple[Table, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"{self.title} ({len(self.text)} rows)"
+
+    def _repr_html_(self) -> str:
+        more = "".join(f"<details><summary>{html.escape(t.title)}</summary>{t._repr_html_()}</details>"
+                       for t in self.details)  # fmt: skip
+        caption = f"<strong>{html.escape(self.title)}</strong><br>{html.escape(self.caption)}"
+        # The caption stands below the part that scrolls, so that it can be read on a narrow screen.
+        return (
+            f'<figure style="margin: .6em 0"><div style="overflow-x: auto">{styled(self).to_html()}</div>'
+            f'<figcaption style="{_CAPTION}">{caption}</figcaption>{more}</figure>'
+        )
+
+
+def from_frame(
+    frame: pd.DataFrame, *, name: str, title: str, caption: str = "", formats: Mapping[str, str] | None = None
+) -> Table:
+    """A plain table of a frame: whole numbers as `1,234`, others with one decimal, missing ones blank.
+
+    Args:
+        frame: what to show; its first column names the rows.
+        name: stem of the files.
+        title: heading.
+        caption: text below.
+        formats: format specifications of single columns, such as `{"p": ".4f"}`.
+    """
+
+    def cell(column: str, value: Any) -> str:
+        if pd.isna(value):
+            return ""
+        if column not in (formats or {}) and isinstance(value, bool | str):
+            return str(value)
+        whole = float(value).is_integer() and "float" not in str(frame[column].dtype)
+        return format(value, (formats or {}).get(column, "," if whole else ",.1f"))
+
+    text = pd.DataFrame({column: [cell(column, v) for v in frame[column]] for column in frame}, columns=frame.columns)
+    return Table(name, title, caption, frame.reset_index(drop=True), text)
+
+
+def bounded(value: float, low: float, high: float, sign: str = "") -> str:
+    """Such as `44.0 [38.1, 50.2]`; the value alone where nothing could be resampled, blank without one."""
+    if pd.isna(value):
+        return ""
+    return f"{value:{sign}.1f}" if pd.isna(low) else f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def _marked(table: Table, muted: str) -> pd.DataFrame:
+    """The CSS of every cell."""
+    styles = pd.DataFrame("", index=table.text.index, columns=table.text.columns)
+    rows = sorted(table.muted)
+    styles.iloc[rows] = table.text.iloc[rows].ne("").replace({True: muted, False: ""})
+    for row, column in table.bold:
+        styles.loc[row, column] = "font-weight: bold"
+    return styles
+
+
+def _styler(table: Table, escape: str, muted: str) -> Styler:
+    styler = table.text.style.format(escape=escape).format_index(escape=escape, axis=1).hide(axis="index")
+    return styler.apply(lambda _: _marked(table, muted), axis=None)
+
+
+def styled(table: Table) -> Styler:
+    """The table for a notebook, without its caption; every cell, heading and hint is escaped."""
+    long = [n for n, c in enumerate(table.text) if n and table.text[c].str.len().max() > RUNNING_TEXT]
+    left = [{"selector": f"th.col{n}, td.col{n}", "props": "text-align: left"} for n in long]
+    styler = _styler(table, "html", "color: #767676").set_table_styles([*_CSS, *left])  # grey on white and on black
+    if table.hints is not None:  # pandas writes them as they are
+        styler = styler.set_tooltips(table.hints.map(html.escape), as_title_attribute=True)
+    return styler.set_uuid(re.sub(r"[^\w-]", "-", table.name))  # it stands in HTML as it is
+
+
+def _latex(table: Table) -> str:
+    """A `booktabs` table environment."""
+    columns = "l" + "r" * (table.text.shape[1] - 1)
+    body = _styler(table, "latex", "color: gray").to_latex(
+        hrules=True, convert_css=True, column_format=columns, position_float="centering"
+    )
+    title = re.sub(r"^(Table|Figure) \d+\. ", "", table.title)  # LaTeX numbers tables itself
+    escaped = pd.DataFrame([f"{title}. {table.caption}"]).style.format(escape="latex").hide(axis=0).hide(axis=1)
+    caption = escaped.to_latex().splitlines()[1].removesuffix(r" \\")
+    body = body.replace(r"\end{table}", f"\\caption{{{caption}}}\n\\label{{tab:{table.name}}}\n\\end{{table}}")
+    body = body.replace(r"\begin{tabular}", "\\small\\setlength{\\tabcolsep}{4pt}\n\\begin{tabular}")
+    for character, command in _LATEX.items():
+        body = body.replace(character, command)
+    return "% needs \\usepackage{booktabs,xcolor}\n" + body
+
+
+def markdown_text(text: str) -> str:
+    """Text that means itself in Markdown: no markup, link, image, formula or HTML."""
+    text = re.sub(r"([\\`*_|\[\]#!$~@]|:(?=//)|(?<=www)\.)", r"\\\1", text)
+    return html.escape(text, quote=False)
+
+
+def _markdown(table: Table) -> str:
+    def safe(text: str) -> str:  # of markup only what does harm, so that the file reads well as text
+        return re.sub(r"([|*]|(?<=\])\(|:(?=//)|(?<=www)\.)", r"\\\1", html.escape(text, quote=False))
+
+    cells = table.text.map(safe)
+    for row, column in table.bold:
+        cells.loc[row, column] = f"**{cells.loc[row, column]}**"
+    for row in table.muted:
+        cells.loc[row] = [f"*{cell}*" if cell else "" for cell in cells.loc[row]]
+    align = ["left"] + ["right"] * (cells.shape[1] - 1)
+    body = cells.to_markdown(index=False, colalign=align, disable_numparse=True, headers=[safe(c) for c in cells])
+    return f"**{safe(table.title)}**\n\n{body}\n\n{safe(table.caption)}\n"
+
+
+def save_table(table: Table, folder: str | Path) -> list[Path]:
+    """Write `<name>.csv`, `.md` and `.tex`, of its details too; the same table gives the same bytes."""
+    csv = table.data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    contents = {"csv": csv, "md": _markdown(table), "tex": _latex(table)}
+    written = [write_atomic(Path(folder) / f"{table.name}.{suffix}", text) for suffix, text in contents.items()]
+    return written + [path for more in table.details for path in save_table(more, folder)]
+
+
+def print_table(table: Table, console: Console | None = None) -> None:
+    """Print the table in the terminal. Columns keep their width: a terminal too narrow for it scrolls or wraps."""
+    console = console or Console()
+    printed = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for position, column in enumerate(table.text):
+        printed.add_column(Text(str(column)), justify="right" if position else "left", no_wrap=True)
+    for row, cells in enumerate(table.text.to_dict("records")):
+        style = "dim" if row in table.muted else ""
+        printed.add_row(*(Text(cell, "bold" if (row, name) in table.bold else style) for name, cell in cells.items()))
+    needed = Measurement.get(console, console.options.update(max_width=1000), printed).maximum
+    console.print(Text(table.title, style="bold"))
+    width, console.width = console.width, max(console.width, needed)
+    console.print(printed)
+    console.width = width
+    console.print(Text(table.caption, style="dim"))
+
+
+# ------------------------------------------------------------------------------------- provenance
+
+_SHORT = 8  # characters of a fingerprint that a person compares
+
+
+def _short(text: Any) -> str:
+    return text[:_SHORT] + "+" * text.endswith("+changes") if isinstance(text, str) else ""
+
+
+def trace_table(rows: pd.DataFrame, *, caption: str = "") -> Table:
+    """What each system's numbers were computed from (`trace.csv`): one row per system and seed."""
+    shown, hints = [], []
+    for (system, seed), part in rows.groupby(["system", "seed"], sort=False):
+        first, states = part.iloc[0], part["state"].value_counts()
+        cells = {"System": system, "seed": str(seed), "trained": _short(first["model_fingerprint"])}
+        cells |= {"answered": _short(first["predictions_fingerprint"]), "commit": _short(first["commit"])}
+        cells["files"] = ", ".join(f"{count} {state}" for state, count in states.items())
+        shown.append({**cells, "lineage": first["lineage"]})
+        folder = Path(first["predictions"]).parent.parent.as_posix()
+        behind = {"trained": first["model_done"], "answered": first["predictions_done"], "files": folder}
+        hints.append({column: text for column, text in behind.items() if isinstance(text, str)})
+    words = (
+        "Trained, answered: beginning of the fingerprint in the done.json of the last stage and of the generation; "
+        "commit: of the package, + where files differed from it. trace.csv in the results says the same of every cell "
+        "of Tables 2 and 3, with the paths of all files."
+    )
+    text = pd.DataFrame(shown)
+    hint = pd.DataFrame(hints, columns=text.columns, dtype=object).fillna("")
+    title, caption = "Where the numbers come from", f"{caption} {words}".strip()
+    return Table("table-trace", title, caption, rows.reset_index(drop=True), text, hints=hint)
+
+
+def cell_table(results: Mapping[str, pd.DataFrame], system: str, benchmark: str, language: str, scorer: str) -> Table:
+    """One number of Tables 2 and 3 followed back, one column per seed.
+
+    Raises:
+        ValueError: for a cell that is not there.
+    """
+    wanted = {"system": system, "benchmark": benchmark, "language": language}
+    rows = results["accuracy"].merge(results["trace"], on=["system", "seed", "benchmark", "language"])
+    rows = rows[(rows[list(wanted)] == pd.Series(wanted)).all(axis=1) & (rows["scorer"] == scorer)]
+    if rows.empty:
+        raise ValueError(f"no cell {system!r}, {benchmark!r}, {language!r} in the tables of this run")
+
+    def job(done: Any, fingerprint: Any) -> str | None:
+        return f"{done} ({_short(fingerprint)})" if isinstance(done, str) else None
+
+    steps = {}
+    for row in rows.itertuples():
+        said = {
+            "the number": f"{row.accuracy:.1f}% ({row.correct} of {row.total} right)",
+            "lineage": row.lineage,
+            "model": row.model,
+            "its last stage": job(row.model_done, row.model_fingerprint),
+            "its answers": f"{row.predictions} (sha256 {_short(row.sha256)}, {row.state})",
+            "generated by": job(row.predictions_done, row.predictions_fingerprint),
+            "package": f"commit {row.commit}" if isinstance(row.commit, str) else None,
+        }
+        steps[f"seed {row.seed}"] = {
+            k: text if isinstance(text, str) else "not in this run" for k, text in said.items()
+        }
+    title = f"One number followed back: {system}, {benchmark}, {language}"
+    frame = pd.DataFrame(steps).rename_axis("").reset_index()
+    return from_frame(frame, name="cell", title=title, caption="Paths begin in the run folder.")

@@ -1,0 +1,353 @@
+"""What notebooks show of questions, answers and data: text from models is never markup, menus lead to everything."""
+
+from __future__ import annotations
+
+import html
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from datasets import Dataset
+from nbconvert import HTMLExporter
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from qalign_core import params, plan, runs
+from qalign_core.data import audit, prepare
+from qalign_core.params import PARAMS_FOLDER, Profile
+from qalign_core.runs import Run
+from qalign_core.scores.comparisons import compare_languages
+from qalign_core.scores.response_kinds import KINDS, RATES
+from qalign_core.show import browse, pages, paper_tables
+
+SCRIPT = "<script>alert('x')</script>"
+IMAGE = '"><img src=x onerror=alert(1)>'
+HARMLESS = {"table", "thead", "tbody", "tr", "th", "td", "div", "span", "p", "strong"}
+CODES = ("th", "de", "en")
+# Question → system → languages in which it is right.
+RIGHT = {
+    0: {"QAlign": {"th", "de", "en"}, "MonoReason": {"en"}},
+    1: {"QAlign": set(), "MonoReason": {"de", "en"}},
+    2: {"QAlign": {"en"}, "MonoReason": {"en"}},
+    3: {"QAlign": set(), "MonoReason": set()},
+}
+PAIRS = [("QAlign", "MonoReason"), ("QAlign", "Theirs")]
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+def harmless(text: str) -> bool:
+    parser = Tags()
+    parser.feed(text)
+    return parser.tags <= HARMLESS and "onerror" not in parser.attributes
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    found = Run(tmp_path)
+    for code in CODES:
+        rows = [{"index": i, "question": f"{code} question {i}? {SCRIPT}", "answer": "7"} for i in RIGHT]
+        runs.write_json_lines(found.benchmark("mgsm", code), rows)
+    return found
+
+
+@pytest.fixture
+def frame(run: Run) -> pd.DataFrame:
+    """The answers of two systems to four questions in three languages; every one of them is markup."""
+    keys = [(system, code, index) for system in ("MonoReason", "QAlign") for code in CODES for index in RIGHT]
+    answers = pd.DataFrame(keys, columns=["system", "language", "index"]).assign(benchmark="mgsm", seed=1, gold=7.0)
+    answers["correct_paper"] = [code in RIGHT[index][system] for system, code, index in keys]
+    answers["answer_paper"] = answers["answer_fixed"] = 7.0
+    answers.loc[(answers["language"] == "de") & (answers["index"] == 2), "answer_fixed"] = 8.0
+    kinds = ["cut off" if index == 3 else "other" for _, _, index in keys]
+    answers["error"] = pd.Series(kinds).where(~answers["correct_paper"], None)
+    answers["response_language"] = "en"
+    said = [f"{system} {code} {index} {IMAGE}" for system, code, index in keys]
+    given = answers.assign(response=said)
+    by_system = {name: rows[["benchmark", "language", "index", "response"]] for name, rows in given.groupby("system")}
+    return browse.answers_frame(run, by_system, answers, CODES)
+
+
+# ------------------------------------------------------------------------------------------------- answers
+
+
+def test_every_answer_stands_beside_its_question(frame: pd.DataFrame) -> None:
+    assert len(frame) == 2 * len(CODES) * len(RIGHT)
+    row = frame.query("system == 'QAlign' and language == 'de' and index == 3").iloc[0]
+    assert row["question"] == f"de question 3? {SCRIPT}"
+    assert row["response"] == f"QAlign de 3 {IMAGE}"
+    assert (row["right"], row["error"], row["gold"], row["differ"]) == (False, "cut off", 7.0, False)
+
+
+def test_a_question_is_shown_in_every_language_with_every_systems_answer_as_text(frame: pd.DataFrame) -> None:
+    page = browse.question_view(frame, "mgsm", 0)
+    assert harmless(page)
+    for code in CODES:
+        assert f"{code} question 0?" in page
+        assert f"QAlign {code} 0" in page
+    assert page.count("✓ ") == 4
+    assert page.count("✗ ") == 2
+    assert "4 of 6 answers are right" in page
+    assert page.count("✗ (cut off)") == 0
+    assert browse.question_view(frame, "mgsm", 3).count("✗ (cut off)") == 6
+    assert "No such question" in browse.question_view(frame, "mgsm", 9)
+
+
+def test_questions_are_sorted_by_who_got_them_right(frame: pd.DataFrame) -> None:
+    assert browse.patterns(frame, "mgsm", PAIRS) == {
+        "QAlign ahead of MonoReason": [0],
+        "MonoReason ahead of QAlign": [1],
+        "right most often": [0, 1, 2],
+        "right in English only": [2],
+        "right nowhere": [3],
+        "the two scorers differ": [2],
+    }
+
+
+def test_without_a_kernel_the_most_telling_question_is_shown(frame: pd.DataFrame) -> None:
+    assert browse.questions(frame, PAIRS).data == browse.question_view(frame, "mgsm", 0)
+
+
+def test_menus_lead_to_questions(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browse, "is_interactive", lambda: True)
+    benchmark, which, question, _ = browse.questions(frame, PAIRS).children
+    assert benchmark.value == "mgsm"
+    assert which.options[0] == "QAlign ahead of MonoReason"
+    assert question.options == (0,)
+    which.value = "right nowhere"
+    assert question.options == (3,)
+    which.value = browse.ALL
+    assert question.options == tuple(RIGHT)
+
+
+def test_wins_losses_and_ties_are_those_of_the_exact_test(frame: pd.DataFrame) -> None:
+    counts = browse.pair_counts(frame, "QAlign", "MonoReason", "mgsm")
+    assert counts.loc["de"].tolist() == [1, 1, 0, 2, 0.0]
+    assert counts.loc["th"].tolist() == [1, 0, 0, 3, 25.0]
+    rows = frame.assign(seed=1, correct_paper=frame["right"])
+    tested = compare_languages(rows, [("QAlign", "MonoReason")]).set_index("language")
+    assert counts["only QAlign"].to_dict() == tested["only_a"].to_dict()
+    assert counts["only MonoReason"].to_dict() == tested["only_b"].to_dict()
+
+
+def test_the_first_wrong_answer_of_each_kind_is_shown_as_text(frame: pd.DataFrame) -> None:
+    page = browse.wrong_answers(frame)
+    assert harmless(page)
+    assert page.count("<tr>") == 3  # the heading and two kinds
+    assert "<td" not in browse.wrong_answers(frame.head(0))
+
+
+def test_disagreements_show_what_was_read_and_where() -> None:
+    row = {"system": "A", "seed": 1, "benchmark": "mgsm", "language": "de", "index": 3, "gold": 3.5}
+    row |= {"answer_paper": 35.0, "answer_fixed": 3.5, "correct_paper": False, "correct_fixed": True}
+    harmless = row | {"language": "ru", "answer_fixed": 0.35, "correct_fixed": False}
+    rows = pd.DataFrame([harmless, row, row | {"seed": 2}])
+    text = "Erst rechnet sie lange, und dann ist die Antwort 3,5"
+    given = pd.DataFrame([{"benchmark": "mgsm", "language": "de", "index": 3, "response": text}])
+    table = browse.disagreements(rows, {"A": given}, seed=1)
+    assert table.text["language"].tolist() == ["de", "ru"]  # what changes the score comes first
+    assert table.text["the response ends"].tolist() == ["…" + text[-28:], ""]
+    assert "3 answers of all systems and seeds, 2 of them right for one scorer" in table.caption
+    assert len(browse.disagreements(rows, limit=1).text) == 1
+    assert "same number from every answer" in browse.disagreements(rows.head(0)).data
+
+
+# ------------------------------------------------------------------------------------------------- data
+
+
+@pytest.fixture
+def lines() -> list[dict[str, Any]]:
+    def line(check: str, data_set: str, language: str, count: int) -> dict[str, Any]:
+        rows = [(row, f"{check} in {data_set}, {language}, row {row} {SCRIPT}") for row in range(min(count, 50))]
+        return {"check": check, "data_set": data_set, "language": language, "count": count, "total": 99,
+                "example": rows[0][1] if rows else "", "rows": rows}  # fmt: skip
+
+    return [
+        line("untranslated", "mgsm", "th", 2),
+        line("repeats itself", "mgsm", "th", 45),
+        line("untranslated", "mgsm", "bn", 60),
+        line("blank side", "mgsm", "sw", 0),
+    ]
+
+
+def test_menus_lead_to_suspicious_rows(lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    static = browse.suspicious(lines).data
+    assert static.count("<tr>") == 3  # the heading and an example a check
+    assert harmless(static)
+    assert "<td" not in browse.suspicious(lines[-1:]).data
+    monkeypatch.setattr(browse, "is_interactive", lambda: True)
+    language, check, data_set, _ = browse.suspicious(lines).children
+    assert language.options == ("bn", "th")  # in the tables' order, where something was found
+    language.value = "th"
+    assert check.options == ("untranslated", "repeats itself")
+    assert data_set.options == ("mgsm",)
+
+
+def test_the_audit_keeps_the_first_rows_it_found():
+    questions = {
+        "en": Dataset.from_dict({"question": [f"{n} apples?" for n in range(100, 180)], "answer": ["1"] * 80}),
+        "de": Dataset.from_dict({"question": ["Wie viele?" + " Äpfel" * 300] * 80, "answer": ["1"] * 80}),
+    }
+    lines = audit.checked({}, {"mine": questions})
+    assert audit.counted(lines).equals(audit.audit({}, {"mine": questions}))
+    (lost,) = [line for line in lines if line["check"] == "loses a number"]
+    assert lost["count"] == 80
+    assert [row for row, _ in lost["rows"]] == list(range(audit.ROWS_KEPT))
+    assert all(len(text) == audit.ROW_CHARACTERS for _, text in lost["rows"])
+    assert lost["example"][:-1] == lost["rows"][0][1][: audit.EXAMPLE_CHARACTERS - 1]
+
+
+def test_a_script_in_a_plain_table_or_sample_is_shown_as_text(run: Run) -> None:
+    table = browse.text_table(pd.DataFrame({SCRIPT: [SCRIPT], "code": [IMAGE]}), language="code")
+    for text in (table, browse.samples_view(run, "mgsm", CODES), browse.token_view([SCRIPT, IMAGE], [-100, 1])):
+        assert harmless(text)
+        assert "&lt;script&gt;" in text
+
+
+def test_a_script_in_the_name_of_a_system_or_a_remark_is_shown_as_text() -> None:
+    rates = pd.DataFrame([{"system": SCRIPT, "benchmark": IMAGE, "language": "bn", **dict.fromkeys(RATES, 1.0)}])
+    errors = pd.DataFrame([{"system": SCRIPT, "benchmark": IMAGE, "kind": kind, "answers": 1} for kind in KINDS])
+    for table in (paper_tables.responses_table(rates), paper_tables.errors_table(errors)):
+        assert "<script" not in table._repr_html_()
+        assert "<img" not in table._repr_html_()
+    assert "<script" not in browse.remarks_note([SCRIPT]).data
+
+
+def test_a_remark_or_caption_is_text_and_neither_image_nor_link_nor_formula(run: Run) -> None:
+    text = "![x](http://evil/p.png) [y](http://evil) http://evil www.evil.org $x$ **b** `c`"
+    runs.write_atomic(run.figures / "figure.png", b"")
+    runs.write_atomic(run.figures / "figure.txt", text)
+    for said in (browse.remarks_note([text]).data.partition("- ")[2], browse.picture(run, "figure").data):
+        page = HTMLExporter().from_notebook_node(new_notebook(cells=[new_markdown_cell(said)]))[0].partition("<main")[2]
+        page = page.partition(">")[2].partition("</main>")[0]
+        assert not re.search(r"<(img|a|strong|em|code)\b", page)
+        assert html.unescape(re.sub("<[^>]*>", "", page)).strip() == text
+
+
+def test_a_page_holds_no_script_and_keeps_the_text(frame: pd.DataFrame) -> None:
+    outputs = [
+        new_output("display_data", data={"text/html": browse.question_view(frame, "mgsm", 0)}),
+        new_output("display_data", data={"text/html": f"{SCRIPT}<p>raw</p>"}),  # not escaped where it was made
+        new_output("stream", name="stdout", text=SCRIPT + IMAGE),
+    ]
+    page = pages.page(new_notebook(cells=[new_code_cell("answers", outputs=outputs)]))
+    assert "<script" not in page
+    assert "<p>raw</p>" in page
+    assert page.count("&lt;script&gt;alert") == len(CODES) + 1
+    parser = Tags()
+    parser.feed(page)
+    assert "onerror" not in parser.attributes
+
+
+def test_the_recipe_stands_beside_the_papers() -> None:
+    ours = {**browse.PAPER_RECIPE, "learning_rate": 1e-3}
+    table = browse.recipe_table(ours, 16).text.set_index("setting")
+    assert table.loc["learning_rate"].tolist() == ["0.001", "2e-05", "≠"]
+    assert table.loc["effective batch size"].tolist() == ["16", "128", "≠"]
+    assert table.loc["lr_scheduler_kwargs"].tolist() == ["", "", ""]
+
+
+# -------------------------------------------------------------------------------- one question on its way
+
+QUESTIONS = {"sw": "Ana ana matufaha <3>?", "en": "Ann has <3> apples?"}
+
+
+def profile_of(**systems: Any) -> Profile:
+    sections = yaml.safe_load((PARAMS_FOLDER / "smoke.yaml").read_text(encoding="utf-8"))
+    sections["data"]["languages"] = list(QUESTIONS)
+    sections["systems"] = systems or {
+        "MonoReason": {"lineage": ["metamathqa"]},
+        "QAlign": {"lineage": ["questions-x-en", "metamathqa"]},
+        "SFT": {"lineage": ["metamathqa"]},
+    }
+    return params.validate(sections)
+
+
+def finish(job: plan.Job) -> None:
+    runs.write_json(job.folder / "job.json", job.content)
+    runs.write_json(job.folder / "done.json", job.content)
+
+
+@pytest.fixture
+def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run whose base and stage 1 have translated two questions, and whose answers are scored."""
+    found = Run(tmp_path)
+    said = {"translation": ["Ann has <3>?", "Second?"], "followed": ["matufaha matufaha"]}
+    for code, question in QUESTIONS.items():
+        runs.write_json_lines(
+            found.benchmark("mgsm", code), [{"index": i, "question": f"{question}{i}"} for i in (0, 1)]
+        )
+    jobs = {task: plan.Job({"fingerprint": task}, found.folder / task) for task in said}
+    for task, responses in said.items():
+        rows = [{"index": i, "response": response} for i, response in enumerate(responses)]
+        runs.write_json_lines(jobs[task].folder / task / "sw.jsonl", rows)
+        finish(jobs[task])
+    monkeypatch.setattr(plan, "translation_job", lambda *_, task="translation": jobs[task])
+    monkeypatch.setattr(browse, "answers_folder", lambda profile, run, system, seed: run.folder / system)
+    scored = []
+    for system in ("MonoReason", "QAlign", "SFT"):
+        for code in QUESTIONS:
+            rows = [{"index": i, "response": f"{system} says <b>{i}</b>"} for i in (0, 1)]
+            runs.write_json_lines(found.folder / system / "mgsm" / f"{code}.jsonl", rows)
+            line = {"system": system, "seed": 1, "benchmark": "mgsm", "language": code}
+            scored += [{**line, "index": i, "correct_paper": system == "QAlign"} for i in (0, 1)]
+    found.results.mkdir()
+    pd.DataFrame(scored).to_parquet(found.results / "answers.parquet")
+    return found
+
+
+def test_before_any_answer_the_base_stands_beside_stage_1(followed: Run):
+    page = browse.follow(profile_of(), followed, 1)
+    assert "before: the base says" in page
+    assert "matufaha matufaha" in page
+    assert "after: stage 1 says" in page
+    assert "Ann has &lt;3&gt;?" in page
+    assert "answers" not in page
+
+
+def test_afterwards_the_answers_are_marked_and_the_others_only_counted(followed: Run):
+    page = browse.follow(profile_of(), followed, 1, systems=browse.COMPARED)
+    assert "before: the base says" not in page
+    assert page.count("QAlign says &lt;b&gt;0&lt;/b&gt;") == 2  # in both languages, escaped
+    assert "SFT says" not in page
+    assert page.count("✓") == 2
+    assert page.count("✗") == 4  # MonoReason and, among the others, SFT
+
+
+def test_another_question_is_followed_without_the_base(followed: Run):
+    page = browse.follow(profile_of(), followed, 1, index=1)
+    assert "Second?" in page
+    assert "the base says" not in page
+    with pytest.raises(ValueError, match="no question 7; it has 2, numbered from 0"):
+        browse.follow(profile_of(), followed, 1, index=7)
+
+
+def test_a_language_names_itself(followed: Run):
+    page = browse.follow(profile_of(), followed, 1)
+    assert "Kiswahili" in page
+    assert page.count("<tr>") == 3
+
+
+def test_what_is_not_there_is_said(followed: Run):
+    (followed.folder / "translation" / "done.json").unlink()
+    assert "run notebook 02 first" in browse.follow(profile_of(), followed, 1)
+    alone = profile_of(MonoReason={"lineage": ["metamathqa"]})
+    assert "trains no stage 1" in browse.follow(alone, followed, 1)
+
+
+def test_the_base_is_asked_to_translate_as_stage_1_is():
+    (asked,) = prepare._to_english(profile_of(), [{"index": 0, "question": "?", "answer": "1"}], "sw")
+    assert asked["index"] == 0
+    assert "Translate the following sentences from Swahili (macrolanguage) to English. ?" in asked["prompt"]
