@@ -1,13 +1,15 @@
-"""The notebooks as files: they declare a profile's sections, carry no outputs, and read like chapters."""
+"""The notebooks as files: they declare a profile's sections, carry no outputs, and show their science in cells."""
 
 from __future__ import annotations
 
 import ast
+from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 
-from qalign_core.params import SECTIONS
+from qalign_core.params import PARAMS_FOLDER, SECTIONS, load
 from qalign_core.reproduce import NOTEBOOKS_FOLDER
 
 NOTEBOOKS = sorted(NOTEBOOKS_FOLDER.glob("[0-9]*.ipynb"))
@@ -18,8 +20,16 @@ def notebook(request: pytest.FixtureRequest) -> nbformat.NotebookNode:
     return nbformat.read(request.param, as_version=4)
 
 
-def test_there_are_notebooks() -> None:
-    assert [path.name[:2] for path in NOTEBOOKS][:4] == ["01", "02", "03", "04"]
+def code(notebook: nbformat.NotebookNode) -> list[str]:
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def all_code() -> str:
+    return "\n".join(source for path in NOTEBOOKS for source in code(nbformat.read(path, as_version=4)))
+
+
+def test_the_six_chapters_are_there() -> None:
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
 
 
 def test_parameters_cell_declares_exactly_the_sections(notebook: nbformat.NotebookNode) -> None:
@@ -30,9 +40,23 @@ def test_parameters_cell_declares_exactly_the_sections(notebook: nbformat.Notebo
     assert tuple(line.targets[0].id for line in assigned) == SECTIONS
 
 
+def test_all_chapters_open_alike_and_validate_before_anything_else() -> None:
+    openings = {tuple(code(nbformat.read(path, as_version=4))[:2]) for path in NOTEBOOKS}
+    assert len(openings) == 1
+    assert "params.from_notebook(" in openings.pop()[1]
+
+
+def test_no_cell_overwrites_a_section(notebook: nbformat.NotebookNode) -> None:
+    """Otherwise the opening cell could not be run a second time."""
+    for source in code(notebook)[1:]:
+        names = {node.id for node in ast.walk(ast.parse(source)) if getattr(node, "ctx", None).__class__ is ast.Store
+                 and isinstance(node, ast.Name)}  # fmt: skip
+        assert not names & set(SECTIONS), source
+
+
 def test_committed_without_outputs(notebook: nbformat.NotebookNode) -> None:
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert not any(cell.outputs or cell.execution_count is not None for cell in code)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count is not None for cell in cells)
 
 
 def test_every_code_cell_is_short_and_introduced_by_prose(notebook: nbformat.NotebookNode) -> None:
@@ -46,6 +70,31 @@ def test_every_code_cell_is_short_and_introduced_by_prose(notebook: nbformat.Not
     assert notebook.cells[0].source.startswith("# ")
 
 
-def test_validates_its_parameters_before_anything_else(notebook: nbformat.NotebookNode) -> None:
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    assert "params.from_notebook(" in code[1]
+def test_chapters_show_their_science() -> None:
+    """What a reader sees and can change in a cell, not behind a call; each is checked there against the package."""
+    shown = all_code()
+    for piece in (
+        '"### Instruction:\\n{instruction}\\n\\n### Response:"',  # the template
+        "[-100] * masked",  # the labels
+        "cross_entropy(",  # the loss
+        "launch.command(",  # the DeepSpeed command
+        'r"\\d+(?:\\.\\d+)?"',  # the scorer
+        "np.quantile(",  # an interval
+        'sub(wide["en"], axis=0)',  # agreement with English
+    ):
+        assert piece in shown, piece
+    assert shown.count("assert ") >= 10
+    assert shown.count("so.Plot(") >= 7
+    assert "sns.heatmap(" in shown
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)
+def test_run_alone_before_the_first_says_so(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QALIGN_RUN_DIR", str(tmp_path / "run"))
+    profile = load(PARAMS_FOLDER / "smoke.yaml").model_dump(mode="json", exclude_unset=True)
+    names: dict[str, Any] = {section: profile.get(section) for section in SECTIONS}
+    _, opening, first, *_ = code(nbformat.read(path, as_version=4))
+    exec(opening, names)
+    with pytest.raises(AssertionError, match=r"run notebook 01 \(data preparation\) first with profile smoke"):
+        exec(first, names)
