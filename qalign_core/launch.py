@@ -57,13 +57,8 @@ def command(job_path: Path, module: str, profile: Profile) -> list[str]:
             options += ["--num_gpus", str(profile.run.devices)]
         if launcher:
             options += ["--launcher", launcher]
-        extra = profile.run.launcher_args or ""
-        if launcher == "openmpi":  # it starts ranks in the host file's order and tells none where rank 0 is
-            lines = [line.split() for line in host_file.read_text(encoding="utf-8").splitlines()]
-            first = next((words[0] for words in lines if words and not words[0].startswith("#")), "localhost")
-            extra = f"-x MASTER_ADDR={first} -x MASTER_PORT={free_port()} {extra}".rstrip()
-        if extra:
-            options += [f"--launcher_args={extra}"]
+        if profile.run.launcher_args:
+            options += [f"--launcher_args={profile.run.launcher_args}"]
         if launcher == "slurm":  # whose runner forgets `--module`: the program is python's own `-m`
             program = ["--force_multi", "--", "-m", module, str(job_path)]
     else:  # the launcher's default port is fixed: two jobs at once would collide
@@ -359,7 +354,7 @@ def failure(folder: Path, log: Path, how: str, start: int = 0, lines: int = 30) 
 
 PHASE = re.compile(r"[a-z][a-z ]{0,39}")  # what a line may begin with
 LARGEST = 10**15  # of the numbers that a progress file says; others are damaged, and would not fit a line
-POINTS = 160  # of a loss curve; more losses than that are averaged
+POINTS = 160  # of a loss curve at most
 
 
 def latest(progress: Path, since: float = 0.0) -> dict[str, Any] | None:
@@ -501,11 +496,9 @@ def panel(title: str, text: str, share: float | None = None, losses: Sequence[tu
     if share is not None:
         shown += f'<br><progress value="{share:.3f}" style="width: 440px; max-width: 100%"></progress>'
     if len(losses) > 1:
-        size = -(-len(losses) // POINTS)
-        means = [sum(x for _, x in part) / len(part) for i in range(0, len(losses), size) if (part := losses[i : i + size])]
-        low, high = min(means), max(means)
-        across, down = 440 * (share or 1.0) / max(1, len(means) - 1), 90 / ((high - low) or 1.0)
-        points = " ".join(f"{across * i:.1f},{5 + down * (high - loss):.1f}" for i, loss in enumerate(means))
+        drawn = [loss for _, loss in losses[:: -(-len(losses) // POINTS)]]
+        across, down = 440 * (share or 1.0) / len(drawn), 90 / ((max(drawn) - min(drawn)) or 1.0)
+        points = " ".join(f"{across * i:.1f},{5 + down * (max(drawn) - loss):.1f}" for i, loss in enumerate(drawn))
         said = f"loss {losses[0][1]:.3f} at first, {losses[-1][1]:.3f} after {losses[-1][0]:,.0f} updates"
         line = f'<polyline points="{points}" fill="none" stroke="#0072b2" stroke-width="1.5"/>'
         shown += f'<br><svg role="img" aria-label="{said}" viewBox="0 0 440 100" width="440">{line}</svg><br>{said}'

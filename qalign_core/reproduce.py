@@ -99,15 +99,19 @@ def run_folder(path: str) -> str:
     return path
 
 
+def notebooks_of(profile: Profile) -> list[Path]:
+    """The notebooks a profile needs: without anything to train no 02, 03 and 06, without a second stage no 02."""
+    without = ("02", "03", "06") if not plan.stages(profile) else () if profile.first_stage() else ("02",)
+    return [p for p in sorted(NOTEBOOKS_FOLDER.glob("[0-9][0-9]_*.ipynb")) if p.name[:2] not in without]
+
+
 def select(profile: Profile, only: list[str] | None, start: str | None) -> list[Path]:
-    """The notebooks that were asked for, in order; a profile that trains nothing has no 02, 03 and 06, one whose systems
-    have a single stage no 02.
+    """The notebooks that were asked for, in order.
 
     Raises:
         ProfileError: for a number that no notebook of the profile has, or when nothing is left.
     """
-    without = ("02", "03", "06") if not plan.stages(profile) else () if profile.first_stage() else ("02",)
-    every = [p for p in sorted(NOTEBOOKS_FOLDER.glob("[0-9][0-9]_*.ipynb")) if p.name[:2] not in without]
+    every = notebooks_of(profile)
     known = [path.name[:2] for path in every]
     for number in [*(only or []), *([start] if start else [])]:
         if number not in known:
@@ -406,7 +410,11 @@ def _state(name: str, make: Callable[..., Job], *arguments: Any) -> tuple[str, b
             return name, False, "not begun"
         if runs.read_object(path).get("fingerprint") == job.content["fingerprint"]:
             return name, False, "begun: will be resumed"
-        return name, False, "was finished with other settings" if runs.is_done(path) else "was begun with other settings"
+        return (
+            name,
+            False,
+            "was finished with other settings" if runs.is_done(path) else "was begun with other settings",
+        )
     except plan.NotTranslatedError:
         return name, False, "its questions are not translated yet"
     except FileNotFoundError:

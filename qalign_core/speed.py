@@ -1,7 +1,7 @@
 """How long a profile's chapters take on this machine, from a measurement of a few seconds.
 
-Each of the profile's ranks trains the profile's model with random weights for two seconds and generates for one; the
-rest is counting tokens. Start-up is counted in multiples of how long Python takes here to import torch and DeepSpeed.
+As many processes as the profile has ranks train its model, with random weights, and generate; the rest is counting
+tokens. Start-up is counted in multiples of what Python needs here to import torch, transformers and DeepSpeed.
 """
 
 from __future__ import annotations
@@ -11,125 +11,105 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from qalign_core import launch, miniature, plan
-from qalign_core.launch import clock
 from qalign_core.params import Profile
 from qalign_core.training.cost import CORPORA, stage_tokens
 
-SMALL = 3e8  # parameters; a larger model is not measured by one process
-SAMPLE = 40  # rows of each of the miniature's corpora that are made to learn their lengths
-TRAIN_SECONDS, GENERATE_SECONDS = 2.0, 1.0
-GENERATED_ROWS = 64  # answered at once while measuring
-# In start-ups (imports of torch, transformers and DeepSpeed): a job's launcher, ranks and saving; a notebook's kernel
-# and tables; what chapter 1 makes. Measured with profile smoke, whose jobs train and generate next to nothing.
+SAMPLE = 40  # rows of each of the miniature's data sets that are made to learn their lengths
+TRAIN_SECONDS, GENERATE_SECONDS, GENERATED_ROWS = 2.0, 1.0, 64
+# In start-ups: a job's launcher, ranks and saving; a notebook's kernel and tables; what chapter 1 makes besides.
 JOB, NOTEBOOK, PREPARATION = 3.0, 2.5, 3.0
 
 
-@dataclass(frozen=True)
-class Speed:
-    """What all ranks do together, in tokens per second, and a start-up in seconds."""
+class Speed(NamedTuple):
+    """What all ranks do together in tokens/s, and one start-up in seconds."""
 
     training: float
     generation: float
     startup: float
 
 
-def lengths(profile: Profile) -> dict[str, tuple[float, float]]:
-    """Corpus that others are made from → mean tokens of its examples, and of their outputs alone."""
-    if profile.data.source("questions") != "miniature" and profile.data.source("metamathqa") != "miniature":
-        return {name: (tokens, tokens / 2) for name, (_, tokens) in CORPORA.items()}
+class Length(NamedTuple):
+    """Mean tokens of a corpus's examples, and of their outputs alone."""
+
+    tokens: float
+    output: float
+
+
+def lengths(profile: Profile) -> dict[str, Length]:
+    """The lengths of the miniature's corpora, from a few rows of each."""
     from transformers import AutoTokenizer
 
     from qalign_core.corpora import load_corpus
     from qalign_core.prompts import alpaca
 
-    tokenizer = AutoTokenizer.from_pretrained(miniature.SHIPPED_BASE)
-    roots = {profile.data.roots(corpus)[0] for corpus in profile.corpora()}
-    found = {}
+    tokenizer, found = AutoTokenizer.from_pretrained(miniature.SHIPPED_BASE), {}
     with TemporaryDirectory(prefix="qalign-") as folder:
         miniature.write_world(folder, sizes=dict.fromkeys(miniature.DEFAULT_SIZES, SAMPLE))
-        for name in roots & set(CORPORA):
-            rows = load_corpus(name, folder, list(profile.data.languages))
-            rows = rows.select(range(0, len(rows), max(1, len(rows) // 100)))
-            outputs = [len(tokenizer(text).input_ids) for text in rows["output"]]
-            prompts = [len(tokenizer(alpaca(text)).input_ids) for text in rows["instruction"]]
-            found[name] = ((sum(prompts) + sum(outputs)) / len(rows), sum(outputs) / len(rows))
+        for name in {profile.data.roots(corpus)[0] for corpus in profile.corpora()} & set(CORPORA):
+            rows = load_corpus(name, folder, list(profile.data.languages)).shuffle(seed=0)[:SAMPLE]
+            prompts, outputs = map(tokenizer, ([alpaca(text) for text in rows["instruction"]], rows["output"]))
+            prompt, output = (sum(map(len, part.input_ids)) / len(rows["output"]) for part in (prompts, outputs))
+            found[name] = Length(prompt + output, output)
     return found
 
 
 def rows(profile: Profile, corpus: str) -> int:
-    """Examples of a corpus of the miniature."""
+    """Examples of a corpus of the miniature, by the sizes its profile gives."""
     choice, sizes = profile.data.choice(corpus), miniature.DEFAULT_SIZES | profile.data.miniature.sizes
-    if choice.of is not None:
-        number = sum(rows(profile, part) for part in choice.of)
-        return round(number * (choice.share or 1)) if choice.limit is None else min(number, choice.limit * 9)
     languages = len(choice.languages or profile.data.languages)
-    kind, pairs = corpus.partition("-")[0], languages - 1
+    if choice.of is not None:
+        found = round(sum(rows(profile, part) for part in choice.of) * (choice.share or 1))
+        return min(found, (choice.limit or found) * (languages - 1))
     if corpus in ("gsm8k", "metamathqa"):
-        return sizes[corpus]
-    if kind == "gsm8kinstruct":
-        return sizes[kind] * languages
-    return min(sizes["gsm8kinstruct" if kind == "responses" else kind], choice.limit or 10**9) * pairs
+        return min(sizes[corpus], choice.limit or sizes[corpus])
+    kind = {"responses": "gsm8kinstruct"}.get(corpus.partition("-")[0], corpus.partition("-")[0])
+    return min(sizes[kind], choice.limit or sizes[kind]) * (languages - (corpus != "gsm8kinstruct"))
 
 
 # ------------------------------------------------------------------------------------------------- measured
 
 
-def is_measurable(profile: Profile) -> bool:
-    """Whether the profile's model is small enough for a process of this machine to be trained at once."""
-    return profile.model.base == "miniature" and bool(profile.lineages())
-
-
 def measure(profile: Profile, tokens: float) -> Speed:
-    """Let as many processes as the profile has ranks train and generate side by side.
-
-    Args:
-        profile: its model, precision, batch and devices.
-        tokens: of an example.
+    """Let as many processes as the profile has ranks train and generate side by side, on examples of so many tokens.
 
     Raises:
         OSError: when a process fails, with the last line it said.
     """
-    task = {
-        "sizes": profile.model.miniature.config(),
-        "batch": profile.training.per_device_train_batch_size,
-        "tokens": round(tokens),
-        "bf16": profile.training.bf16,
-    }
-    devices = profile.run.devices
-    line = [sys.executable, "-m", "qalign_core.speed", json.dumps(task)]
-    pipe, text = subprocess.PIPE, launch.environment(devices)
-    ranks = [subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, env=text) for _ in range(devices)]
+    training, devices = profile.training, profile.run.devices
+    task = {"sizes": profile.model.miniature.config(), "tokens": round(tokens), "bf16": training.bf16}
+    task["batch"] = training.per_device_train_batch_size
+    line, environment = [sys.executable, "-m", "qalign_core.speed", json.dumps(task)], launch.environment(devices)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     found = []
-    for rank in ranks:
+    for rank in [subprocess.Popen(line, **pipes) for _ in range(devices)]:  # all are started before one is waited for
         said, error = rank.communicate()
         if rank.returncode:
             raise OSError(f"the measurement failed: {(error.strip().splitlines() or ['without a word'])[-1]}")
-        found.append(json.loads(said.splitlines()[-1]))
-    together = {key: sum(rank[key] for rank in found) for key in ("training", "generation")}
-    return Speed(startup=max(rank["startup"] for rank in found), **together)
+        found.append(Speed(*json.loads(said.splitlines()[-1])))
+    return Speed(sum(f.training for f in found), sum(f.generation for f in found), max(f.startup for f in found))
 
 
-def measure_rank(task: dict[str, Any]) -> dict[str, float]:
+def measure_rank(task: dict[str, Any]) -> Speed:
     """One rank's part of `measure`, in a process of its own."""
     begun = time.monotonic()
-    import deepspeed  # noqa: F401  (its import is part of every start-up)
+    import deepspeed  # noqa: F401  (a part of every start-up)
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    startup = time.monotonic() - begun + 0.5  # Python itself
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    startup = time.monotonic() - begun
     config = AutoConfig.from_pretrained(miniature.SHIPPED_BASE, **task["sizes"])
+    config.num_key_value_heads = config.num_attention_heads
     config.head_dim = config.hidden_size // config.num_attention_heads
-    model = AutoModelForCausalLM.from_config(config).to(device, torch.bfloat16 if task["bf16"] else torch.float32)
+    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16 if task["bf16"] else torch.float32
+    model = AutoModelForCausalLM.from_config(config).to(device, dtype)
     optimizer = torch.optim.AdamW(model.parameters())
     ids = torch.randint(3, config.vocab_size - 1, (task["batch"], task["tokens"]), device=device)  # (B, T)
+    asked = ids[:1, : max(8, task["tokens"] // 2)].repeat(GENERATED_ROWS, 1)  # (N, P)
 
     def train() -> int:
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
@@ -137,77 +117,55 @@ def measure_rank(task: dict[str, Any]) -> dict[str, float]:
         optimizer.zero_grad()
         return ids.numel()
 
-    asked = ids[:1, : max(8, task["tokens"] // 2)].repeat(GENERATED_ROWS, 1)  # (N, P)
-
     def generate() -> int:
         model.generate(asked, do_sample=False, max_new_tokens=24, min_new_tokens=24, pad_token_id=0)
         return 24 * GENERATED_ROWS
 
-    def rate(step: Any, seconds: float) -> float:
+    def rate(step: Callable[[], int], seconds: float) -> float:
         step()  # the first one allocates and compiles
         tokens, begun = 0, time.monotonic()
-        while (passed := time.monotonic() - begun) < seconds or not tokens:
-            tokens += int(step())
-        return tokens / passed
+        while not tokens or time.monotonic() - begun < seconds:
+            tokens += step()
+        return tokens / (time.monotonic() - begun)
 
-    training = rate(train, TRAIN_SECONDS)
-    return {"startup": startup, "training": training, "generation": rate(generate, GENERATE_SECONDS)}
+    return Speed(rate(train, TRAIN_SECONDS), rate(generate, GENERATE_SECONDS), startup)
 
 
 # ------------------------------------------------------------------------------------------------- counted
 
 
-def chapters(profile: Profile, speed: Speed, found: dict[str, tuple[float, float]]) -> dict[str, float]:
-    """Seconds that each chapter will take from nothing, by its number.
-
-    Args:
-        profile: its stages, systems and benchmarks.
-        speed: of this machine.
-        found: what `lengths` says.
-    """
-    jobs, seconds, first = Counter[str](), Counter[str](), profile.first_stage()
-    main = [profile.systems[name] for name in profile.in_chapter(ablations=False)]
-    early = [[first]], [s.lineage[:i] for s in main for i in range(1, len(s.lineage or []) + 1) if s.lineage]
-    for lineage in plan.stages(profile):
-        if not lineage:
-            continue
-        chapter = "02" if lineage in early[0] else "03" if lineage in early[1] else "06"
-        root = profile.data.roots(lineage[-1])[0]
-        number = rows(profile, lineage[-1])
-        tokens = stage_tokens(profile, lineage[-1], {lineage[-1]: (number, round(number * found[root][0]))})
-        jobs[chapter] += 1
+def chapters(profile: Profile, speed: Speed, found: dict[str, Length]) -> dict[str, float]:
+    """Seconds that each chapter takes from nothing, by its number, at `speed` and with examples as long as `found`."""
+    jobs, seconds = Counter[str](), Counter[str]()
+    main = profile.in_chapter(ablations=False)
+    for lineage in filter(None, plan.stages(profile)):
+        chapter = "02" if lineage == [profile.first_stage()] else "03" if lineage in profile.lineages(main) else "06"
+        number, length = rows(profile, lineage[-1]), found[profile.data.roots(lineage[-1])[0]].tokens
+        tokens = stage_tokens(profile, lineage[-1], {lineage[-1]: (number, round(number * length))})
         seconds[chapter] += (tokens or 0.0) / speed.training
+        jobs[chapter] += 1
     for name, system in profile.systems.items():
-        if system.predictions is not None:
-            continue
-        root = profile.data.roots((system.lineage or ["metamathqa"])[-1])[0]
-        for test in profile.evaluation.benchmarks.values():
-            chapter = "04" if system.table == "main" else "06"
-            answers = (test.limit or 250) * len(profile.data.languages) * (2 if system.translator else 1)
-            mean = min(test.max_new_tokens, found.get(root, (0, test.max_new_tokens))[1])
-            seconds[chapter] += answers * mean / speed.generation
-        jobs["04" if system.table == "main" else "06"] += 2 if system.translator else 1
-        _ = name
-    seeds = len(profile.run.seeds)
-    extra = {"01": PREPARATION}
-    numbers = ["01", *sorted({"02", "03", "06"} & set(jobs)), "04", "05"]
-    return {
-        number: seeds * (seconds[number] + JOB * jobs[number] * speed.startup)
-        + (NOTEBOOK + extra.get(number, 0.0)) * speed.startup
-        for number in sorted(numbers)
-    }
+        chapter, times = "04" if name in main else "06", 2 if system.translator else 1
+        solved = found.get(profile.data.roots((system.lineage or ["metamathqa"])[-1])[0])
+        for test in profile.evaluation.benchmarks.values() if system.predictions is None else ():
+            answers = (test.limit or 1000) * len(profile.data.languages) * times
+            seconds[chapter] += answers * min(solved.output if solved else 160, test.max_new_tokens) / speed.generation
+        jobs[chapter] += times * (system.predictions is None)
+    seeds, numbers = len(profile.run.seeds), sorted({"01", "04", "05", *jobs})
+    other = {number: NOTEBOOK + PREPARATION * (number == "01") for number in numbers}
+    return {n: seeds * seconds[n] + (seeds * JOB * jobs[n] + other[n]) * speed.startup for n in numbers}
 
 
-def sentences(profile: Profile, numbers: Iterable[str]) -> Iterator[str]:
-    """What to print of the time the chosen chapters will take here, from nothing; nothing where it is not measured."""
-    if not is_measurable(profile):
+def sentences(profile: Profile, numbers: Sequence[str] | None = None) -> Iterator[str]:
+    """How long all chapters, or some, take here from nothing; nothing for a model that one process cannot train."""
+    if profile.model.base != "miniature" or "miniature" not in profile.data.sources.values() or not profile.corpora():
         return
     found = lengths(profile)
-    speed = measure(profile, max(tokens for tokens, _ in found.values()))
-    times = {number: seconds for number, seconds in chapters(profile, speed, found).items() if number in numbers}
-    each = ", ".join(f"{number} {clock(seconds)}" for number, seconds in times.items())
+    speed = measure(profile, max(length.tokens for length in found.values()))
+    times = {n: seconds for n, seconds in chapters(profile, speed, found).items() if numbers is None or n in numbers}
+    each = ", ".join(f"{number} {launch.clock(seconds)}" for number, seconds in times.items())
     yield f"Measured here: {speed.training:,.0f} tokens/s in training, {speed.generation:,.0f} in generation."
-    yield f"From nothing that is about {clock(sum(times.values()))}, if the machine has nothing else to do: {each}."
+    yield f"From nothing about {launch.clock(sum(times.values()))} on this machine, if it is idle: {each}."
 
 
 if __name__ == "__main__":
