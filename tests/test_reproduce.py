@@ -19,7 +19,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from qalign_core import launch, params, plan, reproduce, runs
 from qalign_core.data import prepare
-from qalign_core.jobs import executed
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.runs import Run
@@ -339,10 +338,10 @@ def test_a_damaged_record_of_notebooks_counts_as_none(tmp_path: Path, content: s
     output = run.notebooks / "01_data_preparation.ipynb"
     output.parent.mkdir()
     output.write_text("{}", encoding="utf-8")
-    (run.notebooks / executed.STATE).write_text(content, encoding="utf-8")
-    assert not reproduce.is_executed(run, output, "x")
+    (run.notebooks / reproduce.STATE).write_text(content, encoding="utf-8")
+    assert reproduce.why_to_do(run, output, "x")
     reproduce.remember(run, output, "x")
-    assert reproduce.is_executed(run, output, "x")
+    assert not reproduce.why_to_do(run, output, "x")
 
 
 def test_a_corpus_to_translate_needs_another_language_than_english() -> None:
