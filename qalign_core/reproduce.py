@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 from rich.console import Console, Group
@@ -478,8 +478,12 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-if __name__ == "__main__":
-    code = main()
-    if code == 130:  # what Jupyter and zmq have to say of an interrupt while Python ends helps nobody
+def leave(code: int) -> NoReturn:
+    """End this process; after an interrupt without what Jupyter and zmq have to say of it while Python ends."""
+    if code == 130:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    leave(main())
