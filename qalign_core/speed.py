@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from qalign_core import launch, miniature, plan
 from qalign_core.params import Profile
-from qalign_core.training.cost import CORPORA, stage_tokens
 
 SAMPLE = 40  # rows of each of the miniature's data sets that are made to learn their lengths
 TRAIN_SECONDS, GENERATE_SECONDS, GENERATED_ROWS = 2.0, 1.0, 64
@@ -50,7 +49,7 @@ def lengths(profile: Profile) -> dict[str, Length]:
     tokenizer, found = AutoTokenizer.from_pretrained(miniature.SHIPPED_BASE), {}
     with TemporaryDirectory(prefix="qalign-") as folder:
         miniature.write_world(folder, sizes=dict.fromkeys(miniature.DEFAULT_SIZES, SAMPLE))
-        for name in {profile.data.roots(corpus)[0] for corpus in profile.corpora()} & set(CORPORA):
+        for name in {profile.data.roots(corpus)[0] for corpus in profile.corpora()}:
             rows = load_corpus(name, folder, list(profile.data.languages)).shuffle(seed=0)[:SAMPLE]
             prompts, outputs = map(tokenizer, ([alpaca(text) for text in rows["instruction"]], rows["output"]))
             prompt, output = (sum(map(len, part.input_ids)) / len(rows["output"]) for part in (prompts, outputs))
@@ -140,9 +139,12 @@ def chapters(profile: Profile, speed: Speed, found: dict[str, Length]) -> dict[s
     main = profile.in_chapter(ablations=False)
     for lineage in filter(None, plan.stages(profile)):
         chapter = "02" if lineage == [profile.first_stage()] else "03" if lineage in profile.lineages(main) else "06"
-        number, length = rows(profile, lineage[-1]), found[profile.data.roots(lineage[-1])[0]].tokens
-        tokens = stage_tokens(profile, lineage[-1], {lineage[-1]: (number, round(number * length))})
-        seconds[chapter] += (tokens or 0.0) / speed.training
+        arguments = profile.arguments(lineage[-1])
+        examples = rows(profile, lineage[-1]) * arguments["num_train_epochs"]
+        if arguments["max_steps"] > 0:
+            batch = profile.run.devices * arguments["per_device_train_batch_size"]
+            examples = arguments["max_steps"] * batch * arguments["gradient_accumulation_steps"]
+        seconds[chapter] += examples * found[profile.data.roots(lineage[-1])[0]].tokens / speed.training
         jobs[chapter] += 1
     for name, system in profile.systems.items():
         chapter, times = "04" if name in main else "06", 2 if system.translator else 1
@@ -157,8 +159,11 @@ def chapters(profile: Profile, speed: Speed, found: dict[str, Length]) -> dict[s
 
 
 def sentences(profile: Profile, numbers: Sequence[str] | None = None) -> Iterator[str]:
-    """How long all chapters, or some, take here from nothing; nothing for a model that one process cannot train."""
-    if profile.model.base != "miniature" or "miniature" not in profile.data.sources.values() or not profile.corpora():
+    """How long all chapters, or some, take here from nothing; nothing where model or data are not the miniature's."""
+    made_here = set(profile.data.sources.values()) == {"miniature"} and not any(
+        choice.path for choice in profile.data.corpora.values()
+    )
+    if profile.model.base != "miniature" or not made_here or not profile.corpora():
         return
     found = lengths(profile)
     speed = measure(profile, max(length.tokens for length in found.values()))

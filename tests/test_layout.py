@@ -15,9 +15,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "qalign_core"
 # one another in the order in which they are named behind the colon.
 ORDER = [
     *("languages", "prompts", "runs", "miniature:language,world,text,floor,folder,tokenizer,base,pretrain", "params"),
-    *("benchmarks", "sources", "corpora", "audit", "models", "plan", "supervision", "kernels", "trainer", "train"),
-    *("decoding", "generate", "represent", "prepare", "available", "scorer", "statistics", "comparisons", "results"),
-    *("launch", "speed", "show:tables,paper_tables,figures,report,browse,pages", "reproduce", "doctor"),
+    *("benchmarks", "sources", "corpora", "audit", "models", "plan", "cost", "supervision", "kernels", "trainer"),
+    *("train", "decoding", "generate", "represent", "prepare", "available", "scorer", "responses", "statistics"),
+    *("comparisons", "results", "evaluate", "launch", "precision", "speed"),
+    *("show:tables,paper_tables,figures,report,browse,pages", "reproduce", "doctor"),
 ]
 SHIM = "# shim: removed when the redesign is merged"
 LINES, MODULES, LONGEST = 10_000, 40, 520
