@@ -31,8 +31,6 @@ def sources(profile: Profile) -> dict[str, str]:
 def data_set(profile: Profile, name: str, codes: list[str]) -> str | Refusal:
     """Where a data set is, or that it can be had: one file of it is asked for at its source."""
     source, lock = sources(profile)[name], read_lock()
-    if source == "miniature":
-        return "made here"
     if source == "folder":
         value = profile.data.folder or os.environ.get(DATA_DIR)
         if not value:
