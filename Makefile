@@ -38,7 +38,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 	@touch $@
 
 # Works before anything is installed, and then says so.
-doctor:  ## look whether this machine is ready, in ten seconds: make doctor [PROFILE=llama2-7b]
+doctor:  ## look whether this machine is ready, and how long it will take: make doctor [PROFILE=llama2-7b]
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m qalign_core.doctor "$(PROFILE)"
 
 reproduce: $(VENV)/.ready  ## run the whole paper: make reproduce [PROFILE=llama2-7b] [ONLY="04 05"] [FROM=03]
@@ -87,19 +87,24 @@ bench: $(VENV)/.ready  ## measure speed against the authors' loops, side by side
 	  --prompts runs/mini/data/prompts/alpaca/mgsm/*.jsonl
 	@$(BIN)/python bench/training.py
 
-check: $(VENV)/.ready-dev  ## lint, formatting, types, notebooks without outputs, consistent pins; changes nothing
+check: $(VENV)/.ready-dev  ## lint, formatting, types, notebooks without outputs, consistent pins, the package's size; changes nothing
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m mypy qalign_core
 	@$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
 	@$(BIN)/python -m pip check
+	@$(BIN)/python tests/test_layout.py
 
 format: $(VENV)/.ready-dev  ## format code and notebooks, take the outputs out of notebooks
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
 
-licences: $(VENV)/.ready  ## list the licences of the packages anew, in THIRD_PARTY.md
-	@$(BIN)/python -m qalign_core.checks.licences > THIRD_PARTY.md.part && mv THIRD_PARTY.md.part THIRD_PARTY.md
+# A licence that is none of these families stops it: look what it asks for before it is added here.
+licences: $(VENV)/.ready-dev  ## list the licences of the packages anew, in THIRD_PARTY.md
+	@sed '/^|/,$$d' THIRD_PARTY.md > THIRD_PARTY.md.part
+	@$(BIN)/pip-licenses --packages $$(sed -n 's/^\([A-Za-z][^=]*\)==.*/\1/p' requirements.txt) --format=markdown --from=mixed \
+	  --partial-match --allow-only="MIT;BSD;Apache;ISC;PSF;Python Software Foundation;MPL;Mozilla" --fail-on="GPL" >> THIRD_PARTY.md.part
+	@mv THIRD_PARTY.md.part THIRD_PARTY.md
 
 miniature-base: $(VENV)/.ready  ## train the miniature's base model anew (about half an hour), replacing the one shipped
 	@$(BIN)/python -m qalign_core.miniature.pretrain

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from qalign_core import runs
-from qalign_core.jobs.failures import failure
 from qalign_core.jobs.machines import hostfile
-from qalign_core.jobs.progress import ProgressLine, latest, show_done
-from qalign_core.params import Profile
+from qalign_core.params import Profile, ProfileError
 from qalign_core.plan import Job
 from qalign_core.runs import Run
 from qalign_core.train import encoded_left_behind
@@ -50,30 +50,25 @@ class JobError(RuntimeError):
 def command(job_path: Path, module: str, profile: Profile) -> list[str]:
     """The DeepSpeed launcher's command line for a job, on this machine or on those of `run.hostfile`."""
     program = ["--module", module, str(job_path)]
-    host_file = hostfile(profile)
+    host_file, launcher, visible = hostfile(profile), profile.run.launcher, os.environ.get("CUDA_VISIBLE_DEVICES")
     if host_file:
-        hosts = ["--hostfile", str(host_file)]
-        if profile.run.launcher != "openmpi":  # which counts by the host file's slots alone, and refuses this option
-            hosts += ["--num_gpus", str(profile.run.devices)]
-        if profile.run.launcher:
-            hosts += ["--launcher", profile.run.launcher]
-        if extra := launcher_arguments(profile, host_file):
-            hosts += [f"--launcher_args={extra}"]
-        if profile.run.launcher == "slurm":  # whose runner forgets `--module`: the program is python's own `-m`
+        options = ["--hostfile", str(host_file)]
+        if launcher != "openmpi":  # which counts by the host file's slots alone, and refuses this option
+            options += ["--num_gpus", str(profile.run.devices)]
+        if launcher:
+            options += ["--launcher", launcher]
+        if profile.run.launcher_args:
+            options += [f"--launcher_args={profile.run.launcher_args}"]
+        if launcher == "slurm":  # whose runner forgets `--module`: the program is python's own `-m`
             program = ["--force_multi", "--", "-m", module, str(job_path)]
     else:  # the launcher's default port is fixed: two jobs at once would collide
-        hosts = [*local_devices(profile.run.devices), "--master_addr", "127.0.0.1", "--master_port", str(free_port())]
-    return [sys.executable, "-m", "deepspeed.launcher.runner", *hosts, "--log_level", "warning", *program]
-
-
-def launcher_arguments(profile: Profile, host_file: Path) -> str:
-    """`run.launcher_args`, and for OpenMPI where rank 0 is: it starts ranks in the host file's order and tells none."""
-    given = profile.run.launcher_args or ""
-    if profile.run.launcher != "openmpi":
-        return given
-    lines = [line.split() for line in host_file.read_text(encoding="utf-8").splitlines()]
-    first = next((words[0] for words in lines if words and not words[0].startswith("#")), "localhost")
-    return f"-x MASTER_ADDR={first} -x MASTER_PORT={free_port()} {given}".rstrip()
+        options = ["--num_gpus", str(profile.run.devices), "--master_addr", "127.0.0.1"]
+        options += ["--master_port", str(free_port())]
+        if visible and gpu_count():  # DeepSpeed numbers the ranks' devices from 0: name the chosen ones behind it
+            chosen = ",".join(visible.replace(" ", "").split(",")[: profile.run.devices])
+            program = ["env", f"CUDA_VISIBLE_DEVICES={chosen}", sys.executable, "-u", "-m", module, str(job_path)]
+            program = ["--no_python", "--no_local_rank", *program]
+    return [sys.executable, "-m", "deepspeed.launcher.runner", *options, "--log_level", "warning", *program]
 
 
 def free_port() -> int:
@@ -83,32 +78,46 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def local_devices(count: int) -> list[str]:
-    """The launcher's option for `count` devices of this machine: of those in CUDA_VISIBLE_DEVICES, if it is set."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(",")
-    if has_gpu() and len(visible) >= count and all(device.isdigit() for device in visible):
-        return ["--include", f"localhost:{','.join(visible[:count])}"]  # with --num_gpus it would be ignored
-    return ["--num_gpus", str(count)]
+def gpu_count() -> int:
+    """The GPUs torch sees: it honours CUDA_VISIBLE_DEVICES as indices, UUIDs or MIG names, and finds those of WSL2."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def check_devices(profile: Profile) -> None:
+    """Refuse a profile that wants more GPUs of this machine than there are; without any, its ranks are CPU processes.
+
+    Raises:
+        ProfileError: saying what to set.
+    """
+    count, visible = gpu_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if profile.run.hostfile is None and 0 < count < profile.run.devices:
+        chosen = f" (CUDA_VISIBLE_DEVICES={visible})" if visible else ""
+        raise ProfileError(
+            f"run.devices: {profile.run.devices} GPUs, but {count} can be seen here{chosen}: {on_fewer(profile, count)}"
+        )
+
+
+def on_fewer(profile: Profile, count: int) -> str:
+    """What to set in a profile to train on `count` devices with the same effective batch size."""
+    steps = profile.training.gradient_accumulation_steps * profile.run.devices / count
+    same = profile.lineages() and steps == int(steps)
+    batch = f" and gradient_accumulation_steps: {int(steps)}, for the same effective batch size" if same else ""
+    return f"set run.devices: {count}{batch}"
 
 
 def environment(devices: int) -> dict[str, str]:
-    """The subprocess's environment: the accelerator named, cores shared out, and the kernel's lifeline."""
+    """The subprocess's environment: the accelerator named, cores divided among ranks, and the kernel's lifeline."""
     found = dict(os.environ)
     found[runs.LIFELINE] = runs.lifeline()
     found.setdefault("TOKENIZERS_PARALLELISM", "false")
     found["PYTHONUNBUFFERED"] = "1"
-    if not has_gpu():
+    if not gpu_count():
         found["DS_ACCELERATOR"] = "cpu"
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         found.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
     return found
-
-
-def has_gpu() -> bool:
-    """Whether CUDA devices are visible, asked of the driver and not of torch, which a notebook need not import."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return False
-    return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 # ------------------------------------------------------------------------------------------------- running
@@ -118,7 +127,7 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
     """Run a job unless it is done: the same call starts, resumes, or returns at once.
 
     Args:
-        job: of `plan.stage_job`, `plan.prediction_job` or `plan.translation_job`.
+        job: what `plan` made.
         profile: for devices and the launcher.
         run: the run folder, whose `current.json` says what is running.
         show: whether to draw a progress line in the notebook.
@@ -129,16 +138,17 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
     Raises:
         JobError: when the job fails, is already being run, hangs, begins from a model that was deleted, or was
             finished, or well begun, with other settings.
+        ProfileError: when it wants more GPUs than there are.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(job.folder / LOCK, timeout=0):
-            job_path = job.folder / "job.json"
             refuse_other_settings(job.content, job.folder, run)
             if not job.done:
+                check_devices(profile)
                 refuse_absent_model(job, run)
-                runs.write_json(job_path, job.content)
-                _supervise(job_path, MODULES[job.content["kind"]], profile, run, show)
+                runs.write_json(job.folder / "job.json", job.content)
+                _supervise(job.folder / "job.json", MODULES[job.content["kind"]], profile, run, show)
             elif show:
                 show_done(run.relative(job.folder), job.folder)
             for left in (job.folder / "checkpoints", *encoded_left_behind(job.folder)):  # killed before its clean-up
@@ -191,14 +201,12 @@ def refuse_absent_model(job: Job, run: Run) -> None:
 
 
 def differences(before: dict, after: dict, prefix: str = "") -> Iterator[str]:
-    """The settings in which two jobs differ, a line each."""
-    for key in sorted(before.keys() | after.keys()):
+    """The settings in which two jobs differ, one per line."""
+    for key in sorted((before.keys() | after.keys()) - {"fingerprint"}):
         old, new = before.get(key), after.get(key)
-        if old == new or key == "fingerprint":
-            continue
         if isinstance(old, dict) and isinstance(new, dict):
             yield from differences(old, new, f"{prefix}{key}.")
-        else:
+        elif old != new:
             yield f"{prefix}{key}: {json.dumps(old)[:120]} then, {json.dumps(new)[:120]} now"
 
 
@@ -210,33 +218,6 @@ def _supervise(job_path: Path, module: str, profile: Profile, run: Run, show: bo
     if profile.run.hostfile:  # ranks on other machines cannot see whether this process lives
         beats = runs.write_atomic(folder / BEATS, runs.lifeline())
     runs.write_json(run.folder / CURRENT, {"job": run.relative(job_path), "since": begun, "pid": os.getpid()})
-    process, start = _start(job_path, module, profile, log)
-    try:
-        while process.poll() is None and not hung:
-            if line:
-                line.update(latest(progress, since=begun))
-            hung = silence.seconds() > limit
-            beat(beats)
-            time.sleep(POLL_SECONDS)
-    finally:
-        stop_group(process)
-        if beats:
-            beats.unlink(missing_ok=True)
-        (run.folder / CURRENT).unlink(missing_ok=True)
-        if line:
-            line.finish(runs.is_done(job_path))
-    code, how = process.returncode, ""
-    if hung:
-        how = f"gave no sign of life for {limit} s (run.silence_seconds) and was stopped: run the cell again to go on "
-        how += "from its last checkpoint, or raise that number if it is only slow"
-    elif code != 0 or not runs.is_done(job_path):
-        how = f"ended with exit code {code}" if code else "ended without its done.json"
-    if how:
-        raise JobError(failure(folder, log, how, start))
-
-
-def _start(job_path: Path, module: str, profile: Profile, log: Path) -> tuple[subprocess.Popen, int]:
-    """Start a job in a process group of its own; the process, and the byte of the log where it begins."""
     with log.open("ab") as stream:
         stream.write(f"==== {time.strftime('%Y-%m-%d %H:%M:%S')} {module} {job_path}\n".encode())
         stream.flush()
@@ -248,16 +229,32 @@ def _start(job_path: Path, module: str, profile: Profile, log: Path) -> tuple[su
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            start_new_session=True,  # a process group of its own, which can be ended as a whole
         )
-    return process, start
-
-
-def beat(path: Path | None) -> None:
-    """Touch the file that ranks on other machines watch."""
-    if path:
-        with suppress(OSError):  # a file server that stumbles must not end the job
-            path.touch()
+    try:
+        while process.poll() is None and not hung:
+            if line:
+                line.update(latest(progress, since=begun))
+            hung = silence.seconds() > limit
+            if beats:
+                with suppress(OSError):  # a file server that stumbles must not end the job
+                    beats.touch()
+            time.sleep(POLL_SECONDS)
+    finally:
+        stop_group(process)
+        if beats:
+            beats.unlink(missing_ok=True)
+        (run.folder / CURRENT).unlink(missing_ok=True)
+        if line:
+            line.finish(runs.is_done(job_path))
+    code = process.returncode
+    if hung:
+        how = f"gave no sign of life for {limit} s (run.silence_seconds) and was stopped: run the cell again to go on "
+        how += "from its last checkpoint, or raise that number if it is only slow"
+        raise JobError(failure(folder, log, how, start))
+    if code != 0 or not runs.is_done(job_path):
+        how = f"ended with exit code {code}" if code else "ended without its done.json"
+        raise JobError(failure(folder, log, how, start))
 
 
 class Silence:
@@ -290,11 +287,11 @@ def _signal_group(process: subprocess.Popen, number: signal.Signals, seconds: fl
         os.killpg(process.pid, number)
     except (ProcessLookupError, PermissionError):  # macOS refuses to signal a group of dead processes
         return
-    while time.monotonic() < deadline and group_is_alive(process):
+    while time.monotonic() < deadline and _group_is_alive(process):
         time.sleep(0.05)
 
 
-def group_is_alive(process: subprocess.Popen) -> bool:
+def _group_is_alive(process: subprocess.Popen) -> bool:
     """Whether any process of the job's group is left; dead ones that nobody has reaped do not count."""
     import psutil
 
@@ -306,3 +303,203 @@ def group_is_alive(process: subprocess.Popen) -> bool:
         except (ProcessLookupError, PermissionError, psutil.Error):
             continue
     return False
+
+
+# ------------------------------------------------------------------------------------------------- failures
+
+FULL_DISK = "The disk is full, or a quota is: free some space and run again; whole checkpoints and models are kept."
+FULL_BYTES = 2**20  # less than this is no space to speak of, not even for a log that says so
+# Symptoms in a log (regular expressions), and what a person can do about each; the first that is found counts.
+ADVICE: tuple[tuple[str, str], ...] = (
+    (r"no space left on device|quota exceeded|file too large|PytorchStreamWriter failed|inline_container.*unexpected",
+     FULL_DISK),
+    (r"out of memory|can.?t allocate memory|cannot allocate memory|not enough memory|MemoryError|bad_alloc|"
+     r"return code = -9\b",
+     "Out of memory (a process that the system kills says nothing else): lower per_device_train_batch_size and raise "
+     "gradient_accumulation_steps, set gradient_checkpointing: true, choose a DeepSpeed configuration with a higher "
+     "ZeRO stage or offload; for generation, lower evaluation.batch_tokens."),
+    (r"FloatingPointError",
+     "The loss became NaN or infinite: lower learning_rate, raise warmup_steps, or train in float32. Other settings "
+     "begin the stage anew, so delete its checkpoints."),
+    (r"is gone: stopping",
+     "What had started the ranks was killed (by the system, for its memory?): run again to go on from the last "
+     "checkpoint."),
+)  # fmt: skip
+# A Python error's last line, as it is or as torch prefixes it; what other ranks say once one has gone comes second.
+SAID = re.compile(r"^(?:\[rank\d+\]: )?((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|BadRow): .+)$", re.MULTILINE)
+CONNECTION = re.compile(r"gloo|nccl|connection (?:closed|reset)|socket|store->get|broken pipe", re.IGNORECASE)
+
+
+def failure(folder: Path, log: Path, how: str, start: int = 0, lines: int = 30) -> str:
+    """What to tell a person about a failed job: how it ended, its error, advice, and its log's last lines.
+
+    Args:
+        folder: of the job.
+        log: its log.
+        how: in words, such as `ended with exit code 1`.
+        start: byte of the log where this start of the job begins.
+        lines: how many of the last ones are shown.
+    """
+    text = log.read_bytes()[start:].decode("utf-8", errors="replace")
+    errors = SAID.findall(text)
+    error = next((line for line in errors if not CONNECTION.search(line)), errors[0] if errors else "")
+    advice = next((what for symptom, what in ADVICE if re.search(symptom, text, re.IGNORECASE)), "")
+    if shutil.disk_usage(folder).free < FULL_BYTES:
+        advice = FULL_DISK
+    said = [f"{folder.name} {how} ({folder}).", error[:1000], advice, f"The last {lines} lines of {log}:"]
+    return "\n".join([*filter(None, said), *text.splitlines()[-lines:]])
+
+
+# ------------------------------------------------------------------------------------------------- progress
+
+PHASE = re.compile(r"[a-z][a-z ]{0,39}")  # what a line may begin with
+LARGEST = 10**15  # of the numbers that a progress file says; others are damaged, and would not fit a line
+POINTS = 160  # of a loss curve at most
+
+
+def latest(progress: Path, since: float = 0.0) -> dict[str, Any] | None:
+    """The last whole line of a progress file that is not older than `since`, or None; damaged ones are passed over."""
+    try:
+        with progress.open("rb") as stream:
+            stream.seek(max(0, progress.stat().st_size - 8192))
+            lines = stream.read().split(b"\n")
+    except OSError:  # not there yet, or a file server that stumbles
+        return None
+    for state in map(runs.parsed_line, reversed(lines[:-1])):
+        if (at := number(state.get("time"))) is not None:
+            return state if at >= since else None
+    return None
+
+
+def number(value: Any) -> float | None:
+    """A number that can be drawn and written; None for anything else, NaN and infinities included."""
+    there = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if there and -LARGEST < value < LARGEST else None
+
+
+def share_done(state: dict[str, Any]) -> float | None:
+    """How far a job is, from 0 to 1, if it says so."""
+    done, total = number(state.get("step", state.get("done"))), number(state.get("total_steps", state.get("total")))
+    return min(1.0, max(0.0, done / total)) if total and done is not None else None
+
+
+def describe(state: dict[str, Any] | None) -> str:
+    """One line of progress for people: phase, place, loss, speed and time left."""
+    if not state:
+        return "starting"
+    phase = str(state.get("phase"))
+    parts = [phase if PHASE.fullmatch(phase) else "running"]
+    said = {key: found for key, value in state.items() if (found := number(value)) is not None}
+    for done, total in (("step", "total_steps"), ("done", "total")):
+        if done in said and said.get(total):
+            parts.append(f"{said[done]:,}/{said[total]:,}")
+    if "loss" in said:
+        parts.append(f"loss {said['loss']:.3f}")
+    if said.get("tokens_per_second"):
+        parts.append(f"{said['tokens_per_second']:,.0f} tokens/s")
+    if "seconds_left" in said:
+        parts.append(f"{clock(said['seconds_left'])} left")
+    return " · ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `42 s`, `3:05` or `2:03:05`."""
+    seconds = round(seconds)
+    hours, rest = divmod(seconds, 3600)
+    if hours:
+        return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+    return f"{rest // 60}:{rest % 60:02d}" if rest >= 60 else f"{rest} s"
+
+
+def is_interactive() -> bool:
+    """Whether the running cell was started from a browser or an editor: their requests let a cell ask its reader for
+    input; those of papermill, nbconvert and nbclient do not."""
+    from IPython import get_ipython
+
+    kernel = getattr(get_ipython(), "kernel", None)  # None: a plain Python or a terminal
+    request = (kernel.get_parent("shell") if kernel is not None else None) or {}
+    return bool(request.get("content", {}).get("allow_stdin"))
+
+
+class ProgressLine:
+    """A job's progress in the notebook, drawn again in place; to someone who looks on, with a bar and the loss curve.
+
+    Args:
+        title: of the job.
+        every: seconds between two drawings, at least.
+        progress: the job's `progress.jsonl`, for its losses.
+    """
+
+    def __init__(self, title: str, every: float = 2.0, progress: Path | None = None) -> None:
+        self.title, self.every, self.progress = title, every, progress
+        self.begun, self.last = time.monotonic(), -every
+        self.handle: Any = None
+        self.interactive = is_interactive()
+
+    def update(self, state: dict[str, Any] | None) -> None:
+        if time.monotonic() - self.last > self.every:
+            self.last = time.monotonic()
+            self._draw(describe(state), share_done(state) if state else None)
+
+    def finish(self, success: bool) -> None:
+        text = f"{'done' if success else 'stopped'} after {clock(time.monotonic() - self.begun)}"
+        again = "; run the cell again to go on from there" if self.interactive and not success else ""
+        self._draw(text + again)
+
+    def _draw(self, text: str, share: float | None = None) -> None:
+        from IPython.display import display
+
+        losses = read_losses(self.progress) if self.interactive and self.progress else []
+        shown = {"text/plain": f"{self.title}: {text}"}
+        if self.interactive:
+            shown["text/html"] = panel(self.title, text, share, losses)
+        if self.handle is None:
+            self.handle = display(shown, display_id=True, raw=True)
+        else:
+            self.handle.update(shown, raw=True)
+
+
+def show_done(title: str, folder: Path) -> None:
+    """Tell someone who looks on that a job was done before; in executed notebooks its cell stays as it is."""
+    if is_interactive():
+        from IPython.display import display
+
+        seconds = number(runs.parsed_line((folder / "done.json").read_bytes()).get("wall_seconds"))
+        text = "done before" + (f", in {clock(seconds)}" if seconds is not None else "")
+        display({"text/plain": f"{title}: {text}", "text/html": panel(title, text)}, raw=True)
+
+
+def read_losses(progress: Path) -> list[tuple[float, float]]:
+    """(update, loss) of every whole line that has both; a line that repeats an update of a resumed job replaces it."""
+    try:
+        lines = progress.read_bytes().split(b"\n")[:-1]
+    except OSError:  # not there yet: what is drawn must never end a job
+        return []
+    found = {}
+    for state in map(runs.parsed_line, lines):
+        step, loss = number(state.get("step")), number(state.get("loss"))
+        if step is not None and step >= 0 and loss is not None:
+            found[step] = loss
+    return sorted(found.items())
+
+
+def panel(title: str, text: str, share: float | None = None, losses: Sequence[tuple[float, float]] = ()) -> str:
+    """A job's title, a line on its state, a bar, and its loss curve so far, as HTML.
+
+    Args:
+        title: of the job.
+        text: where it is.
+        share: done so far, from 0 to 1; the curve grows to the right with it.
+        losses: (update, loss), in order; two at least for a curve.
+    """
+    shown = f"<strong>{escape(title)}</strong><br>{escape(text)}"
+    if share is not None:
+        shown += f'<br><progress value="{share:.3f}" style="width: 440px; max-width: 100%"></progress>'
+    if len(losses) > 1:
+        drawn = [loss for _, loss in losses[:: -(-len(losses) // POINTS)]]
+        across, down = 440 * (share or 1.0) / len(drawn), 90 / ((max(drawn) - min(drawn)) or 1.0)
+        points = " ".join(f"{across * i:.1f},{5 + down * (max(drawn) - loss):.1f}" for i, loss in enumerate(drawn))
+        said = f"loss {losses[0][1]:.3f} at first, {losses[-1][1]:.3f} after {losses[-1][0]:,.0f} updates"
+        line = f'<polyline points="{points}" fill="none" stroke="#0072b2" stroke-width="1.5"/>'
+        shown += f'<br><svg role="img" aria-label="{said}" viewBox="0 0 440 100" width="440">{line}</svg><br>{said}'
+    return f"<div>{shown}</div>"

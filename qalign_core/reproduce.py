@@ -8,32 +8,51 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
 
-from qalign_core import launch, plan, runs
+from qalign_core import launch, plan, runs, speed
 from qalign_core.data import offline
 from qalign_core.data.downloads import DownloadError, is_offline
+from qalign_core.data.prepare import cache_dir
 from qalign_core.data.rows import BadRow
-from qalign_core.jobs import overview
-from qalign_core.jobs.confined import confined
-from qalign_core.jobs.executed import is_executed, notebook_identity, remember, why_to_do
 from qalign_core.jobs.machines import machines
-from qalign_core.jobs.progress import clock, describe, latest, share_done
+from qalign_core.launch import clock, describe, latest, share_done
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, load
-from qalign_core.runs import Run
+from qalign_core.plan import Job
+from qalign_core.runs import DamagedFileError, ReadOnlyError, Run
 from qalign_core.scores import brought
 from qalign_core.training import cost
 
 NOTEBOOKS_FOLDER = PARAMS_FOLDER.parent / "notebooks"
+STATE = "state.json"  # which notebooks of a run were executed, from what
+RESULTS = ("done.json", "accuracy.csv", "agreement.csv")  # what must still be there for a notebook to count as executed
+# Errors that were written for the person who reads them: where in the code they were raised does not matter.
+PLAIN_ERRORS = (
+    *("JobError", "ProfileError", "BadRow", "DownloadError"),
+    *("FileNotFoundError", "FileExistsError", "NotADirectoryError", "PermissionError"),
+)
+# Where matplotlib (its list of fonts), Triton, torch's compiler, DeepSpeed's compiled operators and NVIDIA's compiler
+# keep what they write by themselves: in our cache, unless the variable is set, not all over a home folder.
+CACHES = {
+    "MPLCONFIGDIR": "matplotlib",
+    "TRITON_CACHE_DIR": "triton",
+    "TORCHINDUCTOR_CACHE_DIR": "torchinductor",
+    "TORCH_EXTENSIONS_DIR": "torch_extensions",
+    "CUDA_CACHE_PATH": "cuda",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,71 +61,24 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(highlight=False)
     try:
         profile = load(options.profile)
-        check_files(profile)
         chosen = select(profile, options.only, options.start)
+        check(profile, chosen, options.dry_run)
         run = plan.open_run(profile, options.run_dir, read_only=options.dry_run)
         if options.dry_run:
             dry_run(profile, run, chosen, console)
             return 0
-        check_brought(profile, chosen)
         refuse_offline(profile, run, chosen)
         with FileLock(run.folder / ".lock", timeout=0), confined(run):
             return reproduce(profile, run, chosen, console)
     except Timeout:
-        refuse(console, f"another process is reproducing into {run.folder}: wait for it, or stop it")
+        reason = f"another process is reproducing into {run.folder}: wait for it, or stop it"
     except (ProfileError, BadRow, OSError) as error:  # OSError: no permission, no space, a file for a folder
-        refuse(console, str(error))
+        reason = str(error)
     except KeyboardInterrupt:
         console.print("\ninterrupted; what is finished is kept. Run the same command to go on.")
         return 130
-    return 2
-
-
-def check_files(profile: Profile) -> None:
-    """Look before anything runs for the files that only training reads, hours later.
-
-    Raises:
-        ProfileError: when the DeepSpeed configuration or the host file is not there, or of no use.
-    """
-    machines(profile)
-    try:
-        if plan.stages(profile):
-            plan.deepspeed_config(profile)
-    except ProfileError:
-        raise
-    except ValueError as error:  # not JSON
-        raise ProfileError(f"training.deepspeed: {error}") from None
-
-
-def check_brought(profile: Profile, chosen: list[Path]) -> None:
-    """Look before anything is trained for the answers made elsewhere that chapter 4 will score.
-
-    Raises:
-        ProfileError: when some are not there, naming the system and the first file.
-    """
-    if any(path.name.startswith("04") for path in chosen):
-        for title, there, why in brought.overview(profile):
-            if not there:
-                raise ProfileError(f"{' '.join(title.split())}, but {why}")
-
-
-def refuse_offline(profile: Profile, run: Run, chosen: list[Path]) -> None:
-    """Say once, before anything runs, what would have to be fetched where nothing may be.
-
-    Raises:
-        DownloadError: see `offline.refuse`.
-    """
-    if not is_offline():
-        return
-    ahead = [p for p in chosen if not is_executed(run, run.notebooks / p.name, notebook_identity(p, profile))]
-    undone = any(not done for _, done, _ in overview.overview(profile, run))
-    numbers = {path.name[:2] for path in ahead}
-    offline.refuse(profile, data="01" in numbers, model=undone and bool(numbers))
-
-
-def refuse(console: Console, reason: str) -> None:
-    """Print why nothing was run, or not everything; brackets in it are text, not markup."""
     console.print(f"[bold red]error[/] {escape(reason)}", soft_wrap=True)
+    return 2
 
 
 def parser() -> argparse.ArgumentParser:
@@ -128,11 +100,9 @@ def run_folder(path: str) -> str:
 
 
 def notebooks_of(profile: Profile) -> list[Path]:
-    """The notebooks a profile needs; one without anything to train leaves out the training chapters and ablations, one
-    whose systems have a single stage chapter 2."""
-    every = sorted(NOTEBOOKS_FOLDER.glob("[0-9][0-9]_*.ipynb"))
+    """The notebooks a profile needs: without anything to train no 02, 03 and 06, without a second stage no 02."""
     without = ("02", "03", "06") if not plan.stages(profile) else () if profile.first_stage() else ("02",)
-    return [path for path in every if path.name[:2] not in without]
+    return [p for p in sorted(NOTEBOOKS_FOLDER.glob("[0-9][0-9]_*.ipynb")) if p.name[:2] not in without]
 
 
 def select(profile: Profile, only: list[str] | None, start: str | None) -> list[Path]:
@@ -152,6 +122,68 @@ def select(profile: Profile, only: list[str] | None, start: str | None) -> list[
     return chosen
 
 
+# ------------------------------------------------------------------------------------------------- before it runs
+
+
+def check(profile: Profile, chosen: list[Path], looks_only: bool = False) -> None:
+    """Look before anything runs for what would else stop it hours later.
+
+    Raises:
+        ProfileError: when the DeepSpeed configuration, the host file or external predictions are not there, or of no
+            use, or there are fewer GPUs than the profile wants; the last two are no error of a dry run.
+    """
+    machines(profile)
+    try:
+        if plan.stages(profile):
+            plan.deepspeed_config(profile)
+    except ProfileError:
+        raise
+    except ValueError as error:  # not JSON
+        raise ProfileError(f"training.deepspeed: {error}") from None
+    if looks_only:
+        return
+    if any(path.name.startswith("04") for path in chosen):
+        for title, there, why in brought.overview(profile):
+            if not there:
+                raise ProfileError(f"{' '.join(title.split())}, but {why}")
+    launch.check_devices(profile)
+
+
+def refuse_offline(profile: Profile, run: Run, chosen: list[Path]) -> None:
+    """Say once, before anything runs, what would have to be fetched where nothing may be.
+
+    Raises:
+        DownloadError: see `offline.refuse`.
+    """
+    if not is_offline():
+        return
+    numbers = {p.name[:2] for p in chosen if why_to_do(run, run.notebooks / p.name, notebook_identity(p, profile))}
+    undone = any(not done for _, done, _ in overview(profile, run))
+    offline.refuse(profile, data="01" in numbers, model=undone and bool(numbers))
+
+
+@contextmanager
+def confined(run: Run) -> Iterator[None]:
+    """Inside, this process and those it starts write into the run folder and the cache only; IPython's own profile is a
+    folder that is deleted at the end."""
+    cache = cache_dir() / "tools"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a cache that others fill
+        cache = run.folder / ".tools"
+    cache = cache if os.access(cache, os.W_OK) else run.folder / ".tools"
+    with TemporaryDirectory(prefix="qalign-") as scratch:
+        wanted = {name: str(cache / folder) for name, folder in CACHES.items()}
+        wanted |= {"IPYTHONDIR": str(Path(scratch, "ipython")), "JUPYTER_RUNTIME_DIR": str(Path(scratch, "jupyter"))}
+        added = {name: value for name, value in wanted.items() if name not in os.environ}
+        os.environ.update(added)
+        try:
+            yield
+        finally:
+            for name in added:
+                os.environ.pop(name, None)
+
+
 # ------------------------------------------------------------------------------------------------- running
 
 
@@ -160,9 +192,8 @@ def reproduce(profile: Profile, run: Run, chosen: list[Path], console: Console) 
     begun = time.monotonic()
     console.print(f"[bold]{profile.run.profile}[/] → {_short(run.folder)}")
     for path in chosen:
-        identity = notebook_identity(path, profile)
-        output = run.notebooks / path.name
-        if is_executed(run, output, identity):
+        identity, output = notebook_identity(path, profile), run.notebooks / path.name
+        if not why_to_do(run, output, identity):
             console.print(f"  [green]✓[/] {path.stem:<32} already done")
             continue
         started = time.monotonic()
@@ -180,12 +211,10 @@ def reproduce(profile: Profile, run: Run, chosen: list[Path], console: Console) 
 
 
 def execute(path: Path, output: Path, profile: Profile, run: Run, console: Console) -> str | None:
-    """Execute one notebook by papermill in a kernel of its own.
-
-    What was executed before stays until this one has ended well.
+    """Execute one notebook by papermill in a kernel of its own; what was executed before stays until this one is done.
 
     Returns:
-        None, or the failed cell's traceback (or how the kernel died).
+        None, or the failed cell's traceback (or how the kernel died), and what the kernel said outside of its cells.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -195,10 +224,11 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
     attempt = unfinished(output)
     attempt.parent.mkdir(parents=True, exist_ok=True)
     os.environ[plan.RUN_FOLDER] = str(run.folder)
-    if not launch.has_gpu():
+    if not launch.gpu_count():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it looked for a GPU in vain
+    log = attempt.with_suffix(".log")
     try:
-        with watch(path.stem, run, console), TemporaryDirectory(prefix="qalign-") as sockets:
+        with watch(path.stem, run, console), TemporaryDirectory(prefix="qalign-") as sockets, stderr_into(log):
             papermill.execute_notebook(
                 path,
                 attempt,
@@ -211,12 +241,16 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
             )
     except PapermillExecutionError as error:
-        return explain(error.ename, error.evalue, error.traceback)
+        if error.ename in PLAIN_ERRORS:
+            return f"{error.ename}: {error.evalue}"
+        return without_colours("\n".join(error.traceback)) + kernel_said(log)
     except DeadKernelError:
-        return "The notebook's kernel died (out of memory?). Run the same command to go on from what is finished."
+        died = "The notebook's kernel died (out of memory?). Run the same command to go on from what is finished."
+        return died + kernel_said(log)
     finally:
         os.environ.pop(plan.RUN_FOLDER, None)
     os.replace(attempt, output)
+    log.unlink(missing_ok=True)
     return None
 
 
@@ -225,55 +259,71 @@ def unfinished(output: Path) -> Path:
     return output.parent / "unfinished" / output.name
 
 
-# Errors that were written for the person who reads them: where in the code they were raised does not matter.
-PLAIN_ERRORS: tuple[str, ...] = (
-    *("JobError", "ProfileError", "BadRow", "DownloadError"),
-    *("FileNotFoundError", "FileExistsError", "NotADirectoryError", "PermissionError"),
-)
+@contextmanager
+def stderr_into(log: Path) -> Iterator[None]:
+    """Let this process and the kernels it starts write to a log what they write to stderr."""
+    kept = os.dup(2)
+    with log.open("wb") as stream:
+        os.dup2(stream.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
-def explain(name: str, message: str, traceback: list[str]) -> str:
-    """What to print of a failed cell: the message alone if it says all, else the traceback, without colours."""
-    if name in PLAIN_ERRORS:
-        return f"{name}: {message}"
-    return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(traceback))
+def kernel_said(log: Path, lines: int = 20) -> str:
+    """The end of what a kernel wrote to stderr, to be shown after what went wrong; nothing if there is nothing."""
+    said = without_colours(log.read_text(encoding="utf-8", errors="replace")).strip().splitlines()
+    return f"\n\nThe last lines its kernel wrote ({_short(log)}):\n" + "\n".join(said[-lines:]) if said else ""
+
+
+def without_colours(text: str) -> str:
+    """Text without a terminal's colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 @contextmanager
 def watch(name: str, run: Run, console: Console) -> Iterator[None]:
-    """While a notebook runs, show its name and, when it trains or generates, a bar with loss, speed and time left."""
-    stopped = threading.Event()
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.fields[name]:<32}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    """While a notebook runs, show a line for it and, while it trains or generates, one for that job."""
+    stopped, begun, spinner = threading.Event(), time.monotonic(), Spinner("dots")
 
-    def follow() -> None:
-        line = bar.add_task("", name=name, total=None)
+    def follow(live: Live) -> None:
+        seen: list[str] = []  # the chapter's jobs so far
         said = time.monotonic()
-        while not stopped.wait(0.5):
+        while not stopped.wait(0.2):
             job, state = running_job(run)
-            share = share_done(state) if state else None
-            text = escape(f"{job}: {describe(state)}") if job else ""
-            bar.update(line, description=text, total=None if share is None else 1.0, completed=share or 0)
-            if not console.is_terminal and job and time.monotonic() - said > 30:
+            if job and job not in seen:
+                seen.append(job)
+            if console.is_terminal:
+                head = Text.assemble(spinner.render(time.monotonic()), f" {name}  {clock(time.monotonic() - begun)}")
+                head.append(f"  job {len(seen)}" if seen else "")
+                live.update(Group(head, job_line(job, state)) if job else head, refresh=True)
+            elif job and time.monotonic() - said > 30:
                 said = time.monotonic()
-                console.print(f"    {text}", soft_wrap=True)
+                console.print(f"    {escape(f'{job}: {describe(state)}')}", soft_wrap=True)
 
-    with bar:
-        follower = threading.Thread(target=follow, daemon=True)
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        follower = threading.Thread(target=follow, args=(live,), daemon=True)
         follower.start()
         try:
             yield
         finally:
             stopped.set()
             follower.join()
+
+
+def job_line(job: str, state: dict[str, Any] | None) -> Table:
+    """A job's bar and state on one line, the time left first: what does not fit a narrow terminal goes from the end."""
+    said = describe(state).split(" · ")
+    said = [said[-1], job, *said[:-1]] if said[-1].endswith(" left") else [job, *said]
+    line = Table.grid(padding=(0, 1), expand=True)
+    line.add_column(width=18)
+    line.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    share = share_done(state) if state else None
+    bar = ProgressBar(total=1.0, completed=share, width=18) if share is not None else ""
+    line.add_row(bar, Text(" · ".join(said)))
+    return line
 
 
 def running_job(run: Run) -> tuple[str | None, dict[str, Any] | None]:
@@ -285,6 +335,94 @@ def running_job(run: Run) -> tuple[str | None, dict[str, Any] | None]:
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # nothing runs, or the file is damaged
         return None, None
     return name, latest(folder / "progress.jsonl", since=since)
+
+
+# ------------------------------------------------------------------------------------------------- what is done
+
+
+def notebook_identity(path: Path, profile: Profile) -> str:
+    """What an executed notebook depends on: its cells, the profile, external predictions, the package's code.
+
+    Outputs do not count: JupyterLab saves them into the notebook that was read by hand.
+    """
+    cells = [[cell["cell_type"], "".join(cell["source"])] for cell in runs.read_json(path)["cells"]]
+    package = runs.sha256_tree(Path(__file__).parent)
+    code = {name: digest for name, digest in package.items() if name.endswith(".py")}
+    return runs.fingerprint([cells, profile.model_dump(mode="json"), code, brought.contents(profile)])
+
+
+def why_to_do(run: Run, output: Path, identity: str) -> str:
+    """Why a notebook has to be executed, in words; nothing if it need not."""
+    entry = _entries(run).get(output.name) if output.is_file() else None
+    if not entry:
+        return "not executed yet"
+    if entry["identity"] != identity:
+        return "it, the profile, the package's code or a file the profile names has changed"
+    absent = next((name for name in entry["files"] if not (run.folder / name).is_file()), None)
+    return f"{absent} is gone" if absent else ""
+
+
+def remember(run: Run, output: Path, identity: str) -> None:
+    """Record that a notebook was executed, with the result files that were there when it ended."""
+    made = [run.relative(p) for p in sorted(run.folder.rglob("*")) if p.is_file() and p.name in RESULTS]
+    runs.write_json(run.notebooks / STATE, _entries(run) | {output.name: {"identity": identity, "files": made}})
+
+
+def _entries(run: Run) -> dict[str, Any]:
+    """What is recorded of a run's notebooks; nothing if that is damaged: they are executed again, jobs are not."""
+    try:
+        entries = runs.read_object(run.notebooks / STATE)
+    except (FileNotFoundError, ValueError):
+        return {}
+
+    def is_whole(entry: Any) -> bool:
+        files = entry.get("files") if isinstance(entry, dict) else None
+        return isinstance(files, list) and all(isinstance(name, str) for name in files) and "identity" in entry
+
+    return {name: entry for name, entry in entries.items() if is_whole(entry)}
+
+
+def overview(profile: Profile, run: Run) -> Iterator[tuple[str, bool, str]]:
+    """Every stage and all predictions generated here, in order: its name, whether it is done, and why not."""
+    for seed in profile.run.seeds:
+        for lineage in plan.stages(profile):
+            title = f"stage      seed {seed}: {' → '.join(lineage) or 'base'}"
+            yield _state(title, plan.stage_job, profile, run, seed, lineage)
+        first = profile.first_stage()
+        if first and profile.evaluation.translation:
+            yield _state(f"translated seed {seed}: by {first}", plan.translation_job, profile, run, seed, [first])
+        for system, entry in profile.systems.items():
+            if entry.translator is not None:
+                yield _state(f"translated seed {seed}: {system}", plan.translator_job, profile, run, system, seed)
+            if entry.predictions is None:
+                yield _state(f"answers    seed {seed}: {system}", plan.prediction_job, profile, run, system, seed)
+
+
+def _state(name: str, make: Callable[..., Job], *arguments: Any) -> tuple[str, bool, str]:
+    try:
+        job = make(*arguments)
+        path = job.folder / "job.json"
+        if job.done:
+            files = runs.read_object(path.with_name("done.json")).get("files")
+            gone = next((n for n in (files if isinstance(files, dict) else ()) if not (job.folder / n).is_file()), None)
+            return name, True, f"but {gone} is gone; delete its done.json too, to have it made again" if gone else ""
+        if not path.is_file():
+            return name, False, "not begun"
+        if runs.read_object(path).get("fingerprint") == job.content["fingerprint"]:
+            return name, False, "begun: will be resumed"
+        return (
+            name,
+            False,
+            "was finished with other settings" if runs.is_done(path) else "was begun with other settings",
+        )
+    except plan.NotTranslatedError:
+        return name, False, "its questions are not translated yet"
+    except FileNotFoundError:
+        return name, False, "its data is prepared by notebook 01"
+    except ReadOnlyError:  # the base model is made when its first stage begins
+        return name, False, "not begun"
+    except DamagedFileError as error:
+        return name, False, str(error)
 
 
 # ------------------------------------------------------------------------------------------------- what is shown
@@ -323,13 +461,16 @@ def dry_run(profile: Profile, run: Run, chosen: list[Path], console: Console) ->
     for path in chosen:
         why = why_to_do(run, run.notebooks / path.name, notebook_identity(path, profile))
         listed.append((f"notebook   {path.stem}", not why, why))
-    for name, done, why in (*listed, *overview.overview(profile, run), *brought.overview(profile)):
+    for name, done, why in (*listed, *overview(profile, run), *brought.overview(profile)):
         console.print(f"{'done ' if done else 'to do'}  {name}{f'  ({why})' if why else ''}", soft_wrap=True)
     try:
         offline.refuse(profile)
     except DownloadError as error:
         console.print(f"\n{escape(str(error))}", soft_wrap=True)
     cost.show(profile, run, console)
+    if any(name.startswith("notebook") and not done for name, done, _ in listed):
+        for sentence in speed.sentences(profile, [path.name[:2] for path in chosen]):
+            console.print(sentence, soft_wrap=True)
 
 
 def _short(path: Path) -> str:
@@ -337,5 +478,12 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def leave(code: int) -> NoReturn:
+    """End this process; after an interrupt without what Jupyter and zmq have to say of it while Python ends."""
+    if code == 130:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -9,12 +9,16 @@ import platform
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 LIFELINE = "QALIGN_LIFELINE"
+
+
+class DamagedFileError(ValueError):
+    """A file of a run that does not hold what this package writes; the message names it."""
 
 
 # ------------------------------------------------------------------------------------------------- files
@@ -25,30 +29,35 @@ def write_atomic(path: str | Path, content: str | bytes) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     neighbour = path.with_name(f".{path.name}.{os.getpid()}.part")
-    data = content.encode("utf-8") if isinstance(content, str) else content
     try:
         with neighbour.open("wb") as stream:
-            stream.write(data)
+            stream.write(content.encode("utf-8") if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         neighbour.replace(path)
     finally:
         neighbour.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    _flush(path.parent)  # the new name too survives a power cut
     return path
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: str | Path) -> None:
+    """Flush every file and folder below `folder` to disk: what is declared finished next survives a power cut."""
+    for path in [*sorted(Path(folder).rglob("*"), reverse=True), Path(folder)]:  # a folder after what is in it
+        _flush(path)
 
 
 def write_json(path: str | Path, value: Any) -> Path:
     """Write `value` as readable JSON, atomically."""
     return write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
-
-
-class DamagedFileError(ValueError):
-    """A file of a run that does not hold what this package writes; the message names it."""
 
 
 def read_json(path: str | Path) -> Any:
@@ -57,9 +66,8 @@ def read_json(path: str | Path) -> Any:
     Raises:
         DamagedFileError: when it is not JSON, with the file and the line.
     """
-    path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         where = f"{path}: line {error.lineno}"
         raise DamagedFileError(f"{where}: not JSON ({error.msg}); delete or repair the file") from None
@@ -79,16 +87,16 @@ def read_object(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def write_json_lines(path: str | Path, rows: list[dict]) -> Path:
-    """Write one JSON object a line, atomically."""
+def write_json_lines(path: str | Path, rows: Iterable[dict]) -> Path:
+    """Write one JSON object per line, atomically."""
     return write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_json_lines(path: str | Path) -> list[dict]:
-    """Read one JSON object a line.
+    """Read one JSON object per line.
 
     Raises:
-        ValueError: for a broken line, with the file and the line's number.
+        DamagedFileError: for a broken line, with the file and the line's number.
     """
     rows = []
     with Path(path).open(encoding="utf-8") as stream:
@@ -96,29 +104,25 @@ def read_json_lines(path: str | Path) -> list[dict]:
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path}: line {number}: not JSON ({error.msg})") from None
+                raise DamagedFileError(f"{path}: line {number}: not JSON ({error.msg})") from None
     return rows
+
+
+def parsed_line(line: str | bytes) -> dict[str, Any]:
+    """The object on one line of a file that is still being written; empty if the line is damaged."""
+    try:
+        state = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def mend_lines(path: str | Path) -> None:
     """Cut off a last line without its end, which a full disk leaves behind: what is appended next stays readable."""
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         return
-    with path.open("r+b") as stream:
-        data = stream.read()
-        stream.truncate(data.rfind(b"\n") + 1)
-
-
-def sync_tree(folder: str | Path) -> None:
-    """Flush every file and folder below `folder` to disk: what is declared finished next survives a power cut."""
-    folder = Path(folder)
-    for path in [*sorted(folder.rglob("*"), reverse=True), folder]:  # a folder after what is in it
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    with Path(path).open("r+b") as stream:
+        stream.truncate(stream.read().rfind(b"\n") + 1)
 
 
 def sha256_file(path: str | Path) -> str:
@@ -129,8 +133,8 @@ def sha256_file(path: str | Path) -> str:
 
 def sha256_tree(folder: str | Path) -> dict[str, str]:
     """sha256 of every file below `folder`, by its path relative to it, in sorted order."""
-    folder = Path(folder)
-    return {p.relative_to(folder).as_posix(): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    files = (path for path in sorted(Path(folder).rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
 
 
 def fingerprint(value: Any) -> str:
@@ -142,17 +146,12 @@ def fingerprint(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------- the run folder
 
 
-class ReadOnlyError(RuntimeError):
+class ReadOnlyError(RuntimeError):  # goes, with `read_only` and `may_write`, as soon as planning writes nothing
     """Something would have to be made in a run that is only looked at."""
 
 
 class Run:
-    """The folder of one reproduction; every path of it is asked for here.
-
-    Args:
-        folder: `runs/<profile>`, or wherever `--run-dir` puts it.
-        read_only: the run is only looked at; see `may_write`.
-    """
+    """The folder of one reproduction (`runs/<profile>`, or wherever `--run-dir` puts it); all its paths are here."""
 
     def __init__(self, folder: str | Path, *, read_only: bool = False) -> None:
         self.folder = Path(folder).absolute()
@@ -162,11 +161,7 @@ class Run:
         return f"Run({str(self.folder)!r})"
 
     def may_write(self, path: Path) -> None:
-        """Asked before `path` is made by something that otherwise only plans.
-
-        Raises:
-            ReadOnlyError: when the run is only looked at.
-        """
+        """Raise ReadOnlyError when the run is only looked at."""
         if self.read_only:
             raise ReadOnlyError(f"{path} is not there, and this run is only looked at: open it without read_only")
 
@@ -201,9 +196,9 @@ class Run:
         return self.folder.joinpath("predictions", f"seed-{seed}", "base", *lineage)
 
     def checkpoint_predictions(self, system: str) -> Path:
-        """The folder of what a published checkpoint answered: its name as far as a folder can bear it, then a checksum
-        of the name, since two names may differ in nothing else (`A 7B`, `A-7B`; on some disks also `a-7b`)."""
+        """The folder of what a published checkpoint answered."""
         readable = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in system)[:48].strip("-.")
+        # The checksum tells names apart that differ in punctuation or case only: `A 7B`, `A-7B`, `a-7b`.
         name = f"{readable}-{fingerprint(system)[:8]}".lstrip("-")
         return self.folder / "predictions" / "checkpoints" / name
 
@@ -233,16 +228,21 @@ class Run:
 def run_root(job_path: str | Path) -> Path:
     """The run folder a job lies in: the nearest folder above it that holds `profile.yaml`, else the job's own."""
     folder = Path(job_path).absolute().parent
-    for candidate in (folder, *folder.parents):
-        if (candidate / "profile.yaml").is_file():
-            return candidate
-    return folder
+    return next((place for place in (folder, *folder.parents) if (place / "profile.yaml").is_file()), folder)
 
 
 def resolve(path: str, root: Path) -> str:
     """A job's `path` for libraries: a folder relative to the run root, an absolute one, or a hub id unchanged."""
     inside = root / path
     return str(inside) if inside.exists() else path
+
+
+# ------------------------------------------------------------------------------------------------- done.json
+
+PACKAGES = (
+    *("torch", "transformers", "deepspeed", "accelerate", "peft"),
+    *("datasets", "tokenizers", "numpy", "qalign-core"),
+)
 
 
 def is_done(job_path: str | Path) -> bool:
@@ -259,12 +259,17 @@ def is_done(job_path: str | Path) -> bool:
     return wanted is not None and read_object(done).get("fingerprint") == wanted
 
 
-# ------------------------------------------------------------------------------------------------- provenance
+def write_done(folder: Path, fingerprint: str, metrics: dict[str, Any], **more: Any) -> Path:
+    """Write a job's `done.json`, the last thing it does; what it speaks of must be on disk by then.
 
-PACKAGES = (
-    *("torch", "transformers", "deepspeed", "accelerate", "peft"),
-    *("datasets", "tokenizers", "numpy", "qalign-core"),
-)
+    Args:
+        folder: of the job.
+        fingerprint: of its `job.json`.
+        metrics: what is worth knowing of the job.
+        **more: `files` (name → sha256), `wall_seconds`, `peak_memory_bytes`.
+    """
+    origin = {"versions": versions(), "hardware": hardware(), "git_commit": git_commit()}
+    return write_json(folder / "done.json", {"fingerprint": fingerprint, "metrics": metrics, **more, **origin})
 
 
 def versions() -> dict[str, str]:
@@ -281,30 +286,26 @@ def versions() -> dict[str, str]:
 def hardware() -> dict[str, Any]:
     """Processor, cores, memory (bytes) and accelerators of this machine."""
     import psutil
+    import torch
 
-    found: dict[str, Any] = {
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return {
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
-        "accelerators": [],
+        "accelerators": [torch.cuda.get_device_name(i) for i in range(count)],
     }
-    import torch
-
-    if torch.cuda.is_available():
-        found["accelerators"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return found
 
 
 def git_commit() -> str | None:
     """Commit of the package's checkout (with `+changes` if the tree differs from it), or None outside of one."""
-    folder = Path(__file__).resolve().parent
     answers = []
     for command in (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"]):
         try:
-            answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        if answer.returncode != 0:
+            answer = subprocess.run(
+                command, cwd=Path(__file__).resolve().parent, capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
             return None
         answers.append(answer.stdout.strip())
     return answers[0] + ("+changes" if answers[1] else "")

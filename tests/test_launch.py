@@ -27,7 +27,7 @@ from forked_training import wait_for
 
 from qalign_core import launch, params, runs
 from qalign_core.launch import JobError, run_job
-from qalign_core.params import Profile
+from qalign_core.params import Profile, ProfileError
 from qalign_core.plan import Job
 from qalign_core.runs import Run
 
@@ -534,12 +534,6 @@ def test_openmpi_starts_a_rank_a_slot(started: dict[str, list[str]]):
     assert words[-5:] == [sys.executable, "-u", "-m", "qalign_core.train", "/shared/run/job.json"]
 
 
-def test_openmpis_ranks_are_told_where_rank_0_is(started: dict[str, list[str]]):
-    words = started["mpirun"]
-    assert "MASTER_ADDR=worker-1" in words
-    assert any(re.fullmatch(r"MASTER_PORT=\d+", word) for word in words)
-
-
 def test_ranks_on_several_machines_are_given_beats_until_the_end(run: Run, tmp_path: Path, direct):
     hosts = tmp_path / "hosts.txt"
     hosts.write_text("worker-1 slots=1\n")
@@ -572,27 +566,50 @@ def test_on_this_machine_every_start_has_a_free_port_of_its_own():
     assert len({line[line.index("--master_port") + 1] for line in lines}) > 1
 
 
-@pytest.mark.parametrize(
-    ("visible", "option"),
-    [
-        (None, ["--num_gpus", "2"]),
-        ("4,5, 6", ["--include", "localhost:4,5"]),
-        ("4", ["--num_gpus", "2"]),
-        ("GPU-a,GPU-b", ["--num_gpus", "2"]),
-    ],
-)
-def test_chosen_gpus_are_used(monkeypatch, visible: str | None, option: list[str]):
-    monkeypatch.setattr(launch, "has_gpu", lambda: True)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert launch.local_devices(2) == option
+@pytest.mark.parametrize("visible", ["4,5, 6", "GPU-8932f937,GPU-4a5b,GPU-1", "MIG-c6d4f1ef,MIG-77d4,MIG-2"])
+def test_ranks_get_just_the_chosen_gpus(run: Run, monkeypatch, visible: str):
+    monkeypatch.setattr(launch, "gpu_count", lambda: 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    line = launch.command(Path("job.json"), "program", stub_profile(devices=2))
+    chosen = ",".join(visible.replace(" ", "").split(",")[:2])
+    command = ["env", f"CUDA_VISIBLE_DEVICES={chosen}", sys.executable, "-u", "-m", "program", "job.json"]
+    assert line[line.index("--num_gpus") + 1] == "2"
+    assert line[-9:] == ["--no_python", "--no_local_rank", *command]
+
+
+def test_the_launcher_passes_the_chosen_gpus_on(run: Run, monkeypatch):
+    monkeypatch.setattr(launch, "gpu_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937,GPU-4a5b")
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")  # DeepSpeed's own part of it needs no GPU
+    code = """
+print("rank", rank, os.environ["LOCAL_RANK"], os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+while rank == 0 and not (folder / "rank-1.pid").exists():
+    time.sleep(0.05)
+done()
+"""
+    job = stub_job(run, code)
+    run_job(job, stub_profile(devices=2), run, show=False)
+    log = (job.folder / "log.txt").read_text()
+    assert all(f"rank {rank} {rank} GPU-8932f937,GPU-4a5b" in log for rank in range(2)), log
+
+
+def test_more_gpus_than_can_be_seen_are_refused_before_anything_runs(run: Run, monkeypatch):
+    monkeypatch.setattr(launch, "gpu_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    said = r"run\.devices: 8 GPUs, but 2 can be seen here \(CUDA_VISIBLE_DEVICES=4,5\): set run\.devices: 2 and "
+    said += r"gradient_accumulation_steps: 4, for the same effective batch size"
+    with pytest.raises(ProfileError, match=said):
+        run_job(stub_job(run, "done()"), stub_profile(devices=8), run, show=False)
+    assert not (run.folder / "job" / "job.json").exists()
+    launch.check_devices(stub_profile(devices=2))
+    monkeypatch.setattr(launch, "gpu_count", lambda: 0)  # ranks on the CPU are processes
+    launch.check_devices(stub_profile(devices=8))
 
 
 @pytest.mark.parametrize("hidden", ["", "-1"])
 def test_hidden_gpus_are_not_there(monkeypatch, hidden: str):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    assert not launch.has_gpu()
+    assert launch.gpu_count() == 0
     environment = launch.environment(devices=1000)
     assert environment["DS_ACCELERATOR"] == "cpu"
     assert environment[runs.LIFELINE].startswith(f"{os.getpid()}:")
@@ -605,3 +622,154 @@ def test_threads_chosen_by_hand_are_kept(monkeypatch):
     assert launch.environment(devices=1000)["OMP_NUM_THREADS"] == "1"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert launch.environment(devices=1000)["OMP_NUM_THREADS"] == "7"
+
+
+# ------------------------------------------------------------------------------------------------- progress
+
+
+def test_the_latest_state_is_the_last_whole_line(tmp_path: Path):
+    path = tmp_path / "progress.jsonl"
+    assert launch.latest(path) is None
+    path.write_text('{"time": 1, "step": 1}\n{"time": 2, "step": 2}\n{"time": 3, "st')
+    assert launch.latest(path) == {"time": 2, "step": 2}
+    assert launch.latest(path, since=5) is None  # of an earlier start
+    path.write_text("".join(json.dumps({"time": i, "phase": "x" * 100}) + "\n" for i in range(1000)))
+    assert launch.latest(path)["time"] == 999
+    path.write_text("not json\n")
+    assert launch.latest(path) is None
+
+
+def test_progress_reads_as_a_line():
+    state = {"phase": "training", "step": 1200, "total_steps": 9258, "loss": 0.51234, "tokens_per_second": 12345.6}
+    assert launch.describe({**state, "seconds_left": 3725}) == (
+        "training · 1,200/9,258 · loss 0.512 · 12,346 tokens/s · 1:02:05 left"
+    )
+    assert launch.describe({"phase": "generating", "done": 3, "total": 10}) == "generating · 3/10"
+    assert launch.describe({"phase": "loading"}) == "loading"
+    assert launch.describe(None) == "starting"
+
+
+def test_progress_has_a_share():
+    assert launch.share_done({"step": 1, "total_steps": 4}) == 0.25
+    assert launch.share_done({"done": 5, "total": 4}) == 1.0
+    assert launch.share_done({"phase": "loading"}) is None
+    assert launch.share_done({"step": 0, "total_steps": 4}) == 0.0
+
+
+DAMAGED = [
+    *('{"loss": 1.0}', '["loss"]', '"loss"', "5", '{"time": "x", "loss": 1}', '{"step": null, "loss": 1}'),
+    *('{"step": "1", "loss": 1}', '{"step": [1], "loss": 1}', '{"step": -1, "loss": 1}', '{"step": true, "loss": 1}'),
+    *('{"step": 5, "loss": "1"}', '{"step": 5, "loss": NaN}', '{"step": 5, "loss": -Infinity}'),
+    '{"step": 5, "loss": ' + "9" * 400 + "}",
+    '{"step": ' + "9" * 400 + ', "loss": 1}',
+    '{"step": 5, "loss": ' + "9" * 5000 + "}",
+    '{"step": 5, "loss": ' + "[" * 4000,
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_damaged_lines_are_passed_over(tmp_path: Path, line: str):
+    path = tmp_path / "progress.jsonl"
+    path.write_text(f'{{"time": 1, "step": 1, "loss": 2.0}}\n{line}\n{{"time": 2, "step": 2, "loss": 1.0}}\n{line}\n')
+    assert launch.read_losses(path) == [(1, 2.0), (2, 1.0)]
+    assert launch.latest(path) == {"time": 2, "step": 2, "loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("state", "text", "share"),
+    [
+        ({"time": 1}, "running", None),
+        ({"phase": "[/red]<script>"}, "running", None),
+        ({"phase": "training", "step": "a", "total_steps": [], "loss": "x"}, "training", None),
+        ({"phase": "training", "step": -5, "total_steps": 5}, "training · -5/5", 0.0),
+        ({"phase": "training", "seconds_left": float("inf"), "loss": 10**400}, "training", None),
+    ],
+)
+def test_a_damaged_state_is_described_as_far_as_it_goes(state: dict, text: str, share: float | None):
+    assert launch.describe(state) == text
+    assert launch.share_done(state) == share
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (185, "3:05"), (7385.2, "2:03:05")])
+def test_a_clock_reads_as_people_write(seconds: float, text: str):
+    assert launch.clock(seconds) == text
+
+
+def test_a_progress_line_does_not_flood_its_cell(capsys):
+    line = launch.ProgressLine("stage 1", every=0.2)
+    begun = time.monotonic()
+    while time.monotonic() - begun < 0.5:
+        line.update({"phase": "training"})
+    line.finish(success=True)
+    shown = capsys.readouterr().out.splitlines()  # outside a notebook a display is a printed line
+    assert 3 <= len(shown) <= 4
+    assert shown[0] == "stage 1: training"
+    assert re.fullmatch(r"stage 1: done after \d s", shown[-1])
+
+
+def written(path: Path, steps: range, total: int = 100) -> None:
+    rows = [{"time": 1, "phase": "training", "step": s, "total_steps": total, "loss": 10 / s} for s in steps]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_losses_are_those_of_whole_lines(tmp_path: Path):
+    path = tmp_path / "progress.jsonl"
+    assert launch.read_losses(path) == []
+    written(path, range(1, 4))
+    with path.open("a") as stream:
+        stream.write('{"time": 2, "phase": "training", "step": 4}\n{"step": 3, "loss": 3.0}\n{"step": 4, "lo')
+    assert launch.read_losses(path) == [(1, 10.0), (2, 5.0), (3, 3.0)]
+
+
+def test_the_curve_falls_from_left_to_right_within_its_picture():
+    shown = launch.panel("<b>", "<i>", 0.5, [(step, 100.0 / step) for step in range(1, 1001)])
+    assert "&lt;b&gt;" in shown
+    assert "&lt;i&gt;" in shown
+    assert 'value="0.500"' in shown
+    points = [tuple(map(float, pair.split(","))) for pair in re.findall(r'points="([^"]+)"', shown)[0].split()]
+    assert 100 < len(points) <= launch.POINTS
+    assert points == sorted(points)  # to the right, and downwards
+    assert all(0 <= x <= 220 and 0 <= y <= 100 for x, y in points)
+    assert "nan" not in launch.panel("a", "b", None, [(1, 2.0), (2, 2.0)])
+    assert "<svg" not in launch.panel("a", "b", 0.25)
+
+
+class Display:
+    """Stands for IPython's: what was shown, in the place of what."""
+
+    def __init__(self) -> None:
+        self.shown: list = []
+
+    def __call__(self, thing, display_id: bool = False, raw: bool = False) -> Display:
+        self.shown.append(thing)
+        return self
+
+    update = __call__
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_curve_is_drawn_only_where_someone_looks_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool):
+    display = Display()
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr(launch, "is_interactive", lambda: there)
+    written(tmp_path / "progress.jsonl", range(1, 30))
+    line = launch.ProgressLine("stage 1", every=0.0, progress=tmp_path / "progress.jsonl")
+    line.update({"phase": "training", "step": 29, "total_steps": 100})
+    line.finish(success=False)
+    first, last = display.shown
+    assert first["text/plain"] == "stage 1: training · 29/100"
+    assert ("text/html" in first) == ("text/html" in last) == there
+    assert last["text/plain"].endswith("run the cell again to go on from there") == there
+    if there:
+        assert "<svg" in first["text/html"]
+
+
+def test_a_stage_that_was_done_before_is_named_only_where_someone_looks_on(tmp_path: Path, monkeypatch):
+    display = Display()
+    monkeypatch.setattr("IPython.display.display", display)
+    (tmp_path / "done.json").write_text('{"wall_seconds": 185.0}')
+    launch.show_done("stage 1", tmp_path)
+    assert display.shown == []
+    monkeypatch.setattr(launch, "is_interactive", lambda: True)
+    launch.show_done("stage 1", tmp_path)
+    assert display.shown[0]["text/plain"] == "stage 1: done before, in 3:05"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,11 +17,12 @@ import nbformat
 import pandas as pd
 import pytest
 import torch
+from forked_training import wait_for
+from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from qalign_core import launch, params, plan, reproduce, runs
 from qalign_core.data import prepare
-from qalign_core.jobs import executed
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.runs import Run
@@ -239,18 +242,69 @@ def test_a_failing_cell_is_shown_and_the_exit_code_is_not_zero(tmp_path: Path, c
     assert "FileNotFoundError" in done.stdout
 
 
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from qalign_core import reproduce
+
+reproduce.NOTEBOOKS_FOLDER = Path(sys.argv[1])
+reproduce.leave(reproduce.main(["smoke", "--only", "01", "--run-dir", sys.argv[2]]))
+"""
+
+
+def test_an_interrupt_is_one_sentence(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    code = f"import os, pathlib, time\nos.write(2, b'noise')\npathlib.Path({str(ready)!r}).touch()\ntime.sleep(100)"
+    cells = [nbformat.v4.new_code_cell("x = None", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(code)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), tmp_path / "01_waits.ipynb")
+    line = [sys.executable, "-c", INTERRUPTED, str(tmp_path), str(tmp_path / "run")]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        wait_for(lambda: ready.exists() or process.poll() is not None, 300)
+        process.send_signal(signal.SIGINT)
+        said, noise = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert said.strip().splitlines()[1:] == [
+        *("", "interrupted; what is finished is kept. Run the same command to go on.")
+    ], said
+    assert noise == ""
+
+
+def test_the_clock_runs_while_jobs_follow_each_other(tmp_path: Path) -> None:
+    console, run = Console(file=io.StringIO(), force_terminal=True, width=80), Run(tmp_path)
+    with reproduce.watch("02_stage1", run, console):
+        for job in ("first", "second"):
+            state = {"time": time.time(), "phase": "training", "step": 5, "total_steps": 5}
+            runs.write_json_lines(tmp_path / "models" / job / "progress.jsonl", [state])
+            runs.write_json(tmp_path / launch.CURRENT, {"job": f"models/{job}/job.json", "since": 0})
+            time.sleep(1.3)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    for words in ("02_stage1  0 s", "02_stage1  2 s  job 2", "models/first · training · 5/5", "models/second"):
+        assert words in shown
+
+
+def test_the_time_left_is_the_last_to_go_on_a_narrow_terminal() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    state = {"phase": "training", "step": 1200, "total_steps": 9258, "loss": 0.5, "seconds_left": 3725}
+    console.print(reproduce.job_line("questions-x-en/metamathqa", {**state, "tokens_per_second": 12345.6}))
+    (line,) = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "1:02:05 left · questions-x-en/metamathqa · training" in line
+    assert len(line) <= 80
+
+
 def test_a_kernel_that_dies_is_a_failure_in_words(tmp_path: Path, monkeypatch, capsys) -> None:
     before = tmp_path / "run" / "notebooks" / "01_dies.ipynb"
     before.parent.mkdir(parents=True)
     before.write_text("executed before")
     cells = [nbformat.v4.new_code_cell("x = None", metadata={"tags": ["parameters"]})]
-    cells += [nbformat.v4.new_code_cell("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "01_dies.ipynb")
+    said = "import os, signal\nos.write(2, b'last words of a library\\n')\nos.kill(os.getpid(), signal.SIGKILL)"
+    cells += [nbformat.v4.new_code_cell(said)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), tmp_path / "01_dies.ipynb")
     monkeypatch.setattr(reproduce, "NOTEBOOKS_FOLDER", tmp_path)
     assert reproduce.main(["smoke", "--only", "01", "--run-dir", str(tmp_path / "run")]) == 1
     said = capsys.readouterr().out
     assert "The notebook's kernel died" in said
+    assert "last words of a library" in said.partition("The last lines its kernel wrote")[2]
     assert "01_dies" in said
     assert before.read_text() == "executed before"
     assert "os.kill" in (before.parent / "unfinished" / "01_dies.ipynb").read_text()
@@ -339,10 +393,10 @@ def test_a_damaged_record_of_notebooks_counts_as_none(tmp_path: Path, content: s
     output = run.notebooks / "01_data_preparation.ipynb"
     output.parent.mkdir()
     output.write_text("{}", encoding="utf-8")
-    (run.notebooks / executed.STATE).write_text(content, encoding="utf-8")
-    assert not reproduce.is_executed(run, output, "x")
+    (run.notebooks / reproduce.STATE).write_text(content, encoding="utf-8")
+    assert reproduce.why_to_do(run, output, "x")
     reproduce.remember(run, output, "x")
-    assert reproduce.is_executed(run, output, "x")
+    assert not reproduce.why_to_do(run, output, "x")
 
 
 def test_a_corpus_to_translate_needs_another_language_than_english() -> None:
