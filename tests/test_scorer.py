@@ -130,11 +130,11 @@ def test_unknown_modes_and_languages_are_refused():
 
 @pytest.mark.parametrize("loop", ["1.", "1,", "1 234 ", "1,000,", "-", "{,}1", "0.1.1,"])
 def test_a_looping_response_is_read_in_a_moment(loop):
-    started = time.perf_counter()
+    started = time.process_time()
     for language in (None, "de", "en", "bn"):
         extract_number(loop * 5000, "fixed", language)
     extract_number(loop * 5000)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 # -------------------------------------------------------------------------------- scores
