@@ -22,8 +22,8 @@ from qalign_core.params import Profile
 from qalign_core.runs import Run
 from qalign_core.scores.brought import answers_folder
 from qalign_core.scores.response_kinds import KINDS
-from qalign_core.show.figures import save_figure
 from qalign_core.show.paper_tables import named
+from qalign_core.show.report import save_figure
 from qalign_core.show.tables import Table, from_frame, markdown_text
 from qalign_core.shown.live import someone_is_there as is_interactive
 

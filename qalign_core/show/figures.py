@@ -7,7 +7,6 @@ in `figures.mplstyle`. Figure numbers follow the paper.
 
 from __future__ import annotations
 
-import io
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,6 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH, PAPER_CODES
 from qalign_core.miniature.folder import benchmark_problems
 from qalign_core.miniature.render import question, solution
-from qalign_core.runs import write_atomic
 from qalign_core.scores.comparisons import mean_over_seeds
 from qalign_core.show.paper_tables import BENCHMARKS, named
 
@@ -53,7 +51,6 @@ _LOOKS = {
 _SPARE = tuple(zip(("#000000", "#009e73", "#d55e00", "#999999"), "vP*<", ("--", "++", "||", "**"), strict=True))
 BENCHMARK_NAMES = {name: printed for name, (_, printed) in BENCHMARKS.items()}
 PALETTE = {system: colour for system, (colour, _, _) in _LOOKS.items()}  # for a figure drawn in a cell
-_METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 
 CAPTIONS: dict[str, str] = yaml.safe_load(Path(__file__).with_name("captions.yaml").read_text(encoding="utf-8"))
 FRAMEWORK = CAPTIONS["figure-1-framework"]
@@ -69,26 +66,6 @@ def look(systems: Sequence[str]) -> dict[str, dict[str, str]]:
     spare = itertools.cycle(_SPARE)
     found = {system: _LOOKS.get(system) or next(spare) for system in systems}
     return {system: dict(zip(("color", "marker", "hatch"), values, strict=True)) for system, values in found.items()}
-
-
-def save_figure(figure: Figure, folder: str | Path, name: str, data: pd.DataFrame, caption: str = "") -> list[Path]:
-    """Write `<name>.svg`, `.png`, `.pdf`, `.csv` (the numbers shown) and `.txt` (the caption, if there is one).
-
-    The same figure gives the same bytes: no dates, and identifiers that do not change.
-    """
-    contents: dict[str, str | bytes] = {}
-    with style():
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out and measured once, not for each format again
-        box = figure.get_tightbbox().padded(0.05)
-        for suffix, metadata in _METADATA.items():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix, metadata=metadata, dpi=200, bbox_inches=box)
-            contents[suffix] = buffer.getvalue()
-    contents["csv"] = data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-    if caption:
-        contents["txt"] = caption.rstrip() + "\n"
-    return [write_atomic(Path(folder) / f"{name}.{suffix}", content) for suffix, content in contents.items()]
 
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
@@ -137,13 +114,12 @@ def framework() -> Drawn:
     language, index = FOLLOWED
     problem = benchmark_problems("mgsm", index + 1)[index]
     foreign, english, solved = question(problem, language), question(problem, "en"), solution(problem, "en")
-    columns = ["step", "objective", "source", "input", "makes", "target", "output"]
     rows = [
         ("Stage 1: question alignment", "learns to translate questions", language, foreign, "question", "en", english),
         ("Stage 2: response alignment", "learns to reason, in English only", "en", english, "solution", "en", solved),
         ("Then: a question in any language", "nothing more is trained", language, foreign, "solution", "en", solved),
     ]
-    data = pd.DataFrame(rows, columns=columns)
+    data = pd.DataFrame(rows, columns=["step", "objective", "source", "input", "makes", "target", "output"])
     height, middle = 4.5, WIDTH / 2
     with style():
         figure = Figure(figsize=(WIDTH, height))
@@ -159,7 +135,7 @@ def framework() -> Drawn:
                 axis.text(left + 0.08, y + 0.39, f"{LANGUAGES[code].name} {kind}", fontsize=7, color=GREY, va="center",
                           style="italic")  # fmt: skip
                 axis.text(left + 0.08, y - 0.07, textwrap.fill(text, 40), fontsize=7.2, va="center", linespacing=1.25)
-            _box(axis, middle - _MODEL[0] / 2, y, _MODEL, "#0b3c5d", "none")
+            _box(axis, middle - _MODEL[0] / 2, y, _MODEL, "#0b3c5d", "-")
             axis.text(middle, y, "language\nmodel", color="white", fontsize=8.5, ha="center", va="center")
             _arrow(axis, (0.05 + _BOX[0], y), (middle - _MODEL[0] / 2, y))
             _arrow(axis, (middle + _MODEL[0] / 2, y), (WIDTH - 0.05 - _BOX[0], y))
@@ -170,10 +146,9 @@ def framework() -> Drawn:
 
 
 def _box(axis: Axes, left: float, centre: float, size: tuple[float, float], colour: str, line: str) -> None:
-    edge = "none" if line == "none" else "#333333"
     axis.add_patch(FancyBboxPatch((left + 0.04, centre - size[1] / 2 + 0.04), size[0] - 0.08, size[1] - 0.08,
-                                  boxstyle="round,pad=0.04", facecolor=colour, edgecolor=edge, linewidth=0.9,
-                                  linestyle="-" if line == "none" else line))  # fmt: skip
+                                  boxstyle="round,pad=0.04", facecolor=colour, edgecolor="#333333", linewidth=0.9,
+                                  linestyle=line))  # fmt: skip
 
 
 def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], line: Any = "-") -> None:

@@ -167,8 +167,8 @@ def accuracy_table(
         text.append({"system": "floor", **values.dropna().map("{:.1f}".format)})
         hints.append({})
     frame = pd.DataFrame(data, columns=["system", "kind", *columns, "source"])
-    keys = sorted({key for listed in frame["source"].dropna() for key in listed.split("; ")},
-                  key=lambda key: "secondary" in key)  # the authors' own first  # fmt: skip
+    keys = dict.fromkeys(key for listed in frame["source"].dropna() for key in listed.split("; "))
+    keys = sorted(keys, key=lambda key: "secondary" in key)  # the authors' own first
     read = [f"{SECONDARY + ' ' if 'secondary' in key else ''}{SOURCES[key.partition(' ')[0]]}" for key in keys]
     sources = f" Published numbers are from: {'; '.join(read)}." if read else ""
     own = frame[frame["kind"] == "ours"].drop(columns=["system", "kind", "gap", "source"])
@@ -252,9 +252,7 @@ def comparison_table(compared: pd.DataFrame, *, caption: str = "") -> Table:
             "seed": data["seed"].astype(str),
             "measure": data["measure"].replace(HEADINGS),
             "points": data["difference"].map("{:+.1f}".format),
-            "95% interval": [
-                bounded(0, *ends, "+").removeprefix("+0.0").strip() for ends in data[BOUNDS[1:]].to_numpy()
-            ],
+            "95% interval": [bounded(0, *ends, "+")[5:] for ends in data[BOUNDS[1:]].to_numpy()],
             "p": data["p"].map(p_text),
         }
     )
@@ -306,9 +304,7 @@ def seeds_table(intervals: pd.DataFrame, systems: Sequence[str], *, caption: str
     text = pd.DataFrame({"System": data["system"], "benchmark": data["benchmark"].map(named)})
     text = text.assign(measure=data["measure"].replace(HEADINGS), **numbers, range=ranges)
     title = f"What training again changes: {wide.shape[1]} seeds (%)"
-    return Table(
-        "table-seeds", title, caption, data.rename_axis(columns=None), _said_once(text, ["System", "benchmark"])
-    )
+    return Table("table-seeds", title, caption, data, _said_once(text, ["System", "benchmark"]))
 
 
 # ------------------------------------------------------------------------------------- agreement
@@ -489,9 +485,8 @@ def ablation_table(
         order = order.sort_values("benchmark", key=lambda n: n.map(list(dict.fromkeys(n)).index), kind="stable")
         data = order[["system", *keys[::2]]].reset_index(drop=True)
         labels = data["system"].map(rows)
-        text = pd.DataFrame(
-            {heading: labels, "benchmark": data["benchmark"].map(named), "seed": data["seed"].astype(str)}
-        )
+        text = pd.DataFrame({heading: labels, "benchmark": data["benchmark"].map(named)})
+        text["seed"] = data["seed"].astype(str)
         if heading.lower() != "system":
             data.insert(0, heading.lower(), labels)
         if examples is not None:

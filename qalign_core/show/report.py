@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from qalign_core import statistics
 from qalign_core.languages import CODES
-from qalign_core.runs import Run
+from qalign_core.runs import Run, write_atomic
 from qalign_core.scores.published import SECONDARY, published_cells
 from qalign_core.scores.results import OURS, WITHOUT, Results, read_results
 from qalign_core.show import figures, paper_tables
@@ -41,6 +43,7 @@ PICTURED = {  # the same in its picture, as README has them; a system's number o
     "Shuffled pairs": "shuffled pairs",
     "Questions alone": "foreign questions alone",
 }
+_METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 ACROSS_SEEDS = "Shown: the mean over seeds, with the lowest and highest end of any seed's interval. "
 
 # ------------------------------------------------------------------------------------- in plain words
@@ -384,6 +387,26 @@ def _solving(results: Results) -> list[str]:
     return [name for name in FOUR if name in able] or able[:4]
 
 
+def save_figure(figure: Figure, folder: str | Path, name: str, data: pd.DataFrame, caption: str = "") -> list[Path]:
+    """Write `<name>.svg`, `.png`, `.pdf`, `.csv` (the numbers shown) and `.txt` (the caption, if there is one).
+
+    The same figure gives the same bytes: no dates, and identifiers that do not change.
+    """
+    contents: dict[str, str | bytes] = {}
+    with figures.style():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out and measured once, not for each format again
+        box = figure.get_tightbbox().padded(0.05)
+        for suffix, metadata in _METADATA.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=suffix, metadata=metadata, dpi=200, bbox_inches=box)
+            contents[suffix] = buffer.getvalue()
+    contents["csv"] = data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    if caption:
+        contents["txt"] = caption.rstrip() + "\n"
+    return [write_atomic(Path(folder) / f"{name}.{suffix}", content) for suffix, content in contents.items()]
+
+
 def redraw(results_folder: str | Path, figures_folder: str | Path, only: Sequence[str] = ("",)) -> list[Path]:
     """Write every table and figure of a results folder; the same results give the same bytes.
 
@@ -403,7 +426,7 @@ def redraw(results_folder: str | Path, figures_folder: str | Path, only: Sequenc
     paths = [path for table in tables for path in save_table(table, figures_folder)]
     for name, (figure, shown, words) in run_figures(results).items():
         if name.startswith(tuple(only)):
-            paths += figures.save_figure(figure, figures_folder, name, shown, words)
+            paths += save_figure(figure, figures_folder, name, shown, words)
     return paths
 
 
