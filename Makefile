@@ -102,7 +102,7 @@ format: $(VENV)/.ready-dev  ## format code and notebooks, take the outputs out o
 # A licence that is none of these families stops it: look what it asks for before it is added here.
 licences: $(VENV)/.ready-dev  ## list the licences of the packages anew, in THIRD_PARTY.md
 	@sed '/^|/,$$d' THIRD_PARTY.md > THIRD_PARTY.md.part
-	@$(BIN)/pip-licenses --packages $$(sed -n 's/^\([A-Za-z][^=]*\)==.*/\1/p' requirements.txt) --format=markdown --from=mixed \
+	@$(BIN)/pip-licenses --packages $$(sed -n 's/^\([A-Za-z][^=]*\)==.*/\1/p' requirements.txt) --with-system --format=markdown --from=mixed \
 	  --partial-match --allow-only="MIT;BSD;Apache;ISC;PSF;Python Software Foundation;MPL;Mozilla" --fail-on="GPL" >> THIRD_PARTY.md.part
 	@mv THIRD_PARTY.md.part THIRD_PARTY.md
 
