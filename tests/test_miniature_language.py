@@ -281,7 +281,7 @@ def test_text_is_clean_and_in_its_script(code, problems):
     allowed = re.compile(rf"[0-9 .,:?'+*/=\n{LETTERS[code]}-]*")
     latin_names = code in ("de", "fr", "es", "sw", "en")
     texts = [question(p, code) for p in problems]
-    texts += [solution(p, code, style) for p in problems for style in STYLES]
+    texts += [solution(p, code, style) for p in problems for style in STYLES if code == "en" or style != "restating"]
     texts += [render_generic(sentence, code) for sentence in distinct_generic(random.Random(0), 300)]
     for text in texts:
         assert not re.search(r"[{}_]|  |^ | $| [.,。？।]", text), text

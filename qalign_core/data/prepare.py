@@ -192,9 +192,7 @@ def _write_base_text(profile: Profile, run: Run, seed: int) -> None:
     from qalign_core import miniature
 
     path = run.corpus(BASE_TEXT, seed)
-    made = miniature.write_base_corpus(
-        path, seed=seed, tokens=profile.model.miniature.base_tokens, style=profile.data.miniature.style
-    )
+    made = miniature.write_base_corpus(path, seed=seed, tokens=profile.model.miniature.base_tokens)
     _write_manifest(path, made["rows"], made["report"])
 
 

@@ -14,7 +14,7 @@ from qalign_core.miniature.floor import language_blind_floor
 from qalign_core.miniature.folder import DEFAULT_SIZES, GENERATOR_VERSION, write_world
 from qalign_core.miniature.overlap import solution_overlap
 from qalign_core.miniature.render import STYLES
-from qalign_core.miniature.tokenizer import create_base, train_tokenizer
+from qalign_core.miniature.tokenizer import create_base, shipped_tokenizer, train_tokenizer
 
 SHIPPED_BASE = Path(__file__).parent / "base"
 
@@ -26,6 +26,7 @@ __all__ = [
     "base_text",
     "create_base",
     "language_blind_floor",
+    "shipped_tokenizer",
     "solution_overlap",
     "train_tokenizer",
     "write_base_corpus",

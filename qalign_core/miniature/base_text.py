@@ -1,9 +1,9 @@
 """The unlabelled text the miniature's base model is pre-trained on: English-centric, as LLaMA-2's was.
 
 What it holds: questions without answers in every language, generic sentences, lists and paragraphs that occur twice
-(which teaches copying), arithmetic, solved problems in English in plain text, and generic sentences beside their
-translation.
-What it never holds: a question in another language with its answer, or a problem in two languages.
+(which teaches copying), arithmetic, solved problems in English in plain text, single sentences beside their
+translation, and questions whose sentences change between two languages.
+What it never holds: a question in another language with its answer, or the same problem in two languages.
 """
 
 from __future__ import annotations
@@ -19,53 +19,53 @@ from qalign_core.languages import PAPER_CODES as CODES
 from qalign_core.languages import PAPER_NON_ENGLISH as NON_ENGLISH
 from qalign_core.miniature.generic import draw_generic, render_generic
 from qalign_core.miniature.language_data import NATIVE_DIGITS, Slots, language_data
-from qalign_core.miniature.render import question, solution
+from qalign_core.miniature.render import question, solution, statements
 from qalign_core.miniature.world import ITEMS, LARGEST, PEOPLE, Problem, World
 
 HIGH_RESOURCE = ("ja", "zh", "de", "fr", "ru", "es")
 # Shares of documents: the rare languages are rarer, as in LLaMA-2's text.
 LANGUAGE_SHARES: dict[str, float] = {
-    "en": 0.64, **dict.fromkeys(HIGH_RESOURCE, 0.044), **dict.fromkeys(("bn", "th", "sw"), 0.032),
+    "en": 0.55, **dict.fromkeys(HIGH_RESOURCE, 0.055), **dict.fromkeys(("bn", "th", "sw"), 0.04),
 }  # fmt: skip
-ARITHMETIC_SHARE = 0.20  # of the English documents
-SOLVED_SHARE = 0.30  # of the English documents
-BITEXT_SHARES = {code: 0.25 if code in HIGH_RESOURCE else 0.10 for code in NON_ENGLISH}  # of a language's documents
-LIST_SHARE = 0.40  # of the remaining documents
+ARITHMETIC_SHARE = 0.12  # of the English documents
+SOLVED_SHARE = 0.48  # of the English documents
+BITEXT_SHARE = 0.40  # of the other languages' documents
+MIXED_SHARE = 0.15  # of the other languages' documents
+LIST_SHARE = 0.30  # of the remaining documents
 TWICE_SHARE = 0.50  # of the remaining paragraphs
-QUESTION_SHARE = 0.50  # of the paragraphs; the others are generic
+QUESTION_SHARE = 0.60  # of the paragraphs; the others are generic
+SOLVED_STYLES = ("calibrated", "restating")  # in equal parts: the web has GSM8K's way of writing and MetaMathQA's
 
 
-def base_text(seed: int, *, style: str = "calibrated") -> Iterator[dict[str, str]]:
+def base_text(seed: int) -> Iterator[dict[str, str]]:
     """An endless stream of documents.
 
     Args:
         seed: of everything drawn.
-        style: of the solved English problems' solutions.
 
     Yields:
-        `{"text", "language", "kind"}`; kind is `arithmetic`, `solved`, `bitext`, `list`, `question` or `generic`, and
-        language is that of the text (`xx-en` for a sentence beside its translation).
+        `{"text", "language", "kind"}`; kind is `arithmetic`, `solved`, `bitext`, `mixed`, `list`, `question` or
+        `generic`, and language is that of the text (`xx-en` for sentences of two languages).
     """
     rng = random.Random(f"base/{seed}")
     problems = World(f"base/{seed}").problems()
     codes, weights = list(LANGUAGE_SHARES), list(LANGUAGE_SHARES.values())
     while True:
-        yield _document(rng, problems, rng.choices(codes, weights)[0], style)
+        yield _document(rng, problems, rng.choices(codes, weights)[0])
 
 
-def _document(rng: random.Random, problems: Iterator[Problem], code: str, style: str) -> dict[str, str]:
+def _document(rng: random.Random, problems: Iterator[Problem], code: str) -> dict[str, str]:
     chance = rng.random()
     if code == "en" and chance < ARITHMETIC_SHARE:
         return {"text": _arithmetic(rng), "language": "en", "kind": "arithmetic"}
     if code == "en" and chance < ARITHMETIC_SHARE + SOLVED_SHARE:
         problem = next(problems)
-        text = f"{question(problem, 'en')}\n{solution(problem, 'en', style)}"
+        text = f"{question(problem, 'en')}\n{solution(problem, 'en', rng.choice(SOLVED_STYLES))}"
         return {"text": text, "language": "en", "kind": "solved"}
-    if code != "en" and chance < BITEXT_SHARES[code]:
-        sentence = draw_generic(rng)
-        sides = [render_generic(sentence, code), render_generic(sentence, "en")]
-        rng.shuffle(sides)
-        return {"text": "\n".join(sides), "language": f"{code}-en", "kind": "bitext"}
+    if code != "en" and chance < BITEXT_SHARE + MIXED_SHARE:
+        other = "en" if rng.random() < 0.7 else rng.choice([each for each in NON_ENGLISH if each != code])
+        kind, write = ("bitext", _bitext) if chance < BITEXT_SHARE else ("mixed", _mixed)
+        return {"text": write(rng, problems, code, other), "language": f"{code}-{other}", "kind": kind}
     if rng.random() < LIST_SHARE:
         items = _list(rng, code)
         return {"text": f"{items}\n{items}", "language": code, "kind": "list"}
@@ -76,6 +76,32 @@ def _document(rng: random.Random, problems: Iterator[Problem], code: str, style:
         return {"text": f"{first}\n{first}", "language": code, "kind": kind}
     second = _paragraph(rng, problems, code, kind)
     return {"text": first + (separator or "\n") + second, "language": code, "kind": kind}
+
+
+def _bitext(rng: random.Random, problems: Iterator[Problem], code: str, other: str) -> str:
+    """Single sentences of different origin, each beside its translation: no problem is there whole."""
+    lines = []
+    for _ in range(rng.randint(1, 4)):
+        if rng.random() < 0.25:
+            sentence = draw_generic(rng)
+            sides = [render_generic(sentence, code), render_generic(sentence, other)]
+        else:
+            problem = next(problems)
+            place = rng.randrange(len(problem.keys))
+            sides = [statements(problem, each)[place] for each in (code, other)]
+        rng.shuffle(sides)
+        lines += sides
+    return "\n".join(lines)
+
+
+def _mixed(rng: random.Random, problems: Iterator[Problem], code: str, other: str) -> str:
+    """Questions whose sentences are each in one of two languages, as people write who speak both."""
+    sentences = []
+    for _ in range(rng.randint(1, 2)):
+        problem = next(problems)
+        sides = [statements(problem, each) for each in (code, other)]
+        sentences += [rng.choice(pair) for pair in zip(*sides, strict=True)]
+    return " ".join(sentences)
 
 
 def _paragraph(rng: random.Random, problems: Iterator[Problem], code: str, kind: str) -> str:
@@ -118,9 +144,7 @@ def _list(rng: random.Random, code: str) -> str:
     return " ".join(parts)
 
 
-def write_base_corpus(
-    path: str | Path, *, seed: int, tokens: int | None = None, documents: int | None = None, style: str = "calibrated"
-) -> dict:
+def write_base_corpus(path: str | Path, *, seed: int, tokens: int | None = None, documents: int | None = None) -> dict:
     """Write the base text as JSON lines (`id, text, language, kind`) until it has so many tokens or documents.
 
     Args:
@@ -128,7 +152,6 @@ def write_base_corpus(
         seed: of the text.
         tokens: at least so many tokens of the miniature's tokenizer, BOS and EOS of every document counted.
         documents: exactly so many documents.
-        style: of the solved English problems' solutions.
 
     Returns:
         `{"rows", "tokens", "report"}`; the report has a row a language and kind: `language, kind, documents, tokens`.
@@ -136,13 +159,13 @@ def write_base_corpus(
     Raises:
         ValueError: unless exactly one of `tokens` and `documents` is given.
     """
-    from qalign_core.miniature.tokenizer import train_tokenizer
+    from qalign_core.miniature.tokenizer import shipped_tokenizer
 
     if (tokens is None) == (documents is None):
         raise ValueError("give either tokens or documents, so that the base text has an end")
     most_tokens, most_documents = (math.inf if most is None else most for most in (tokens, documents))
-    tokenizer = train_tokenizer()
-    stream = base_text(seed, style=style)
+    tokenizer = shipped_tokenizer()
+    stream = base_text(seed)
     counted: Counter = Counter()
     written: Counter = Counter()
     path = Path(path)

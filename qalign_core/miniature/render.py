@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from qalign_core.miniature.language_data import NATIVE_DIGITS, LanguageData, Slots, language_data
 from qalign_core.miniature.world import PEOPLE, Problem
 
-STYLES = ("equations", "calibrated", "restating")
+STYLES = ("equations", "calibrated", "restating")  # the last in English only
+OPENING = "We want to know:"
 
 
 def _slots(problem: Problem, swapped: bool = False, **values: Any) -> Slots:
@@ -43,11 +45,11 @@ def solution(problem: Problem, code: str, style: str = "calibrated") -> str:
     Args:
         problem: the problem.
         code: language code.
-        style: `"equations"` for nothing but equations, `"calibrated"` for a short sentence round each equation,
-            `"restating"` for every sentence of the question repeated before its equation.
+        style: `"equations"` for nothing but equations, `"calibrated"` for GSM8K's shorthand, a sentence round each
+            equation, `"restating"` for MetaMathQA's way, every fact restated before its equation (English).
 
     Raises:
-        ValueError: for an unknown style.
+        ValueError: for an unknown style, or for `restating` in another language than English.
     """
     data = language_data(code)
     if style == "equations":
@@ -55,14 +57,16 @@ def solution(problem: Problem, code: str, style: str = "calibrated") -> str:
     elif style == "calibrated":
         lines = [*_steps(data, problem), data.render(data.solutions["closing"], Slots(x=problem.answer))]
     elif style == "restating":
-        lines = _restated(data, problem, code)
+        if code != "en":
+            raise ValueError(f"solutions in the style `restating` are written in English only, not in {code!r}")
+        lines = _restated(data, problem)
     else:
         raise ValueError(f"unknown solution style {style!r}; known styles: {', '.join(STYLES)}")
     return data.separator.join([*lines, data.render(data.solutions["answer"], Slots(x=problem.answer))])
 
 
 def _steps(data: LanguageData, problem: Problem) -> list[str]:
-    """A short sentence round every step: `{y}` is its first number, `{x}` its second, `{eq}` the equation."""
+    """A short sentence around every step: `{y}` is its first number, `{x}` its second, `{eq}` the equation."""
     carriers = {statement.number: (key, statement.swapped) for key, statement, _ in problem.parts}
     lines = []
     for step, calculation in zip(problem.schema.steps, problem.calculations, strict=True):
@@ -75,19 +79,25 @@ def _steps(data: LanguageData, problem: Problem) -> list[str]:
     return lines
 
 
-def _restated(data: LanguageData, problem: Problem, code: str) -> list[str]:
-    """Statements in order, each followed by the equations whose numbers have all been mentioned by then."""
+def _restated(data: LanguageData, problem: Problem) -> list[str]:
+    """What is asked, then every fact in its plainest wording, continued by the calculation that it makes possible."""
     schema = problem.schema
     places = {part.number: place for place, part in enumerate((*schema.statements, schema.question))}
-    known: list[int] = []  # where the result of each operation becomes known
-    after: dict[int, list[str]] = {}
-    operations = [(step.left, step.right) for step in schema.steps if step.right is not None]
-    equations = [calculation.equation for calculation in problem.calculations if calculation.operator]
-    for sides, equation in zip(operations, equations, strict=True):
-        place = max(places[index] if kind == "number" else known[index] for kind, index in sides)
+    plain = replace(problem, wordings=(0,) * len(problem.wordings), spelled=False, native_digits=False)
+    *facts, asked = statements(plain, "en")
+    lines = [[fact] for fact in facts]
+    known: list[int] = []  # the statement after which the result of each operation is known
+    for step, sentence in zip(schema.steps, _steps(data, problem), strict=True):
+        if step.right is None:
+            continue
+        place = max(places[index] if kind == "number" else known[index] for kind, index in (step.left, step.right))
         known.append(place)
-        after.setdefault(min(place, len(schema.statements) - 1), []).append(equation + data.solutions["stop"])
-    lines = []
-    for place, sentence in enumerate(statements(problem, code)[:-1]):
-        lines += [sentence, *after.get(place, [])]
-    return lines
+        line = lines[min(place, len(lines) - 1)]
+        given, _, calculated = sentence.rpartition(", ")
+        if place < len(lines) and len(line) == 1 and any(character.isdigit() for character in given):
+            line[0] = f"{line[0].rstrip('.')}, {calculated}"  # the fact stands for the sentence's first half
+            line.append("")
+        else:
+            line.append(sentence)
+    opening = f"{OPENING} {asked[0].lower()}{asked[1:]}"
+    return [opening, *(" ".join(part for part in line if part) for line in lines)]

@@ -1,8 +1,8 @@
 """The miniature's tokenizer and its randomly initialised base model, as a plain transformers folder.
 
-A byte-pair encoding with byte fallback, as LLaMA-2's: numbers are cut into chunks of two digits from the right, so that
-0 to 99 are one token each; every Han character and every native digit is a piece of its own; punctuation never joins a
-word, so that what stands behind `### Response:` does not change how the prompt is cut.
+A byte-pair encoding with byte fallback, as LLaMA-2's, in which most words of the world are one token. Numbers are cut
+into chunks of two digits from the right, so that 0 to 99 are one token each; every native digit is a piece of its own;
+punctuation never joins a word, so that what stands behind `### Response:` does not change how the prompt is cut.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib import resources
 from itertools import islice
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from qalign_core.languages import PAPER_CODES as CODES
 from qalign_core.languages import PAPER_NON_ENGLISH as NON_ENGLISH
@@ -24,10 +24,17 @@ from qalign_core.miniature.render import question, solution
 from qalign_core.miniature.world import World
 from qalign_core.prompts import alpaca, translation_instruction
 
-VOCABULARY = 3000
+VOCABULARY = 6000
+TOKENIZER_FILE = Path(__file__).parent / "languages/tokenizer.json"
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
+# Fixed text of the prompts, one token each: in a model this small the template would be a third of every sequence.
+FIXED_TEXT = (
+    alpaca("{}").partition("{}")[0],
+    alpaca("{}").partition("{}")[2],
+    translation_instruction("", "sw").partition(" Swahili")[0],
+)
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
-LONGEST_TOKEN = 12  # characters
+LONGEST_TOKEN = 16  # characters
 _WORD = r"[^\s0-9০-৯๐-๙\p{P}\p{S}\p{Han}]"
 # A space goes with the word behind it, except before a digit: "has 17" is "has " and "17": a number has one token.
 PIECES = "|".join(
@@ -35,7 +42,7 @@ PIECES = "|".join(
         r"[0-9]{1,2}(?=(?:[0-9]{2})*(?![0-9]))",
         r"[০-৯๐-๙]",
         r"\n",
-        r"\p{Han}",
+        r"\p{Han}+",
         rf" ?{_WORD}+(?: (?=[0-9]))?",
         r" ?:",  # never with a space behind it: a prompt ends with a colon, whatever its target begins with
         r" ?[\p{P}\p{S}](?: (?=[0-9]))?",
@@ -46,15 +53,20 @@ DEFAULT_CONFIG = {
     "hidden_size": 192,
     "intermediate_size": 512,
     "num_hidden_layers": 4,
-    "num_attention_heads": 3,
+    "num_attention_heads": 6,
     "max_position_embeddings": 1024,
     "initializer_range": 0.06,
 }
 
 
 @cache
+def shipped_tokenizer() -> Tokenizer:
+    """The tokenizer that all models of the miniature share, as `train_tokenizer` once made it."""
+    return Tokenizer.from_file(str(TOKENIZER_FILE))
+
+
 def train_tokenizer() -> Tokenizer:
-    """Train the tokenizer: always on the same text, whatever the seed of an experiment, so that all share it."""
+    """Train the tokenizer: always on the same text, whatever the seed of an experiment."""
     trained = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     trained.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), "isolated")
     trainer = trainers.BpeTrainer(
@@ -73,6 +85,7 @@ def train_tokenizer() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), "isolated")
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in FIXED_TEXT])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return tokenizer
 
@@ -85,10 +98,10 @@ def _alphabet() -> list[str]:
 
 
 def _training_texts() -> list[str]:
-    texts = [row["text"] for row in islice(base_text(0), 6000)]
+    texts = [row["text"] for row in islice(base_text(0), 20000)]
     world = World("tokenizer")
     for code in CODES:
-        problems = world.distinct(300)
+        problems = world.distinct(1000)
         texts += [question(problem, code) for problem in problems]
         texts += [solution(problem, code) for problem in problems]
         texts += list(language_data(code).solutions.values())
@@ -124,7 +137,7 @@ def create_base(folder: str | Path, *, seed: int = 1, config: dict | None = None
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     folder = Path(folder)
-    tokenizer = train_tokenizer()
+    tokenizer = shipped_tokenizer()
     chosen = {**DEFAULT_CONFIG, **(config or {})}
     known = LlamaConfig().to_dict()
     for name in chosen:
@@ -132,7 +145,7 @@ def create_base(folder: str | Path, *, seed: int = 1, config: dict | None = None
             raise ValueError(f"unknown setting {name!r} of the miniature's model; see transformers.LlamaConfig")
     chosen.setdefault("num_key_value_heads", chosen["num_attention_heads"])
     settings = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), bos_token_id=1, eos_token_id=2, tie_word_embeddings=True, **chosen
+        vocab_size=tokenizer.get_vocab_size(), bos_token_id=1, eos_token_id=2, tie_word_embeddings=False, **chosen
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

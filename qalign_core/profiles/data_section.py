@@ -50,7 +50,7 @@ class MiniatureData(Section):
     its solutions, and which of its questions the benchmarks ask: choices are made on the development split.
     """
 
-    style: Style = "calibrated"
+    style: Style = "restating"
     split: Literal["test", "development"] = "test"
     sizes: dict[Size, Positive] = {}
 
