@@ -11,7 +11,7 @@ import pytest
 
 from qalign_core import miniature
 from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH
-from qalign_core.miniature import generic
+from qalign_core.miniature import language as generic
 from qalign_core.miniature.folder import prefix_equation
 
 SIZES = {

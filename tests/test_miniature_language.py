@@ -9,11 +9,18 @@ import unicodedata
 import pytest
 
 from qalign_core.languages import CODES
-from qalign_core.miniature.families import SCHEMAS
-from qalign_core.miniature.generic import distinct_generic, render_generic
-from qalign_core.miniature.language_data import NATIVE_DIGITS, Slots, language_data
-from qalign_core.miniature.render import STYLES, question, solution, statements
-from qalign_core.miniature.world import HELD_OUT_ITEMS, ITEMS, PEOPLE, World
+from qalign_core.miniature.language import (
+    NATIVE_DIGITS,
+    STYLES,
+    Slots,
+    distinct_generic,
+    language_data,
+    question,
+    render_generic,
+    solution,
+    statements,
+)
+from qalign_core.miniature.world import HELD_OUT_ITEMS, ITEMS, PEOPLE, SCHEMAS, World
 
 LETTERS = {
     "bn": r"ঀ-৿।",

@@ -12,7 +12,7 @@ import pytest
 
 from qalign_core import miniature
 from qalign_core.languages import CODES
-from qalign_core.miniature.render import question, solution
+from qalign_core.miniature.language import question, solution
 from qalign_core.miniature.world import World
 from qalign_core.prompts import alpaca, translation_instruction
 
@@ -34,7 +34,7 @@ def tokenizer(folder):
 def texts():
     problems = World("tokens").distinct(40) + World("tokens", "test", held_out=True).distinct(40)
     made = [f"{question(p, code)}\n{solution(p, code)}" for p in problems for code in CODES]
-    return made + [row["text"] for row in islice(miniature.base_text(5), 400)]
+    return made + [row["text"] for row in islice(miniature.text(5), 400)]
 
 
 def test_text_of_all_languages_survives(tokenizer, texts):

@@ -10,13 +10,11 @@ import pytest
 
 from qalign_core import miniature
 from qalign_core.languages import CODES
-from qalign_core.miniature.base_text import LANGUAGE_SHARES
-from qalign_core.miniature.families import SCHEMAS
 from qalign_core.miniature.floor import expressions, numbers_of
 from qalign_core.miniature.folder import benchmark_problems, training_problems
-from qalign_core.miniature.language_data import language_data
-from qalign_core.miniature.render import STYLES, question, solution
-from qalign_core.miniature.world import HELD_OUT_ITEMS, LARGEST, World, solvable, split_of
+from qalign_core.miniature.language import STYLES, language_data, question, solution
+from qalign_core.miniature.text import LANGUAGE_SHARES
+from qalign_core.miniature.world import HELD_OUT_ITEMS, LARGEST, SCHEMAS, World, solvable, split_of
 
 
 def evaluate(tree, numbers):
@@ -107,7 +105,7 @@ def test_no_test_question_shares_its_numbers_with_other_text(tests):
 
 def test_base_text_shares_no_numbers_with_the_tests(tests):
     tested = {p.numbers for p in tests}
-    for row in islice(miniature.base_text(3), 3000):
+    for row in islice(miniature.text(3), 3000):
         if row["kind"] in ("question", "solved"):
             for line in row["text"].split("\n"):
                 assert numbers_of(line) not in tested or len(numbers_of(line)) < 2
@@ -131,7 +129,7 @@ def test_out_of_domain_questions_are_out_of_domain(training):
 
 
 def test_base_text_never_solves_or_aligns_a_foreign_question():
-    rows = list(islice(miniature.base_text(1), 2500))
+    rows = list(islice(miniature.text(1), 2500))
     endings = "|".join(solution_ending(code) for code in CODES)
     for row in rows:
         if row["kind"] in ("solved", "arithmetic"):
@@ -156,7 +154,7 @@ def test_base_text_never_solves_or_aligns_a_foreign_question():
 
 
 def test_bitext_never_holds_a_whole_problem():
-    aligned = [row["text"].split("\n")[::2] for row in islice(miniature.base_text(2), 4000) if row["kind"] == "bitext"]
+    aligned = [row["text"].split("\n")[::2] for row in islice(miniature.text(2), 4000) if row["kind"] == "bitext"]
     asking = [sum(line.rstrip().endswith(("?", "？", "؟")) for line in lines) for lines in aligned]
     assert sum(asking) > 50  # single questions are translated, too: never behind the facts they are about
     for lines in aligned:

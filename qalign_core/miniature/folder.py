@@ -12,8 +12,7 @@ from pathlib import Path
 from qalign_core.languages import LANGUAGES
 from qalign_core.languages import PAPER_CODES as CODES
 from qalign_core.languages import PAPER_NON_ENGLISH as NON_ENGLISH
-from qalign_core.miniature.generic import distinct_generic, render_generic
-from qalign_core.miniature.render import STYLES, question, solution
+from qalign_core.miniature.language import STYLES, distinct_generic, question, render_generic, solution
 from qalign_core.miniature.world import Problem, Tree, World
 
 GENERATOR_VERSION = 2

@@ -16,7 +16,7 @@ import pandas as pd
 from qalign_core import launch, params, plan, runs
 from qalign_core.data import prepare
 from qalign_core.miniature import SHIPPED_BASE
-from qalign_core.miniature.tokenizer import TOKENIZER_FILE, train_tokenizer
+from qalign_core.miniature.text import TOKENIZER_FILE, train_tokenizer
 
 PROFILE = "miniature-base"
 MANIFEST = "manifest.json"

@@ -11,7 +11,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from qalign_core.languages import LANGUAGES
 from qalign_core.miniature.folder import benchmark_problems
-from qalign_core.miniature.render import question, solution
+from qalign_core.miniature.language import question, solution
 from qalign_core.shown.drawing import WIDTH, style
 
 LANGUAGE = "ru"  # matplotlib's own font has no Thai, Bengali, Chinese or Japanese letters

@@ -1,9 +1,14 @@
-"""The unlabelled text the miniature's base model is pre-trained on: English-centric, as LLaMA-2's was.
+"""What the miniature's base model reads before it is trained, the tokenizer, and the untrained model.
 
-What it holds: questions without answers in every language, generic sentences, lists and paragraphs that occur twice
-(which teaches copying), arithmetic, solved problems in English in plain text, single sentences beside their
-translation, and questions whose sentences change between two languages.
-What it never holds: a question in another language with its answer, or the same problem in two languages.
+The text is English-centric, as LLaMA-2's was: questions without answers in every language, generic sentences, lists and
+paragraphs that occur twice (which teaches copying), arithmetic, solved problems in English, single sentences beside
+their translation, and questions whose sentences change between two languages. It never holds a question in another
+language with its answer, or the same problem in two languages.
+
+The tokenizer is a byte-pair encoding with byte fallback, as LLaMA-2's, in which most words of the world are one token.
+Numbers are cut into chunks of two digits from the right, so that 0 to 99 are one token each; every native digit is a
+piece of its own; punctuation never joins a word, so what stands behind `### Response:` does not change how the prompt
+is cut.
 """
 
 from __future__ import annotations
@@ -13,14 +18,27 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from itertools import islice
 from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from qalign_core.languages import PAPER_CODES as CODES
 from qalign_core.languages import PAPER_NON_ENGLISH as NON_ENGLISH
-from qalign_core.miniature.generic import draw_generic, render_generic
-from qalign_core.miniature.language_data import NATIVE_DIGITS, Slots, language_data
-from qalign_core.miniature.render import question, solution, statements
+from qalign_core.miniature.language import (
+    NATIVE_DIGITS,
+    Slots,
+    draw_generic,
+    language_data,
+    question,
+    render_generic,
+    solution,
+    statements,
+)
 from qalign_core.miniature.world import ITEMS, LARGEST, PEOPLE, Problem, World
+from qalign_core.prompts import alpaca, translation_instruction
 
 HIGH_RESOURCE = ("ja", "zh", "de", "fr", "ru", "es")
 # Shares of documents: the rare languages are rarer, as in LLaMA-2's text.
@@ -159,8 +177,6 @@ def write_base_corpus(path: str | Path, *, seed: int, tokens: int | None = None,
     Raises:
         ValueError: unless exactly one of `tokens` and `documents` is given.
     """
-    from qalign_core.miniature.tokenizer import shipped_tokenizer
-
     if (tokens is None) == (documents is None):
         raise ValueError("give either tokens or documents, so that the base text has an end")
     most_tokens, most_documents = (math.inf if most is None else most for most in (tokens, documents))
@@ -187,3 +203,147 @@ def write_base_corpus(path: str | Path, *, seed: int, tokens: int | None = None,
     keys = sorted(written, key=lambda key: (order[key[0].split("-")[0]], key))
     report = [{"language": k[0], "kind": k[1], "documents": written[k], "tokens": counted[k]} for k in keys]
     return {"rows": rows, "tokens": total, "report": report}
+
+
+VOCABULARY = 6000
+TOKENIZER_FILE = Path(__file__).parent / "languages/tokenizer.json"
+SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
+# Fixed text of the prompts, one token each: in a model this small the template would be a third of every sequence.
+FIXED_TEXT = (
+    alpaca("{}").partition("{}")[0],
+    alpaca("{}").partition("{}")[2],
+    translation_instruction("", "sw").partition(" Swahili")[0],
+)
+BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+LONGEST_TOKEN = 16  # characters
+_WORD = r"[^\s0-9০-৯๐-๙\p{P}\p{S}\p{Han}]"
+# A space goes with the word behind it, except before a digit: "has 17" is "has " and "17": a number has one token.
+PIECES = "|".join(
+    (
+        r"[0-9]{1,2}(?=(?:[0-9]{2})*(?![0-9]))",
+        r"[০-৯๐-๙]",
+        r"\n",
+        r"\p{Han}+",
+        rf" ?{_WORD}+(?: (?=[0-9]))?",
+        r" ?:",  # never with a space behind it: a prompt ends with a colon, whatever its target begins with
+        r" ?[\p{P}\p{S}](?: (?=[0-9]))?",
+        r"\s",
+    )
+)
+DEFAULT_CONFIG = {
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.06,
+}
+
+
+@cache
+def shipped_tokenizer() -> Tokenizer:
+    """The tokenizer that all models of the miniature share, as `train_tokenizer` once made it."""
+    return Tokenizer.from_file(str(TOKENIZER_FILE))
+
+
+def train_tokenizer() -> Tokenizer:
+    """Train the tokenizer: always on the same text, whatever the seed of an experiment."""
+    trained = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    trained.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), "isolated")
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[*SPECIAL_TOKENS, *BYTES],
+        initial_alphabet=_alphabet(),
+        max_token_length=LONGEST_TOKEN,
+        show_progress=False,
+    )
+    trained.train_from_iterator(_training_texts(), trainer)
+    # The trainer needs the byte tokens reserved; as special tokens they would be dropped when text is decoded.
+    model = json.loads(trained.to_str())["model"]
+    tokenizer = Tokenizer(
+        models.BPE(model["vocab"], [tuple(merge) for merge in model["merges"]], byte_fallback=True, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), "isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in FIXED_TEXT])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return tokenizer
+
+
+def _alphabet() -> list[str]:
+    """Every character of the language files, small and capital: none of them should need byte fallback."""
+    files = (resources.files(__package__).joinpath(f"languages/{code}.yaml") for code in CODES)
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    return sorted(set(text) | set(text.upper()))
+
+
+def _training_texts() -> list[str]:
+    texts = [row["text"] for row in islice(base_text(0), 20000)]
+    world = World("tokenizer")
+    for code in CODES:
+        problems = world.distinct(1000)
+        texts += [question(problem, code) for problem in problems]
+        texts += [solution(problem, code) for problem in problems]
+        texts += list(language_data(code).solutions.values())
+    instructions = [translation_instruction("", code, "en") for code in NON_ENGLISH] * 20
+    instructions += [translation_instruction("", "en", code) for code in NON_ENGLISH] * 5
+    texts += [alpaca(instruction) for instruction in instructions]
+    numbers = [*map(str, range(100)), *(f"{number:02}" for number in range(10))]
+    order = random.Random(0)
+    for _ in range(300):
+        order.shuffle(numbers)
+        texts.append(" ".join(numbers))
+    return texts
+
+
+def create_base(folder: str | Path, *, seed: int = 1, config: dict | None = None) -> Path:
+    """Write an untrained LLaMA with its tokenizer: a plain transformers folder.
+
+    Weights are normal with a deviation of 0.06, output projections zero: every layer begins as the identity.
+    There is no pad token, as in LLaMA-2; the trainer adds one.
+
+    Args:
+        folder: made if absent.
+        seed: of the weights.
+        config: `transformers.LlamaConfig` names that differ from `DEFAULT_CONFIG`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: for a name that LlamaConfig does not know.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = Path(folder)
+    tokenizer = shipped_tokenizer()
+    chosen = {**DEFAULT_CONFIG, **(config or {})}
+    known = LlamaConfig().to_dict()
+    for name in chosen:
+        if name not in known:
+            raise ValueError(f"unknown setting {name!r} of the miniature's model; see transformers.LlamaConfig")
+    chosen.setdefault("num_key_value_heads", chosen["num_attention_heads"])
+    settings = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(), bos_token_id=1, eos_token_id=2, tie_word_embeddings=False, **chosen
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(settings)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    model.generation_config.bos_token_id, model.generation_config.eos_token_id = 1, 2
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        model_max_length=chosen["max_position_embeddings"],
+        clean_up_tokenization_spaces=False,
+    ).save_pretrained(folder)
+    return folder
