@@ -127,7 +127,7 @@ class ModelSection(Section):
 
 
 class MiniatureData(Section):
-    style: Style = "calibrated"
+    style: Style = "restating"
     split: Literal["test", "development"] = "test"  # what the benchmarks ask; choices are made on the development split
     sizes: dict[Literal[DataSet, "dev"], Positive] = {}  # questions, or pairs per language, or problems
 

@@ -30,7 +30,7 @@ HOW_ONLY = frozenset(
 )
 TO_ENGLISH = "to-english"  # where the prompts that ask for a benchmark's translation are, and what came of them
 RUN_FOLDER = "QALIGN_RUN_DIR"  # environment: the run folder of notebooks that `reproduce` executes
-BASE_BLOCK = 128  # tokens of the base's text in a sequence
+BASE_BLOCK = 256  # tokens of the base's text in a sequence
 
 
 class NotTranslatedError(FileNotFoundError):

@@ -11,7 +11,7 @@ import pytest
 
 from qalign_core import miniature
 from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH
-from qalign_core.miniature import generic
+from qalign_core.miniature import language as generic
 from qalign_core.miniature.folder import prefix_equation
 
 SIZES = {
@@ -121,7 +121,13 @@ def test_stage_2_has_the_fields_of_metamathqa(world):
     folder, _ = world
     rows = json.loads((folder / "metamathqa/MetaMathQA-395K.json").read_text(encoding="utf-8"))
     assert len(rows) == SIZES["metamathqa"]
-    assert {tuple(row) for row in rows} == {("query", "response", "type", "original_question")}
+    assert {frozenset(row) for row in rows} == {frozenset(("query", "response", "type", "original_question"))}
+    rephrased = [row for row in rows if row["type"] == "MINI_Rephrased"]
+    assert len(rephrased) == len(rows) // 5
+    told = {row["query"]: row["response"] for row in rows if row["type"] == "MINI_AnsAug"}
+    for row in rephrased:
+        assert row["query"] != row["original_question"]
+        assert told[row["original_question"]] == row["response"]
     assert all(re.search(r"The answer is: \d+$", row["response"]) for row in rows)
     assert json_lines(folder / "gsm8k/train.jsonl")[0]["answer"].split("\n")[-1].startswith("#### ")
 
@@ -138,7 +144,7 @@ def test_styles_change_the_solutions_only(world, tmp_path):
     _, manifest = world
     other = miniature.write_world(tmp_path, seed=1, sizes=SIZES, style="equations")
     changed = {path for path, digest in manifest["files"].items() if other["files"][path] != digest}
-    assert changed == {p for p in manifest["files"] if p.startswith(("gsm8k/", "gsm8kinstruct/", "metamathqa/"))}
+    assert changed == {"metamathqa/MetaMathQA-395K.json"}
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,18 @@ import unicodedata
 import pytest
 
 from qalign_core.languages import CODES
-from qalign_core.miniature.families import SCHEMAS
-from qalign_core.miniature.generic import distinct_generic, render_generic
-from qalign_core.miniature.language_data import NATIVE_DIGITS, Slots, language_data
-from qalign_core.miniature.render import STYLES, question, solution, statements
-from qalign_core.miniature.world import HELD_OUT_ITEMS, ITEMS, PEOPLE, World
+from qalign_core.miniature.language import (
+    NATIVE_DIGITS,
+    STYLES,
+    Slots,
+    distinct_generic,
+    language_data,
+    question,
+    render_generic,
+    solution,
+    statements,
+)
+from qalign_core.miniature.world import HELD_OUT_ITEMS, ITEMS, PEOPLE, SCHEMAS, World
 
 LETTERS = {
     "bn": r"ঀ-৿।",
@@ -281,7 +288,7 @@ def test_text_is_clean_and_in_its_script(code, problems):
     allowed = re.compile(rf"[0-9 .,:?'+*/=\n{LETTERS[code]}-]*")
     latin_names = code in ("de", "fr", "es", "sw", "en")
     texts = [question(p, code) for p in problems]
-    texts += [solution(p, code, style) for p in problems for style in STYLES]
+    texts += [solution(p, code, style) for p in problems for style in STYLES if code == "en" or style != "restating"]
     texts += [render_generic(sentence, code) for sentence in distinct_generic(random.Random(0), 300)]
     for text in texts:
         assert not re.search(r"[{}_]|  |^ | $| [.,。？।]", text), text

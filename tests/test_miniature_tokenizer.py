@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from itertools import islice
@@ -11,7 +12,7 @@ import pytest
 
 from qalign_core import miniature
 from qalign_core.languages import CODES
-from qalign_core.miniature.render import question, solution
+from qalign_core.miniature.language import question, solution
 from qalign_core.miniature.world import World
 from qalign_core.prompts import alpaca, translation_instruction
 
@@ -33,7 +34,7 @@ def tokenizer(folder):
 def texts():
     problems = World("tokens").distinct(40) + World("tokens", "test", held_out=True).distinct(40)
     made = [f"{question(p, code)}\n{solution(p, code)}" for p in problems for code in CODES]
-    return made + [row["text"] for row in islice(miniature.base_text(5), 400)]
+    return made + [row["text"] for row in islice(miniature.text(5), 400)]
 
 
 def test_text_of_all_languages_survives(tokenizer, texts):
@@ -82,15 +83,27 @@ def test_the_target_leaves_the_prompt_as_it_is(tokenizer, texts):
 
 
 def test_vocabulary_is_small(tokenizer):
-    assert 2500 <= len(tokenizer) <= 3000
+    assert 5000 <= len(tokenizer) <= 6100
     assert [tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id] == [0, 1, 2]
 
 
-def test_another_process_trains_the_same_tokenizer():
+def test_training_the_tokenizer_again_gives_the_shipped_one():
     program = "from qalign_core.miniature import train_tokenizer; print(train_tokenizer().to_str())"
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
-    assert run.stdout.strip() == miniature.train_tokenizer().to_str()
+    assert run.stdout.strip() == miniature.shipped_tokenizer().to_str()
+
+
+def test_most_words_and_the_fixed_text_of_prompts_are_one_token(tokenizer):
+    problems = World("words").distinct(200)
+    for code in ("sw", "de", "fr", "ru", "es", "en"):
+        words = [word for problem in problems for word in re.findall(r"[^\W\d]+", question(problem, code))]
+        split = [
+            word for word in words if len(tokenizer.tokenize(f" {word}")) > 1 and len(tokenizer.tokenize(word)) > 1
+        ]
+        assert len(split) < 0.10 * len(words), (code, sorted(set(split))[:20])
+    prompt = tokenizer(alpaca(translation_instruction("Tom", "de"))).input_ids
+    assert len(prompt) <= 12
 
 
 def test_the_base_model_is_a_plain_transformers_folder(folder, tokenizer, tmp_path):
@@ -100,7 +113,7 @@ def test_the_base_model_is_a_plain_transformers_folder(folder, tokenizer, tmp_pa
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert (folder / "model.safetensors").is_file()
     assert model.config.vocab_size == len(tokenizer)
-    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert model.get_input_embeddings().weight is not model.get_output_embeddings().weight  # untied, as in LLaMA-2
     assert model.generation_config.eos_token_id == 2
     assert model.config.max_position_embeddings >= 512
     for layer in model.model.layers:

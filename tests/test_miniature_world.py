@@ -10,13 +10,11 @@ import pytest
 
 from qalign_core import miniature
 from qalign_core.languages import CODES
-from qalign_core.miniature.base_text import LANGUAGE_SHARES
-from qalign_core.miniature.families import SCHEMAS
 from qalign_core.miniature.floor import expressions, numbers_of
 from qalign_core.miniature.folder import benchmark_problems, training_problems
-from qalign_core.miniature.language_data import language_data
-from qalign_core.miniature.render import STYLES, question, solution
-from qalign_core.miniature.world import HELD_OUT_ITEMS, LARGEST, World, solvable, split_of
+from qalign_core.miniature.language import STYLES, language_data, question, solution
+from qalign_core.miniature.text import LANGUAGE_SHARES
+from qalign_core.miniature.world import HELD_OUT_ITEMS, LARGEST, SCHEMAS, World, solvable, split_of
 
 
 def evaluate(tree, numbers):
@@ -47,7 +45,7 @@ def test_answers_are_those_of_the_tree_and_small(training, tests):
 @pytest.mark.parametrize("style", STYLES)
 def test_every_equation_holds_and_the_answer_comes_last(tests, style):
     for index, problem in enumerate(tests):
-        worked = solution(problem, CODES[index % 10], style)
+        worked = solution(problem, "en" if style == "restating" else CODES[index % 10], style)
         equations = re.findall(r"(\d+)([-+*/])(\d+)=(\d+)", worked)
         assert len(equations) == sum(bool(c.operator) for c in problem.calculations)
         for left, operator, right, result in equations:
@@ -107,7 +105,7 @@ def test_no_test_question_shares_its_numbers_with_other_text(tests):
 
 def test_base_text_shares_no_numbers_with_the_tests(tests):
     tested = {p.numbers for p in tests}
-    for row in islice(miniature.base_text(3), 3000):
+    for row in islice(miniature.text(3), 3000):
         if row["kind"] in ("question", "solved"):
             for line in row["text"].split("\n"):
                 assert numbers_of(line) not in tested or len(numbers_of(line)) < 2
@@ -131,22 +129,37 @@ def test_out_of_domain_questions_are_out_of_domain(training):
 
 
 def test_base_text_never_solves_or_aligns_a_foreign_question():
-    rows = list(islice(miniature.base_text(1), 2500))
+    rows = list(islice(miniature.text(1), 2500))
     endings = "|".join(solution_ending(code) for code in CODES)
     for row in rows:
         if row["kind"] in ("solved", "arithmetic"):
             assert row["language"] == "en"
             continue
         assert "=" not in row["text"], row
-        if row["kind"] == "bitext":
-            assert not re.search(r"[0-9]", row["text"]), row
+        if row["kind"] == "bitext":  # sentences of different problems, each with its translation
+            lines = row["text"].split("\n")
+            assert len(lines) % 2 == 0, row
+            assert len(lines) <= 8, row
+        if row["kind"] == "mixed":  # every sentence once, in one of the two languages
+            assert len(set(row["language"].split("-"))) == 2, row
         if row["kind"] == "question":
             assert row["language"] in CODES
         if row["language"] != "en":
             assert not re.search(endings, row["text"]), row
     english = sum(len(row["text"]) for row in rows if row["language"] == "en") / sum(len(r["text"]) for r in rows)
     assert 0.5 < english < 0.75
-    assert {row["language"] for row in rows} == {*LANGUAGE_SHARES, *(f"{code}-en" for code in CODES if code != "en")}
+    alone = {row["language"] for row in rows if row["kind"] not in ("bitext", "mixed")}
+    assert alone == set(LANGUAGE_SHARES)
+    assert {f"{code}-en" for code in CODES if code != "en"} <= {row["language"] for row in rows}
+
+
+def test_bitext_never_holds_a_whole_problem():
+    aligned = [row["text"].split("\n")[::2] for row in islice(miniature.text(2), 4000) if row["kind"] == "bitext"]
+    asking = [sum(line.rstrip().endswith(("?", "？", "؟")) for line in lines) for lines in aligned]
+    assert sum(asking) > 50  # single questions are translated, too: never behind the facts they are about
+    for lines in aligned:
+        numbers = [numbers_of(line) for line in lines]
+        assert all(len(found) <= 1 for found in numbers), lines
 
 
 def solution_ending(code: str) -> str:
@@ -186,7 +199,15 @@ def test_styles_repeat_none_some_and_all_of_a_question(training):
     assert calibrated["content_words"] == pytest.approx(0.48, abs=0.03)
     assert calibrated["numbers"] == pytest.approx(0.95, abs=0.03)
     assert calibrated["length_ratio"] == pytest.approx(1.2, abs=0.06)
-    assert restating["content_words"] > 0.75
+    assert restating["content_words"] == pytest.approx(0.75, abs=0.03)
+    assert restating["length_ratio"] == pytest.approx(1.6, abs=0.06)
+
+
+def test_restating_solutions_are_english(training):
+    with pytest.raises(ValueError, match="English only, not in 'sw'"):
+        solution(training[0], "sw", "restating")
+    told = solution(training[0], "en", "restating")
+    assert told.startswith("We want to know: ")
 
 
 def test_the_calibrated_style_repeats_as_much_as_gsm8k_does(training, data_dir):

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qalign_core.miniature.base_text import base_text, write_base_corpus
-from qalign_core.miniature.floor import language_blind_floor
+from qalign_core.miniature.floor import language_blind_floor, solution_overlap
 from qalign_core.miniature.folder import DEFAULT_SIZES, GENERATOR_VERSION, write_world
-from qalign_core.miniature.overlap import solution_overlap
-from qalign_core.miniature.render import STYLES
-from qalign_core.miniature.tokenizer import create_base, train_tokenizer
+from qalign_core.miniature.language import STYLES
+from qalign_core.miniature.text import base_text, create_base, shipped_tokenizer, train_tokenizer, write_base_corpus
 
 SHIPPED_BASE = Path(__file__).parent / "base"
 
@@ -26,6 +24,7 @@ __all__ = [
     "base_text",
     "create_base",
     "language_blind_floor",
+    "shipped_tokenizer",
     "solution_overlap",
     "train_tokenizer",
     "write_base_corpus",

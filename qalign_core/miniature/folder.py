@@ -6,16 +6,17 @@ import hashlib
 import json
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from qalign_core.languages import LANGUAGES
 from qalign_core.languages import PAPER_CODES as CODES
 from qalign_core.languages import PAPER_NON_ENGLISH as NON_ENGLISH
-from qalign_core.miniature.generic import distinct_generic, render_generic
-from qalign_core.miniature.render import STYLES, question, solution
+from qalign_core.miniature.language import STYLES, distinct_generic, question, render_generic, solution
 from qalign_core.miniature.world import Problem, Tree, World
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
+REPHRASED_SHARE = 0.2  # of MetaMathQA's rows: the same problem in other words, as in the real data set
 DEFAULT_SIZES: dict[str, int] = {
     "mgsm": 250,  # questions
     "msvamp": 1000,  # questions
@@ -29,7 +30,7 @@ DEFAULT_SIZES: dict[str, int] = {
 
 
 def write_world(
-    folder: str | Path, *, seed: int = 1, sizes: dict[str, int] | None = None, style: str = "calibrated"
+    folder: str | Path, *, seed: int = 1, sizes: dict[str, int] | None = None, style: str = "restating"
 ) -> dict:
     """Write all data sets of the miniature below `folder` and return the manifest, also written as `manifest.json`.
 
@@ -41,7 +42,7 @@ def write_world(
         folder: made if absent.
         seed: of the training data.
         sizes: numbers of rows that differ from `DEFAULT_SIZES`.
-        style: of the solutions, one of `render.STYLES`.
+        style: of MetaMathQA's solutions, one of `render.STYLES`; those of GSM8K and GSM8KInstruct are `calibrated`.
 
     Returns:
         `{"generator", "seed", "style", "sizes", "rows": {path: rows}, "files": {path: sha256}}`.
@@ -54,7 +55,7 @@ def write_world(
         raise ValueError(f"unknown solution style {style!r}; known styles: {', '.join(STYLES)}")
     written = _Folder(Path(folder))
     _write_benchmarks(written, sizes)
-    _write_translations(written, sizes, seed, style)
+    _write_translations(written, sizes, seed)
     _write_english(written, sizes, seed, style)
     _write_generic(written, sizes, seed)
     manifest = {
@@ -130,10 +131,10 @@ def prefix_equation(tree: Tree) -> str:
     return f"{operator} {prefix_equation(left)} {prefix_equation(right)}"
 
 
-def _write_translations(written: _Folder, sizes: dict[str, int], seed: int, style: str) -> None:
+def _write_translations(written: _Folder, sizes: dict[str, int], seed: int) -> None:
     solved = training_problems(seed, "gsm8kinstruct", sizes["gsm8kinstruct"])
     for code in CODES:
-        rows = (_json(question=question(p, code), answer=solution(p, code, style)) for p in solved)
+        rows = (_json(question=question(p, code), answer=solution(p, code)) for p in solved)
         written.write(f"gsm8kinstruct/{code}/train.txt", rows)
     shared = solved[: sizes["questions"]]
     for code in NON_ENGLISH:
@@ -147,15 +148,18 @@ def _write_translations(written: _Folder, sizes: dict[str, int], seed: int, styl
 
 def _write_english(written: _Folder, sizes: dict[str, int], seed: int, style: str) -> None:
     problems = training_problems(seed, "gsm8k", sizes["gsm8k"])
-    solved = (
-        _json(question=question(p, "en"), answer=f"{solution(p, 'en', style)}\n#### {p.answer}") for p in problems
-    )
+    solved = (_json(question=question(p, "en"), answer=f"{solution(p, 'en')}\n#### {p.answer}") for p in problems)
     written.write("gsm8k/train.jsonl", solved)
     rows = []
-    for problem in training_problems(seed, "metamathqa", sizes["metamathqa"]):
+    rephrased = int(sizes["metamathqa"] * REPHRASED_SHARE)
+    problems = training_problems(seed, "metamathqa", sizes["metamathqa"] - rephrased)
+    for place, problem in enumerate(problems):
         asked = question(problem, "en")
-        fields = {"response": solution(problem, "en", style), "type": "MINI_AnsAug", "original_question": asked}
-        rows.append(_json(query=asked, **fields))
+        fields = {"response": solution(problem, "en", style), "original_question": asked}
+        rows.append(_json(query=asked, type="MINI_AnsAug", **fields))
+        if place < rephrased:
+            other = replace(problem, wordings=tuple(1 - wording for wording in problem.wordings))
+            rows.append(_json(query=question(other, "en"), type="MINI_Rephrased", **fields))
     written.write("metamathqa/MetaMathQA-395K.json", rows, array=True)
 
 

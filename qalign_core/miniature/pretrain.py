@@ -16,6 +16,7 @@ import pandas as pd
 from qalign_core import launch, params, plan, runs
 from qalign_core.data import prepare
 from qalign_core.miniature import SHIPPED_BASE
+from qalign_core.miniature.text import TOKENIZER_FILE, train_tokenizer
 
 PROFILE = "miniature-base"
 MANIFEST = "manifest.json"
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train, copy, describe. An optional argument is the run folder."""
     given = sys.argv[1:] if arguments is None else arguments
     profile = params.load(PROFILE)
+    train_tokenizer().save(str(TOKENIZER_FILE))
     run = plan.open_run(profile, given[0] if given else None)
     prepare.write_corpora(profile, run)
     seed = profile.run.seeds[0]

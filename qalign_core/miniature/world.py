@@ -1,9 +1,10 @@
-"""Language-free word problems: drawn from a seed, with their arithmetic as a small tree.
+"""Language-free word problems: the schemas they follow, and problems drawn from a seed, with their arithmetic.
 
 Numbers come first: a tuple of numbers is drawn from one distribution for all families, then an answer it can have, then
 a schema with that answer. So the numbers alone say as little as possible about what is asked (see `floor`).
 Which tuples belong to tests, to development and to training is decided by a checksum of the tuple: no test question
 shares its numbers, let alone numbers and skeleton, with any question of the training, development or base text.
+The schemas, and how they are written, are in `schemas.txt`.
 """
 
 from __future__ import annotations
@@ -13,18 +14,113 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from importlib import resources
 
-from qalign_core.miniature.families import (
-    ADDING,
-    DISTRACTING,
-    HELD_OUT_FAMILY,
-    SCHEMAS,
-    TAKING,
-    Schema,
-    Statement,
-    Step,
-)
+ADDING = ("buys", "gets", "finds")
+TAKING = ("gives", "loses", "sells")
+DISTRACTING = ("other_has", "price", "age")
+HELD_OUT_FAMILY = "travel"
+
+# Smallest and largest value a statement's number can sensibly have.
+LIMITS = {
+    "boxes": (2, 12), "each_box": (1, 30), "more_boxes": (1, 12), "fewer_boxes": (1, 9), "share": (2, 9),
+    "friends": (2, 9), "each_friend": (1, 12), "price": (1, 20), "discount": (1, 20), "times": (2, 6),
+    "age": (2, 60), "age@": (2, 60), "older": (1, 30), "younger": (1, 30), "q_age_in": (1, 30), "q_age_in@": (1, 30),
+    "q_age_ago": (1, 30), "q_age_ago@": (1, 30), "reads": (2, 30), "long_book": (10, 60), "has_read": (2, 40),
+    "q_pages": (2, 12), "q_pages_left": (2, 12), "wage": (2, 20), "works": (2, 10), "works_more": (1, 9),
+    "wants": (6, 60), "money": (2, 60), "speed": (2, 30), "rides": (2, 10), "walks": (1, 12), "way": (6, 60),
+}  # fmt: skip
+DEFAULT_LIMITS = (1, 60)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A key of `sentences` (or `+`, `-`, `?`), whether the two people are swapped, and which number it carries."""
+
+    key: str
+    swapped: bool
+    number: int | None  # index into the problem's numbers
+
+
+@dataclass(frozen=True)
+class Step:
+    """A key of `solutions` and one operation on earlier values; `operator` is empty for a start line."""
+
+    key: str
+    operator: str
+    left: tuple[str, int]  # ("number", index) or ("result", index)
+    right: tuple[str, int] | None
+    swapped: bool
+
+
+@dataclass(frozen=True)
+class Schema:
+    """One line of `schemas.txt`."""
+
+    family: str
+    statements: tuple[Statement, ...]
+    question: Statement
+    steps: tuple[Step, ...]
+    implied: tuple[Step, ...]
+    line: str
+
+    @cached_property
+    def arity(self) -> int:
+        """How many numbers a question of this schema contains."""
+        return sum(part.number is not None for part in (*self.statements, self.question))
+
+    @cached_property
+    def limits(self) -> tuple[tuple[int, int], ...]:
+        """Smallest and largest value of every number."""
+        parts = [part for part in (*self.statements, self.question) if part.number is not None]
+        keys = [part.key + "@" * part.swapped for part in parts]
+        return tuple(LIMITS.get(key, LIMITS.get(key.rstrip("@"), DEFAULT_LIMITS)) for key in keys)
+
+    @cached_property
+    def distracts(self) -> bool:
+        """Whether a number of the question is not needed."""
+        sides = [side for step in self.steps for side in (step.left, step.right) if side is not None]
+        return len({place for kind, place in sides if kind == "number"}) < self.arity
+
+    def skeleton(self) -> str:
+        """What two problems share when they differ in nothing but numbers, people, things and choice of words."""
+        return self.line
+
+
+def _statement(text: str) -> Statement:
+    key, _, letter = text.strip().partition(" ")
+    return Statement(key.rstrip("@"), key.endswith("@"), "abcde".index(letter) if letter else None)
+
+
+def _operand(letter: str) -> tuple[str, int]:
+    return ("number", "abcde".index(letter)) if letter in "abcde" else ("result", "rst".index(letter))
+
+
+def _step(text: str) -> Step:
+    key, operation = text.split()
+    swapped = key.endswith("@")
+    if len(operation) == 1:
+        return Step(key, "", _operand(operation), None, swapped)
+    return Step(key.rstrip("@"), operation[1], _operand(operation[0]), _operand(operation[2]), swapped)
+
+
+def _schema(line: str) -> Schema:
+    family, statements, question, steps, *implied = (part.strip() for part in line.split("|"))
+    return Schema(
+        family,
+        tuple(_statement(text) for text in statements.split(";")),
+        _statement(question),
+        tuple(_step(text) for text in steps.split("; ")),
+        tuple(_step(f"implied {text}") for part in implied for text in part.split("; ")),
+        line.strip(),
+    )
+
+
+_LINES = resources.files(__package__).joinpath("schemas.txt").read_text(encoding="utf-8").splitlines()
+SCHEMAS: tuple[Schema, ...] = tuple(_schema(line) for line in _LINES if line.strip() and not line.startswith("#"))
+FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(schema.family for schema in SCHEMAS))
+
 
 LARGEST = 60  # no number of a problem, given or computed, is larger
 PAIR_SHARE = 0.30  # of the draws, less those without a possible twin: about a third of all questions are in a pair

@@ -1,0 +1,349 @@
+"""What the miniature's base model reads before it is trained, the tokenizer, and the untrained model.
+
+The text is English-centric, as LLaMA-2's was: questions without answers in every language, generic sentences, lists and
+paragraphs that occur twice (which teaches copying), arithmetic, solved problems in English, single sentences beside
+their translation, and questions whose sentences change between two languages. It never holds a question in another
+language with its answer, or the same problem in two languages.
+
+The tokenizer is a byte-pair encoding with byte fallback, as LLaMA-2's, in which most words of the world are one token.
+Numbers are cut into chunks of two digits from the right, so that 0 to 99 are one token each; every native digit is a
+piece of its own; punctuation never joins a word, so what stands behind `### Response:` does not change how the prompt
+is cut.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from qalign_core.languages import PAPER_CODES as CODES
+from qalign_core.languages import PAPER_NON_ENGLISH as NON_ENGLISH
+from qalign_core.miniature.language import (
+    NATIVE_DIGITS,
+    Slots,
+    draw_generic,
+    language_data,
+    question,
+    render_generic,
+    solution,
+    statements,
+)
+from qalign_core.miniature.world import ITEMS, LARGEST, PEOPLE, Problem, World
+from qalign_core.prompts import alpaca, translation_instruction
+
+HIGH_RESOURCE = ("ja", "zh", "de", "fr", "ru", "es")
+# Shares of documents: the rare languages are rarer, as in LLaMA-2's text.
+LANGUAGE_SHARES: dict[str, float] = {
+    "en": 0.55, **dict.fromkeys(HIGH_RESOURCE, 0.055), **dict.fromkeys(("bn", "th", "sw"), 0.04),
+}  # fmt: skip
+ARITHMETIC_SHARE = 0.12  # of the English documents
+SOLVED_SHARE = 0.48  # of the English documents
+BITEXT_SHARE = 0.40  # of the other languages' documents
+MIXED_SHARE = 0.15  # of the other languages' documents
+LIST_SHARE = 0.30  # of the remaining documents
+TWICE_SHARE = 0.50  # of the remaining paragraphs
+QUESTION_SHARE = 0.60  # of the paragraphs; the others are generic
+SOLVED_STYLES = ("calibrated", "restating")  # in equal parts: the web has GSM8K's way of writing and MetaMathQA's
+
+
+def base_text(seed: int) -> Iterator[dict[str, str]]:
+    """An endless stream of documents.
+
+    Args:
+        seed: of everything drawn.
+
+    Yields:
+        `{"text", "language", "kind"}`; kind is `arithmetic`, `solved`, `bitext`, `mixed`, `list`, `question` or
+        `generic`, and language is that of the text (`xx-en` for sentences of two languages).
+    """
+    rng = random.Random(f"base/{seed}")
+    problems = World(f"base/{seed}").problems()
+    codes, weights = list(LANGUAGE_SHARES), list(LANGUAGE_SHARES.values())
+    while True:
+        yield _document(rng, problems, rng.choices(codes, weights)[0])
+
+
+def _document(rng: random.Random, problems: Iterator[Problem], code: str) -> dict[str, str]:
+    chance = rng.random()
+    if code == "en" and chance < ARITHMETIC_SHARE:
+        return {"text": _arithmetic(rng), "language": "en", "kind": "arithmetic"}
+    if code == "en" and chance < ARITHMETIC_SHARE + SOLVED_SHARE:
+        problem = next(problems)
+        text = f"{question(problem, 'en')}\n{solution(problem, 'en', rng.choice(SOLVED_STYLES))}"
+        return {"text": text, "language": "en", "kind": "solved"}
+    if code != "en" and chance < BITEXT_SHARE + MIXED_SHARE:
+        other = "en" if rng.random() < 0.7 else rng.choice([each for each in NON_ENGLISH if each != code])
+        kind, write = ("bitext", _bitext) if chance < BITEXT_SHARE else ("mixed", _mixed)
+        return {"text": write(rng, problems, code, other), "language": f"{code}-{other}", "kind": kind}
+    if rng.random() < LIST_SHARE:
+        items = _list(rng, code)
+        return {"text": f"{items}\n{items}", "language": code, "kind": "list"}
+    separator = language_data(code).separator
+    kind = "question" if rng.random() < QUESTION_SHARE else "generic"
+    first = _paragraph(rng, problems, code, kind)
+    if rng.random() < TWICE_SHARE:
+        return {"text": f"{first}\n{first}", "language": code, "kind": kind}
+    second = _paragraph(rng, problems, code, kind)
+    return {"text": first + (separator or "\n") + second, "language": code, "kind": kind}
+
+
+def _bitext(rng: random.Random, problems: Iterator[Problem], code: str, other: str) -> str:
+    """Single sentences of different origin, each beside its translation: no problem is there whole."""
+    lines = []
+    for _ in range(rng.randint(1, 4)):
+        if rng.random() < 0.25:
+            sentence = draw_generic(rng)
+            sides = [render_generic(sentence, code), render_generic(sentence, other)]
+        else:
+            problem = next(problems)
+            place = rng.randrange(len(problem.keys))
+            sides = [statements(problem, each)[place] for each in (code, other)]
+        rng.shuffle(sides)
+        lines += sides
+    return "\n".join(lines)
+
+
+def _mixed(rng: random.Random, problems: Iterator[Problem], code: str, other: str) -> str:
+    """Questions whose sentences are each in one of two languages, as people write who speak both."""
+    sentences = []
+    for _ in range(rng.randint(1, 2)):
+        problem = next(problems)
+        sides = [statements(problem, each) for each in (code, other)]
+        sentences += [rng.choice(pair) for pair in zip(*sides, strict=True)]
+    return " ".join(sentences)
+
+
+def _paragraph(rng: random.Random, problems: Iterator[Problem], code: str, kind: str) -> str:
+    if kind == "question":
+        return question(next(problems), code)
+    sentences = [render_generic(draw_generic(rng), code) for _ in range(rng.randint(1, 3))]
+    return language_data(code).separator.join(sentences)
+
+
+def _arithmetic(rng: random.Random) -> str:
+    facts: list[str] = []
+    while len(facts) < 14:
+        operator = rng.choice("+++---**/")
+        if operator in "+-":
+            small = rng.randint(1, 9) if rng.random() < 0.7 else rng.randint(10, LARGEST // 2)
+            rest = rng.randint(1, LARGEST - small)
+            left, right, result = (rest, small, rest + small) if operator == "+" else (rest + small, small, rest)
+        else:
+            first = rng.randint(1, 12)
+            second = rng.randint(1, min(30, LARGEST // first))
+            if rng.random() < 0.5:
+                first, second = second, first
+            product = first * second
+            left, right, result = (first, second, product) if operator == "*" else (product, first, second)
+        facts.append(f"{left}{operator}{right}={result}.")
+    return " ".join(facts)
+
+
+def _list(rng: random.Random, code: str) -> str:
+    data = language_data(code)
+    parts = [str(rng.randint(1, LARGEST)) for _ in range(rng.randint(3, 8))]
+    parts += [data.name(rng.choice(list(PEOPLE))) for _ in range(rng.randint(1, 4))]
+    for _ in range(rng.randint(1, 4)):
+        number = rng.randint(1, LARGEST)
+        parts.append(data.render("{x item}", Slots(item=rng.choice(ITEMS), x=number, spelled=rng.random() < 0.3)))
+    if code in NATIVE_DIGITS and rng.random() < 0.3:
+        digits = str(rng.randint(1, LARGEST))
+        parts.append(f"{digits.translate(NATIVE_DIGITS[code])} {digits}")
+    rng.shuffle(parts)
+    return " ".join(parts)
+
+
+def write_base_corpus(path: str | Path, *, seed: int, tokens: int | None = None, documents: int | None = None) -> dict:
+    """Write the base text as JSON lines (`id, text, language, kind`) until it has so many tokens or documents.
+
+    Args:
+        path: of the file.
+        seed: of the text.
+        tokens: at least so many tokens of the miniature's tokenizer, BOS and EOS of every document counted.
+        documents: exactly so many documents.
+
+    Returns:
+        `{"rows", "tokens", "report"}`; the report has a row a language and kind: `language, kind, documents, tokens`.
+
+    Raises:
+        ValueError: unless exactly one of `tokens` and `documents` is given.
+    """
+    if (tokens is None) == (documents is None):
+        raise ValueError("give either tokens or documents, so that the base text has an end")
+    most_tokens, most_documents = (math.inf if most is None else most for most in (tokens, documents))
+    tokenizer = shipped_tokenizer()
+    stream = base_text(seed)
+    counted: Counter = Counter()
+    written: Counter = Counter()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        rows = total = 0
+        while total < most_tokens and rows < most_documents:
+            chunk = [next(stream) for _ in range(256 if documents is None else min(256, documents - rows))]
+            encoded = tokenizer.encode_batch([row["text"] for row in chunk])
+            for row, encoding in zip(chunk, encoded, strict=True):
+                if total >= most_tokens:
+                    break
+                length = len(encoding.ids) + 1  # BOS is there, EOS is added by the trainer
+                file.write(json.dumps({"id": rows, **row}, ensure_ascii=False) + "\n")
+                rows, total = rows + 1, total + length
+                counted[row["language"], row["kind"]] += length
+                written[row["language"], row["kind"]] += 1
+    order = {code: place for place, code in enumerate(("en", *(c for c in CODES if c != "en")))}
+    keys = sorted(written, key=lambda key: (order[key[0].split("-")[0]], key))
+    report = [{"language": k[0], "kind": k[1], "documents": written[k], "tokens": counted[k]} for k in keys]
+    return {"rows": rows, "tokens": total, "report": report}
+
+
+VOCABULARY = 6000
+TOKENIZER_FILE = Path(__file__).parent / "languages/tokenizer.json"
+SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
+# Fixed text of the prompts, one token each: in a model this small the template would be a third of every sequence.
+FIXED_TEXT = (
+    alpaca("{}").partition("{}")[0],
+    alpaca("{}").partition("{}")[2],
+    translation_instruction("", "sw").partition(" Swahili")[0],
+)
+BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+LONGEST_TOKEN = 16  # characters
+_WORD = r"[^\s0-9০-৯๐-๙\p{P}\p{S}\p{Han}]"
+# A space goes with the word behind it, except before a digit: "has 17" is "has " and "17": a number has one token.
+PIECES = "|".join(
+    (
+        r"[0-9]{1,2}(?=(?:[0-9]{2})*(?![0-9]))",
+        r"[০-৯๐-๙]",
+        r"\n",
+        r"\p{Han}+",
+        rf" ?{_WORD}+(?: (?=[0-9]))?",
+        r" ?:",  # never with a space behind it: a prompt ends with a colon, whatever its target begins with
+        r" ?[\p{P}\p{S}](?: (?=[0-9]))?",
+        r"\s",
+    )
+)
+DEFAULT_CONFIG = {
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.06,
+}
+
+
+@cache
+def shipped_tokenizer() -> Tokenizer:
+    """The tokenizer that all models of the miniature share, as `train_tokenizer` once made it."""
+    return Tokenizer.from_file(str(TOKENIZER_FILE))
+
+
+def train_tokenizer() -> Tokenizer:
+    """Train the tokenizer: always on the same text, whatever the seed of an experiment."""
+    trained = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    trained.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), "isolated")
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[*SPECIAL_TOKENS, *BYTES],
+        initial_alphabet=_alphabet(),
+        max_token_length=LONGEST_TOKEN,
+        show_progress=False,
+    )
+    trained.train_from_iterator(_training_texts(), trainer)
+    # The trainer needs the byte tokens reserved; as special tokens they would be dropped when text is decoded.
+    model = json.loads(trained.to_str())["model"]
+    tokenizer = Tokenizer(
+        models.BPE(model["vocab"], [tuple(merge) for merge in model["merges"]], byte_fallback=True, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), "isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in FIXED_TEXT])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return tokenizer
+
+
+def _alphabet() -> list[str]:
+    """Every character of the language files, small and capital: none of them should need byte fallback."""
+    files = (resources.files(__package__).joinpath(f"languages/{code}.yaml") for code in CODES)
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    return sorted(set(text) | set(text.upper()))
+
+
+def _training_texts() -> list[str]:
+    texts = [row["text"] for row in islice(base_text(0), 20000)]
+    world = World("tokenizer")
+    for code in CODES:
+        problems = world.distinct(1000)
+        texts += [question(problem, code) for problem in problems]
+        texts += [solution(problem, code) for problem in problems]
+        texts += list(language_data(code).solutions.values())
+    instructions = [translation_instruction("", code, "en") for code in NON_ENGLISH] * 20
+    instructions += [translation_instruction("", "en", code) for code in NON_ENGLISH] * 5
+    texts += [alpaca(instruction) for instruction in instructions]
+    numbers = [*map(str, range(100)), *(f"{number:02}" for number in range(10))]
+    order = random.Random(0)
+    for _ in range(300):
+        order.shuffle(numbers)
+        texts.append(" ".join(numbers))
+    return texts
+
+
+def create_base(folder: str | Path, *, seed: int = 1, config: dict | None = None) -> Path:
+    """Write an untrained LLaMA with its tokenizer: a plain transformers folder.
+
+    Weights are normal with a deviation of 0.06, output projections zero: every layer begins as the identity.
+    There is no pad token, as in LLaMA-2; the trainer adds one.
+
+    Args:
+        folder: made if absent.
+        seed: of the weights.
+        config: `transformers.LlamaConfig` names that differ from `DEFAULT_CONFIG`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: for a name that LlamaConfig does not know.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = Path(folder)
+    tokenizer = shipped_tokenizer()
+    chosen = {**DEFAULT_CONFIG, **(config or {})}
+    known = LlamaConfig().to_dict()
+    for name in chosen:
+        if name not in known:
+            raise ValueError(f"unknown setting {name!r} of the miniature's model; see transformers.LlamaConfig")
+    chosen.setdefault("num_key_value_heads", chosen["num_attention_heads"])
+    settings = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(), bos_token_id=1, eos_token_id=2, tie_word_embeddings=False, **chosen
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(settings)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    model.generation_config.bos_token_id, model.generation_config.eos_token_id = 1, 2
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        model_max_length=chosen["max_position_embeddings"],
+        clean_up_tokenization_spaces=False,
+    ).save_pretrained(folder)
+    return folder
