@@ -6,12 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qalign_core.data.data_folder import layout
-from qalign_core.data.data_lock import read_lock
-from qalign_core.data.downloads import is_offline
-from qalign_core.data.prepare import DATA_DIR, cache_dir
 from qalign_core.params import Profile
-from qalign_core.sources import REPOSITORY_URL
+from qalign_core.sources import DATA_DIR, REPOSITORY_URL, cache_dir, is_offline, layout, read_lock
 
 ASK_SECONDS = 3.0  # to wait for a server
 

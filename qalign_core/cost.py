@@ -204,7 +204,7 @@ def stage_tokens(profile: Profile, corpus: str, counted: Mapping[str, tuple[int,
     else:
         examples, mean = sum(rows.values()), CORPORA[profile.data.roots(corpus)[0]][1]
     if arguments["max_steps"] > 0:
-        return float(arguments["max_steps"] * plan.sequences_per_update(profile, corpus) * mean)
+        return float(arguments["max_steps"] * plan.effective_batch_size(profile, corpus) * mean)
     return float(examples * mean * arguments["num_train_epochs"])
 
 

@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
 def examine(name: str, run_dir: str | None = None) -> list[Finding]:
     """What was found about a profile (its name or path) on this machine, in the order of the checks."""
     from qalign_core import available, params, plan
-    from qalign_core.data.prepare import data_sets
+    from qalign_core.prepare import data_sets
 
     def had(title: str, ask: Callable[..., Any], *arguments: Any) -> Iterator[Finding]:
         said = ask(*arguments)
@@ -258,10 +258,9 @@ def memory() -> int:
 def machine(profile: Profile) -> Iterator[Finding]:
     """Cores, and memory against what the profile needs of it."""
     from qalign_core import plan
-    from qalign_core.training.cost import training_memory
-    from qalign_core.training.geometry import base_geometry
+    from qalign_core.cost import base_sizes, training_memory
 
-    here, geometry = memory(), base_geometry(profile)
+    here, geometry = memory(), base_sizes(profile)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("CPU cores", OK, str(cores))
     if geometry is None or not profile.lineages():
@@ -297,11 +296,11 @@ def disk_needed(profile: Profile, run: Run) -> dict[str, tuple[Path, float]]:
     from huggingface_hub import constants
 
     from qalign_core.available import is_local, models, sources
-    from qalign_core.data.prepare import cache_dir
-    from qalign_core.training.geometry import base_geometry
-    from qalign_core.training.lora import LoraSection
+    from qalign_core.cost import base_sizes
+    from qalign_core.params import LoraSection
+    from qalign_core.sources import cache_dir
 
-    geometry, training, kept = base_geometry(profile), profile.training, 0.0
+    geometry, training, kept = base_sizes(profile), profile.training, 0.0
     if geometry is None:
         kept = MINIATURE_DISK * len(profile.run.seeds)
     elif profile.lineages():
@@ -386,12 +385,11 @@ def gpus(profile: Profile) -> Iterator[Finding]:
     """The GPUs torch sees against those the profile needs, and NCCL where it uses several."""
     from qalign_core import plan
     from qalign_core.available import models
-    from qalign_core.jobs.machines import machines
+    from qalign_core.cost import base_sizes, training_memory
     from qalign_core.launch import on_fewer
-    from qalign_core.training.cost import training_memory
-    from qalign_core.training.geometry import base_geometry
+    from qalign_core.plan import machines
 
-    geometry, devices = base_geometry(profile), profile.run.devices
+    geometry, devices = base_sizes(profile), profile.run.devices
     wants = bool(models(profile)) and (geometry is None or geometry.parameters > SMALL)
     try:
         seen = probe()
@@ -452,9 +450,8 @@ def offloads(profile: Profile) -> bool:
 
 def files(profile: Profile) -> Iterator[Finding]:
     """The files and folders of your own that a profile names, DeepSpeed's JSON and the host file."""
-    from qalign_core import plan
-    from qalign_core.jobs.machines import hostfile, machines
-    from qalign_core.scores import brought
+    from qalign_core import evaluate, plan
+    from qalign_core.plan import hostfile, machines
 
     try:
         said = [profile.training.deepspeed] if plan.stages(profile) and plan.deepspeed_config(profile) else []
@@ -472,7 +469,7 @@ def files(profile: Profile) -> Iterator[Finding]:
         if path is not None and not Path(path).exists():
             yield Finding("files", PROBLEM, f"{key}: {path} is not there", "correct the path in the profile")
         said += [path] if path is not None and Path(path).exists() else []
-    for title, there, why in brought.overview(profile):
+    for title, there, why in evaluate.external_overview(profile):
         if not there:
             yield Finding("files", PROBLEM, f"{' '.join(title.split())}, but {why}", "put them there")
     yield Finding("files", OK, ", ".join(said) or "none are needed")

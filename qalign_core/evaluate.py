@@ -12,11 +12,10 @@ from typing import Any
 import pandas as pd
 import sacrebleu
 
-from qalign_core import comparisons, plan, responses, runs, scorer
+from qalign_core import comparisons, models, plan, responses, runs, scorer
+from qalign_core.audit import near_duplicate_groups
 from qalign_core.benchmarks import benchmark_files, load_benchmark
 from qalign_core.comparisons import OURS, WITHOUT
-from qalign_core.data.near_duplicates import near_duplicate_groups
-from qalign_core.data.prepare import DATA_DIR
 from qalign_core.params import Profile
 from qalign_core.results import (
     ABLATIONS,
@@ -30,7 +29,7 @@ from qalign_core.results import (
     write_results,
 )
 from qalign_core.runs import Run
-from qalign_core.training import model_card
+from qalign_core.sources import DATA_DIR
 
 # ------------------------------------------------------------------------------------------------- whose answers
 
@@ -215,7 +214,7 @@ def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
         pairs=declared_pairs(profile),
         floor=language_blind_floor(profile, run),
     )
-    model_card.write_cards(profile, run)
+    models.write_cards(profile, run)
     return saved
 
 
@@ -374,7 +373,7 @@ def save_ablations(profile: Profile, run: Run) -> Results:
         answers, groups = score_run(profile, run, ablation_systems(profile)), near_duplicates(profile, run)
         mode, described = profile.evaluation.scorer, ablation_rows(profile, run)
         write_ablations(run.results, answers, described, ablation_pairs(profile), groups, mode)
-        model_card.write_cards(profile, run)
+        models.write_cards(profile, run)
     return read_results(run.results)
 
 

@@ -30,9 +30,9 @@ from transformers.utils import logging
 
 from qalign_core import prompts, runs
 from qalign_core.decoding import GreedyDecoder, Sequence, choose_batch_tokens
-from qalign_core.training.model_folder import load_model
-from qalign_core.training.model_folder import load_tokenizer as load_fast_tokenizer
-from qalign_core.training.ranks import begin
+from qalign_core.models import load_model
+from qalign_core.models import load_tokenizer as load_fast_tokenizer
+from qalign_core.train import begin
 
 GRACE_SECONDS = 60.0  # rank 0 waits so long for answers when no other rank is alive, and for ranks that have answered
 PREDECESSOR_SECONDS = 30.0  # a rank waits so long for the end of an earlier process that still writes into its file
@@ -265,7 +265,7 @@ def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase
     try:
         tokenizer = load_fast_tokenizer(source, revision)
     except OSError as error:  # which does not always name the model
-        from qalign_core.data.downloads import unreadable_model  # half a second that a job does not need otherwise
+        from qalign_core.sources import unreadable_model  # half a second that a job does not need otherwise
 
         at = f" (revision {revision})" if revision else ""
         raise FileNotFoundError(

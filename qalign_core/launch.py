@@ -19,15 +19,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from qalign_core import runs
-from qalign_core.jobs.machines import hostfile
+from qalign_core import runs, train
+from qalign_core.models import write_card
 from qalign_core.params import Profile, ProfileError
-from qalign_core.plan import Job
+from qalign_core.plan import Job, hostfile
 from qalign_core.runs import Run
-from qalign_core.train import encoded_left_behind
-from qalign_core.training import checkpoints
-from qalign_core.training.model_card import write_card
-from qalign_core.training.ranks import BEATS
+from qalign_core.train import BEATS, encoded_left_behind
 
 MODULES = {
     "train": "qalign_core.train",
@@ -169,7 +166,7 @@ def refuse_other_settings(job: dict[str, Any], folder: Path, run: Run) -> None:
         JobError: naming the settings that differ and the ways out.
     """
     job_path = folder / "job.json"
-    step = checkpoints.newest_step(folder / "checkpoints")
+    step = train.newest_step(folder / "checkpoints")
     try:
         done = runs.is_done(job_path)
         if not job_path.is_file() or not (done or step):

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qalign_core import runs
+from qalign_core import prompts, runs
 from qalign_core.corpora import data_sets_of
-from qalign_core.data.data_lock import read_lock
-from qalign_core.data.downloads import DownloadError, unreadable_model
-from qalign_core.generation import chat
 from qalign_core.languages import CODES
 from qalign_core.params import BASE_TEXT, Profile
 from qalign_core.runs import Run
+from qalign_core.sources import DownloadError, read_lock, unreadable_model
 
 if TYPE_CHECKING:
     import torch
@@ -257,7 +255,7 @@ def save_model(
     model.generation_config = GenerationConfig(
         do_sample=False,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=chat.turn(tokenizer).end_id if template == chat.TEMPLATE else tokenizer.eos_token_id,
+        eos_token_id=prompts.turn(tokenizer, template).end_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     part = folder.with_name(f".{folder.name}.part")
@@ -413,9 +411,7 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
     named = f"[{base}](https://huggingface.co/{base})" if on_hub else _plain(Path(base).name)
     named += f" at revision {_plain(profile.model.revision)}" if profile.model.revision else ""
     systems = [name for name, system in profile.systems.items() if system.lineage == list(lineage)]
-    asked = "the Alpaca prompt without input, the response directly behind its last colon"
-    if profile.model.template == "chat":
-        asked = "its tokenizer's chat template, which is ours: the paper uses the Alpaca prompt"
+    asked = prompts.TEMPLATES[profile.model.template].about
     metadata = ModelCardData(
         language=[code for code in CODES if code in languages],
         license=licence or None,

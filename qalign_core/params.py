@@ -16,6 +16,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from qalign_core import prompts
 from qalign_core.languages import PAPER_CODES, add_new, in_table_order, one_line
 
 PARAMS_FOLDER = Path(__file__).resolve().parent.parent / "params"
@@ -121,7 +122,7 @@ class ModelSection(Section):
 
     base: Line
     revision: Line | None = None
-    template: Literal["alpaca", "chat"] = "alpaca"  # chat (ours): the template its tokenizer comes with
+    template: prompts.TrainedTemplateName = "alpaca"  # chat (ours): the template its tokenizer comes with
     pad_token: str = "<pad>"
     miniature: MiniatureModel = MiniatureModel()
 
@@ -209,7 +210,7 @@ class System(Section):
     translator: list[Corpus] | None = None  # lineage of a model that first translates what is not English
     checkpoint: str | None = None  # a hub id or a folder
     revision: str | None = None
-    template: Literal["alpaca", "mathoctopus", "metamath", "chat"] = "alpaca"  # of a checkpoint; else model.template
+    template: prompts.TemplateName = "alpaca"  # of a checkpoint; else model.template
     predictions: AbsolutePath | None = None  # a folder of <benchmark>/<language>.jsonl
     fields: dict[Literal["index", "question", "response", "finish_reason"], str | None] | None = None  # as named there
     seed: int | None = None  # which of the run's seeds the predictions belong to; null: to each

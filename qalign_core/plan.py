@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qalign_core import prompts, runs
-from qalign_core.data.derived import is_drawn
+from qalign_core.corpora import is_drawn
+from qalign_core.models import model_identity, pretrains, starting_model
 from qalign_core.params import BASE_TEXT, PARAMS_FOLDER, Corpus, LoraSection, Profile, ProfileError, dump
 from qalign_core.runs import Run
-from qalign_core.training.base_models import model_identity, pretrains, starting_model
 
 # What only decides how a stage is computed, not what comes out of it: left out of its fingerprint, so that a run may be
 # continued on other devices. The effective batch size counts.
@@ -192,9 +192,6 @@ def effective_batch_size(profile: Profile, corpus: str) -> int:
     arguments = profile.arguments(corpus)
     devices = machines(profile) * profile.run.devices
     return devices * arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
-
-
-sequences_per_update = effective_batch_size  # shim: removed when the redesign is merged
 
 
 def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> Job:
@@ -395,7 +392,7 @@ def _generation(profile: Profile, asked: AnsweringModel, template: str, group: s
         "batch_tokens": profile.evaluation.batch_tokens,
         "tasks": tasks,
     }
-    if template == "chat":
+    if prompts.TEMPLATES[template].is_chat:
         content["template"] = template
     decides = {k: content[k] for k in ("model_fingerprint", "dtype")}
     decides["tasks"] = [{k: v for k, v in task.items() if k != "path"} for task in tasks]

@@ -15,7 +15,7 @@ import psutil
 from qalign_core import launch, plan, runs
 from qalign_core.params import Profile
 from qalign_core.runs import Run
-from qalign_core.scores.last_number import paper_number
+from qalign_core.scorer import paper_number
 
 OTHER = {"float32": "bfloat16", "bfloat16": "float32"}
 BYTES = {"float32": 4, "bfloat16": 2}  # of a weight

@@ -16,13 +16,12 @@ from qalign_core import corpora, plan, prompts, runs, sources
 from qalign_core.audit import token_lengths
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import corpus_seed
-from qalign_core.data.rows import BadRow
 from qalign_core.languages import CODES
-from qalign_core.params import BASE_TEXT, Profile, ProfileError
-from qalign_core.profiles.schema import Benchmark, Corpus
+from qalign_core.models import base_tokenizer, pretrains
+from qalign_core.params import BASE_TEXT, Benchmark, Corpus, Profile, ProfileError
+from qalign_core.results import write_csv
+from qalign_core.rows import BadRow
 from qalign_core.runs import Run
-from qalign_core.scores.results import write_csv
-from qalign_core.training.base_models import base_tokenizer, pretrains
 
 FOLLOWED = "followed"  # the task of translating only the first question, which the base is given, too
 
@@ -429,7 +428,7 @@ def recipe_differences(profile: Profile) -> pd.DataFrame:
     value, and in brackets the stages that have another), and for the miniature `why`; empty if there is none."""
     stages = {
         corpus: profile.arguments(corpus)
-        | {"effective batch size": plan.sequences_per_update(profile, corpus)}
+        | {"effective batch size": plan.effective_batch_size(profile, corpus)}
         | {"max_length": profile.training.max_length, "loss": profile.training.loss}
         for corpus in profile.corpora()
     }

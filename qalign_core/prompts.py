@@ -143,7 +143,7 @@ class Turn:
     end_id: int
 
 
-def render(tokenizer: PreTrainedTokenizerBase, instruction: str, template: str = CHAT) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, instruction: str, template: str) -> str:
     """An instruction exactly as the model reads it; tokenise a chat (`is_chat`) with `add_special_tokens=False`.
 
     Raises:
@@ -161,7 +161,7 @@ def render(tokenizer: PreTrainedTokenizerBase, instruction: str, template: str =
     return text
 
 
-def turn(tokenizer: PreTrainedTokenizerBase, template: str = CHAT) -> Turn:
+def turn(tokenizer: PreTrainedTokenizerBase, template: str) -> Turn:
     """What stands around a response: nothing and EOS, or what the chat template writes.
 
     Raises:
@@ -170,7 +170,7 @@ def turn(tokenizer: PreTrainedTokenizerBase, template: str = CHAT) -> Turn:
     """
     if not TEMPLATES[template].is_chat:
         return Turn("", str(tokenizer.eos_token), tokenizer.eos_token_id)
-    asked = render(tokenizer, _QUESTION)
+    asked = render(tokenizer, _QUESTION, template)
     turns = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _RESPONSE}]
     whole = _chat(tokenizer, turns, begin_answer=False)
     for text, content, side in ((asked, _QUESTION, "question"), (whole, _RESPONSE, "response")):

@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 from qalign_core import runs
 from qalign_core.generate import Rank, load_tokenizer, model_source, peak_memory
-from qalign_core.training.model_folder import load_model
+from qalign_core.models import load_model
 
 PIVOT = "en"
 BATCH = 16  # questions in a forward pass

@@ -23,18 +23,13 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from qalign_core import launch, plan, runs, speed
-from qalign_core.data import offline
-from qalign_core.data.downloads import DownloadError, is_offline
-from qalign_core.data.prepare import cache_dir
-from qalign_core.data.rows import BadRow
-from qalign_core.jobs.machines import machines
+from qalign_core import cost, evaluate, launch, plan, prepare, runs, speed
 from qalign_core.launch import clock, describe, latest, share_done
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, load
-from qalign_core.plan import Job
+from qalign_core.plan import Job, machines
+from qalign_core.rows import BadRow
 from qalign_core.runs import DamagedFileError, ReadOnlyError, Run
-from qalign_core.scores import brought
-from qalign_core.training import cost
+from qalign_core.sources import DownloadError, cache_dir, is_offline
 
 NOTEBOOKS_FOLDER = PARAMS_FOLDER.parent / "notebooks"
 STATE = "state.json"  # which notebooks of a run were executed, from what
@@ -143,7 +138,7 @@ def check(profile: Profile, chosen: list[Path], looks_only: bool = False) -> Non
     if looks_only:
         return
     if any(path.name.startswith("04") for path in chosen):
-        for title, there, why in brought.overview(profile):
+        for title, there, why in evaluate.external_overview(profile):
             if not there:
                 raise ProfileError(f"{' '.join(title.split())}, but {why}")
     launch.check_devices(profile)
@@ -159,7 +154,7 @@ def refuse_offline(profile: Profile, run: Run, chosen: list[Path]) -> None:
         return
     numbers = {p.name[:2] for p in chosen if why_to_do(run, run.notebooks / p.name, notebook_identity(p, profile))}
     undone = any(not done for _, done, _ in overview(profile, run))
-    offline.refuse(profile, data="01" in numbers, model=undone and bool(numbers))
+    prepare.refuse(profile, data="01" in numbers, model=undone and bool(numbers))
 
 
 @contextmanager
@@ -348,7 +343,7 @@ def notebook_identity(path: Path, profile: Profile) -> str:
     cells = [[cell["cell_type"], "".join(cell["source"])] for cell in runs.read_json(path)["cells"]]
     package = runs.sha256_tree(Path(__file__).parent)
     code = {name: digest for name, digest in package.items() if name.endswith(".py")}
-    return runs.fingerprint([cells, profile.model_dump(mode="json"), code, brought.contents(profile)])
+    return runs.fingerprint([cells, profile.model_dump(mode="json"), code, evaluate.external_files(profile)])
 
 
 def why_to_do(run: Run, output: Path, identity: str) -> str:
@@ -430,23 +425,22 @@ def _state(name: str, make: Callable[..., Job], *arguments: Any) -> tuple[str, b
 
 def summary(run: Run, console: Console) -> None:
     """Print Tables 2 and 3, and the paths of what a person may want to open."""
-    from qalign_core import report
-    from qalign_core.scores import primary
-    from qalign_core.shown import front_page, pages
+    from qalign_core import comparisons, results
+    from qalign_core.show import pages, report, tables
 
     heading, front = "QAlign", ""
     if (run.results / "accuracy.csv").is_file():
-        results = report.read_results(run.results)
+        results = results.read_results(run.results)
         tables = report.run_tables(results)
-        heading, front = front_page.heading(results), front_page.front(run, results, tables)
+        heading, front = report.heading(results), report.front(run, results, tables)
         for table in tables:
             if table.name.startswith(("table-2", "table-3", "table-accuracy")):
                 console.print()
-                report.print_table(table, console)
+                tables.print_table(table, console)
         for remark in report.remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"]):
             console.print(remark, style="bold", markup=False, soft_wrap=True)
         if "primary" in results.tables:
-            for sentence in primary.sentences(results.tables["primary"]):
+            for sentence in comparisons.primary_sentences(results.tables["primary"]):
                 console.print(sentence, markup=False, soft_wrap=True)
     pages_written = pages.write_report(run.notebooks, run.report, front, heading)
     console.print("\n[bold]Open[/]")
@@ -461,10 +455,10 @@ def dry_run(profile: Profile, run: Run, chosen: list[Path], console: Console) ->
     for path in chosen:
         why = why_to_do(run, run.notebooks / path.name, notebook_identity(path, profile))
         listed.append((f"notebook   {path.stem}", not why, why))
-    for name, done, why in (*listed, *overview(profile, run), *brought.overview(profile)):
+    for name, done, why in (*listed, *overview(profile, run), *evaluate.external_overview(profile)):
         console.print(f"{'done ' if done else 'to do'}  {name}{f'  ({why})' if why else ''}", soft_wrap=True)
     try:
-        offline.refuse(profile)
+        prepare.refuse(profile)
     except DownloadError as error:
         console.print(f"\n{escape(str(error))}", soft_wrap=True)
     cost.show(profile, run, console)

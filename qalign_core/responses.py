@@ -11,9 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from qalign_core import runs
-from qalign_core.data import audit
-from qalign_core.data.numerals import readings
+from qalign_core import audit, runs
+from qalign_core.audit import readings
 from qalign_core.params import Profile
 from qalign_core.runs import Run
 from qalign_core.scorer import SCORERS, UNDETERMINED, response_language

@@ -36,8 +36,7 @@ import pandas as pd
 from qalign_core import comparisons, languages, scorer
 from qalign_core.comparisons import OURS, WITHOUT, Groups
 from qalign_core.languages import NON_ENGLISH, PAPER_CODES
-from qalign_core.params import PARAMS_FOLDER
-from qalign_core.profiles.schema import BENCHMARK_NAME, LONGEST_NAME
+from qalign_core.params import BENCHMARK_NAME, LONGEST_NAME, PARAMS_FOLDER
 from qalign_core.runs import fingerprint, read_object, sha256_file, write_atomic, write_json
 
 EVALUATION = ("accuracy", "intervals", "comparisons", "languages", "differences")

@@ -34,8 +34,8 @@ from huggingface_hub.file_download import http_get
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from qalign_core.benchmarks import benchmark_files
-from qalign_core.data.rows import read_json_array, read_lines, read_parquet
 from qalign_core.languages import CODES, language
+from qalign_core.rows import read_json_array, read_lines, read_parquet
 from qalign_core.runs import fingerprint, read_json, sha256_file, sha256_tree, write_atomic, write_json
 
 LOCK_FILE = Path(__file__).resolve().parent.parent / "params" / "data.lock.yaml"

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from qalign_core.generation import chat
-from qalign_core.prompts import alpaca
+from qalign_core import prompts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -63,17 +62,17 @@ def encode_examples(
         holds the prompt's end and the output's beginning, which then is not learnt (as with the authors' code).
     """
     check_tokenizer(tokenizer)
-    chats = template == chat.TEMPLATE  # which brings its own BOS
-    prompts = [chat.prompt(tokenizer, text) if chats else alpaca(text) for text in instructions]
-    turn = chat.turn(tokenizer) if chats else chat.Turn("", tokenizer.eos_token, tokenizer.eos_token_id)
-    wholes = [f"{prompt}{turn.before}{output}{turn.end}" for prompt, output in zip(prompts, outputs, strict=True)]
-    full, before = (tokenizer(t, verbose=False, add_special_tokens=not chats)["input_ids"] for t in (wholes, prompts))
+    chats = prompts.TEMPLATES[template].is_chat  # which brings its own BOS
+    asked = [prompts.render(tokenizer, text, template) for text in instructions]
+    turn = prompts.turn(tokenizer, template)
+    wholes = [f"{prompt}{turn.before}{output}{turn.end}" for prompt, output in zip(asked, outputs, strict=True)]
+    full, before = (tokenizer(t, verbose=False, add_special_tokens=not chats)["input_ids"] for t in (wholes, asked))
     input_ids, labels, joined = [], [], []
     for ids, prompt_ids in zip(full, before, strict=True):
         ids = ids[:max_length]
         # The authors count what is not padding; a chat's prompt may hold the pad token itself (the end of a turn).
-        asked = sum(chats or token != tokenizer.pad_token_id for token in prompt_ids[:max_length])
-        masked = min(asked, len(ids))
+        prefix = sum(chats or token != tokenizer.pad_token_id for token in prompt_ids[:max_length])
+        masked = min(prefix, len(ids))
         input_ids.append(ids)
         labels.append([IGNORED] * masked + ids[masked:])
         joined.append(ids[:masked] != prompt_ids[:masked])

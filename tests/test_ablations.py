@@ -16,13 +16,11 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from qalign_core import params, report
+from qalign_core import evaluate, params, represent, results
 from qalign_core.languages import CODES
 from qalign_core.params import PARAMS_FOLDER, Profile
-from qalign_core.profiles import unique_keys
-from qalign_core.scores import ablations, parallel_states, results
-from qalign_core.scores.published import published_cells
-from qalign_core.shown import ablation_figures, ablation_report
+from qalign_core.results import published_cells
+from qalign_core.show import figures, paper_tables, report
 
 SMALL = "X→En questions (600)"
 SKILL = {"MonoReason": 0.1, "QAlign": 0.6, "En→X questions": 0.3, "X→En FLORES": 0.2, SMALL: 0.4}
@@ -32,7 +30,7 @@ STUDIES = {"data_size": {"shares": [0.25]}, "answer_language": {}, "left_out": {
 
 
 def profile_with(studies: dict[str, Any] | None = None) -> Profile:
-    return params.validate({**unique_keys.read(PARAMS_FOLDER / "mini.yaml"), "studies": studies or {}})
+    return params.validate({**params.read_yaml(PARAMS_FOLDER / "mini.yaml"), "studies": studies or {}})
 
 
 def answers_of(systems: dict[str, float], questions: int = 30) -> pd.DataFrame:
@@ -75,14 +73,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results.write_results(place, answers[answers["system"].isin(MAIN)], profile="test", systems=systems)
     declared = [(name, "QAlign") for name in SKILL if name != "QAlign"] + [("X→En FLORES", SMALL)]
     declared.append(("QAlign without sw", "MonoReason"))
-    ablations.write(place, answers, described(), declared)
+    evaluate.write_ablations(place, answers, described(), declared)
     rng, measures, points = np.random.default_rng(3), [], []
     for model, noise in (("base", 3.0), ("MonoReason", 3.0), ("QAlign", 0.5)):
         english = rng.normal(size=(3, 12, 8))
         states = {code: english + noise * rng.normal(size=english.shape) for code in CODES[:-1]} | {"en": english}
         key = {"set": "mgsm", "seed": 1, "model": model}
-        measures.append(parallel_states.parallel_measures(states).assign(**key))
-        points.append(parallel_states.plane({c: s[1] for c, s in states.items()}).assign(**key, layer=1))
+        measures.append(represent.parallel_measures(states).assign(**key))
+        points.append(represent.plane({c: s[1] for c, s in states.items()}).assign(**key, layer=1))
     results.write_csv(place, "representations", pd.concat(measures))
     results.write_csv(place, "representations_points", pd.concat(points))
     return place
@@ -108,7 +106,7 @@ def test_chapters_3_and_4_leave_the_ablations_to_chapter_6():
 
 
 def test_an_unknown_control_is_refused():
-    sections = unique_keys.read(PARAMS_FOLDER / "mini.yaml")
+    sections = params.read_yaml(PARAMS_FOLDER / "mini.yaml")
     sections["systems"]["X→En FLORES"]["against"] = "QAlin"
     with pytest.raises(params.ProfileError, match=r"against: no system 'QAlin' \(did you mean 'QAlign'\?\)"):
         params.validate(sections)
@@ -180,7 +178,7 @@ def test_seeds_are_averaged_in_table_4_and_unfold_below_it(folder: Path):
 def test_a_system_without_results_is_named(folder: Path):
     data = results.read_results(folder).tables
     with pytest.raises(ValueError, match="Table 4: no results of 'RFT'"):
-        report.ablation_table(data["ablation_intervals"], data["ablations"], {"RFT": "RFT"})
+        paper_tables.ablation_table(data["ablation_intervals"], data["ablations"], {"RFT": "RFT"})
 
 
 # ------------------------------------------------------------------------------------------------- studies
@@ -226,7 +224,7 @@ def test_a_language_left_out_is_compared_in_that_language(folder: Path):
     assert blank.text["to QAlign"].tolist() == ["", ""]
     single = found.tables["ablations"].query("measure == 'sw'")
     assert set(single["a"]) == {"QAlign without sw"}  # no other system is tested in single languages
-    declared = [b for a, b in ablations.pairs(profile_with(STUDIES)) if a == "QAlign without sw"]
+    declared = [b for a, b in evaluate.ablation_pairs(profile_with(STUDIES)) if a == "QAlign without sw"]
     assert declared == ["QAlign", "MonoReason"]
 
 
@@ -269,7 +267,7 @@ def test_everything_is_redrawn_without_torch_and_byte_for_byte(folder: Path, tmp
 
 def test_the_layers_figure_shows_the_mean_of_the_languages(folder: Path):
     measures = results.read_results(folder).tables["representations"]
-    _, shown = ablation_figures.layers(measures)
+    _, shown = figures.layers(measures)
     mean = measures.query("model == 'QAlign' and layer == 2")["retrieval"].mean()
     row = shown.query("model == 'QAlign' and layer == 2").iloc[0]
     assert row["retrieval"] == pytest.approx(mean)
@@ -282,7 +280,7 @@ def test_each_set_of_questions_has_its_own_chance_and_count(folder: Path):
     found = results.read_results(folder)
     measures = found.tables["representations"]
     more = pd.concat([measures, measures.assign(set="real-mgsm", questions=100)])
-    _, shown = ablation_figures.layers(more)
+    _, shown = figures.layers(more)
     assert shown.groupby("set")["chance"].first().to_dict() == pytest.approx({"mgsm": 100 / 12, "real-mgsm": 1.0})
     tables = {**found.tables, "representations": more}
     *_, caption = ablation_report.pictures(dataclasses.replace(found, tables=tables))["figure-representations-layers"]
@@ -293,7 +291,7 @@ def test_the_labels_of_a_plane_do_not_cover_one_another(folder: Path):
     points = results.read_results(folder).tables["representations_points"]
     together = points.assign(x=points["x"] * 0.01, y=points["y"] * 0.01)  # ten languages in one place, and one point
     together.loc[0, ["x", "y"]] = 9.0
-    figure, _ = ablation_figures.planes(together)
+    figure, _ = figures.planes(together)
     FigureCanvasAgg(figure).draw()
     for axis in figure.axes:
         boxes = [Text.get_window_extent(text) for text in axis.texts]  # without the lines to the means

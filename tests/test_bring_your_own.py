@@ -20,16 +20,16 @@ from tiny_training import ENVIRONMENT
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
 
-from qalign_core import evaluate, generate, params, plan, prepare, report, runs
+from qalign_core import evaluate, generate, params, plan, prepare, prompts, runs
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import read_corpus
-from qalign_core.generation import chat
-from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language, add
+from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language, add, refuse_unrecognisable
+from qalign_core.models import load_tokenizer
 from qalign_core.params import Profile, ProfileError
 from qalign_core.runs import Run
-from qalign_core.scores.identify import refuse_unrecognisable, response_language
+from qalign_core.scorer import response_language
+from qalign_core.show import report
 from qalign_core.supervision import IGNORED, encode
-from qalign_core.training.model_folder import load_tokenizer
 
 QUESTIONS = {  # the same sums in four languages: (question, its answer)
     "ko": [("사과 세 개와 두 개를 더하면 몇 개입니까?", "5"), ("연필 열 자루에서 네 자루를 빼면 몇 자루입니까?", "6")],
@@ -274,24 +274,24 @@ def test_a_chat_example_is_what_the_template_writes(family: str, tmp_path: Path)
     tokenizer = load_tokenizer(str(make_base(tmp_path, family)))
     example = encode("3 + 2?", "It is 5", tokenizer, template="chat")
     turns = [{"role": "user", "content": "3 + 2?"}, {"role": "assistant", "content": "It is 5"}]
-    whole = tokenizer.apply_chat_template(turns, tokenize=False, date_string=chat.DATE)
+    whole = tokenizer.apply_chat_template(turns, tokenize=False, date_string=prompts.CHAT_DATE)
     assert tokenizer.decode(example["input_ids"]) == whole.rstrip("\n")  # one BOS at most, none doubled
     learnt = tokenizer.decode([label for label in example["labels"] if label != IGNORED])
     ends = {"llama3": "It is 5<|eot_id|>", "qwen": "It is 5<|im_end|>", "mistral": " It is 5</s>"}
     assert learnt == ends[family]
-    assert tokenizer.convert_ids_to_tokens(chat.turn(tokenizer).end_id) == chat.turn(tokenizer).end
+    assert tokenizer.convert_ids_to_tokens(prompts.turn(tokenizer).end_id) == prompts.turn(tokenizer).end
 
 
 def test_the_prompt_of_a_template_with_a_date_does_not_change_from_day_to_day(tmp_path: Path):
     tokenizer = load_tokenizer(str(make_base(tmp_path, "llama3")))
-    assert f"Today Date: {chat.DATE}" in chat.prompt(tokenizer, "3 + 2?")
+    assert f"Today Date: {prompts.CHAT_DATE}" in prompts.render(tokenizer, "3 + 2?")
 
 
 @pytest.mark.parametrize("call", ["strftime_now('%Y-%m-%d')", 'strftime_now( "%Y-%m-%d" )'])
 def test_a_template_that_asks_for_the_date_gets_the_same_one(call: str, tmp_path: Path):
     tokenizer = load_tokenizer(str(make_base(tmp_path, "qwen")))
     tokenizer.chat_template = "{% if strftime_now is defined %}{{ " + call + " }}{% endif %}" + SPECIAL["qwen"][3]
-    assert chat.prompt(tokenizer, "3 + 2?").startswith("2024-07-26<|im_start|>user")
+    assert prompts.render(tokenizer, "3 + 2?").startswith("2024-07-26<|im_start|>user")
 
 
 @pytest.mark.parametrize(

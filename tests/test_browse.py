@@ -15,12 +15,11 @@ from datasets import Dataset
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from qalign_core import params, plan, runs
-from qalign_core.data import audit, prepare
+from qalign_core import audit, params, plan, runs
+from qalign_core.comparisons import compare_languages
 from qalign_core.params import PARAMS_FOLDER, Profile
+from qalign_core.responses import KINDS, RATES
 from qalign_core.runs import Run
-from qalign_core.scores.comparisons import compare_languages
-from qalign_core.scores.response_kinds import KINDS, RATES
 from qalign_core.show import browse, pages, paper_tables
 
 SCRIPT = "<script>alert('x')</script>"

@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qalign_core import results
 from qalign_core.languages import CODES
-from qalign_core.scores import results
-from qalign_core.shown import figures
-from qalign_core.shown.consistency_tables import consistency_table, split_table
+from qalign_core.show import figures
+from qalign_core.show.paper_tables import consistency_table, split_table
 
 
 def table_of(answers, gold, has_number=None):

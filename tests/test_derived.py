@@ -12,12 +12,11 @@ import yaml
 
 from qalign_core import corpora, params, plan, prepare, runs
 from qalign_core.corpora import Row, corpus_seed, read_corpus
-from qalign_core.data.rows import BadRow
-from qalign_core.params import PARAMS_FOLDER, Profile
-from qalign_core.profiles.data_section import CorpusChoice
+from qalign_core.models import base_tokenizer
+from qalign_core.params import PARAMS_FOLDER, CorpusChoice, Profile
 from qalign_core.prompts import translation_instruction
+from qalign_core.rows import BadRow
 from qalign_core.supervision import IGNORED, encode_examples
-from qalign_core.training.base_models import base_tokenizer
 
 
 def pairs(count: int = 40, codes: tuple[str, ...] = ("sw", "th")) -> list[Row]:

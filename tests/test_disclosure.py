@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from qalign_core import audit, params, plan, prepare, runs
-from qalign_core.params import PARAMS_FOLDER, Profile
-from qalign_core.profiles.unique_keys import read
+from qalign_core.params import PARAMS_FOLDER, Profile, read_yaml
 from qalign_core.runs import Run
 
 
 def profile_of(name: str, **changes: Any) -> Profile:
-    sections = read(PARAMS_FOLDER / f"{name}.yaml")
+    sections = read_yaml(PARAMS_FOLDER / f"{name}.yaml")
     for key, value in changes.items():
         section, last = key.split("__")
         sections[section][last] = value
@@ -130,4 +129,4 @@ def test_the_batch_counts_devices():
     profile = profile_of("llama2-7b", run__devices=4)
     (row,) = prepare.recipe_differences(profile).to_dict("records")
     assert (row["constant"], row["here"]) == ("effective batch size", "64")
-    assert plan.sequences_per_update(profile, "metamathqa") == 64
+    assert plan.effective_batch_size(profile, "metamathqa") == 64

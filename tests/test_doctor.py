@@ -16,10 +16,10 @@ from hub_server import HubServer, Repository
 
 from qalign_core import available, doctor, miniature, params, speed
 from qalign_core.available import Refusal
-from qalign_core.data.data_lock import read_lock
 from qalign_core.doctor import GIB, OK, PROBLEM, WARNING, Finding
 from qalign_core.params import PARAMS_FOLDER, Profile
 from qalign_core.runs import Run
+from qalign_core.sources import read_lock
 
 ROOT = PARAMS_FOLDER.parent
 
@@ -105,7 +105,9 @@ def test_the_list_of_licences_is_that_of_requirements() -> None:
     text = (ROOT / "THIRD_PARTY.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| ([\w.-]+) +\| (\d[\w.+]*) ", text, re.MULTILINE))
     wanted = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in doctor.required().items()}
-    assert {re.sub(r"[-_.]+", "-", n).lower(): v.split("+")[0] for n, v in rows.items()} == wanted, "run `make licences`"
+    assert {re.sub(r"[-_.]+", "-", n).lower(): v.split("+")[0] for n, v in rows.items()} == wanted, (
+        "run `make licences`"
+    )
 
 
 # ------------------------------------------------------------------------------------------------- the machine

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from qalign_core import comparisons, evaluate, params, plan, results, runs
-from qalign_core.data.rows import BadRow
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
+from qalign_core.rows import BadRow
 from qalign_core.runs import Run
 
 # ------------------------------------------------------------------------------------------------- external predictions

@@ -8,10 +8,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from qalign_core import params, plan, reproduce, runs
-from qalign_core.checks import profile_checks
-from qalign_core.data import prepare
-from qalign_core.jobs import overview
+from qalign_core import doctor, params, plan, prepare, reproduce, runs
 from qalign_core.params import Profile, ProfileError
 from qalign_core.runs import Run
 
@@ -48,7 +45,7 @@ def test_dry_run_says_that_predictions_are_external_and_what_is_missing(folder: 
     profile = profile_of(theirs(folder))
     assert {path.name[:2] for path in reproduce.notebooks_of(profile)}.isdisjoint({"02", "03"})
     assert prepare.data_sets(profile) == {"mgsm": list(QUESTIONS)}
-    assert list(overview.overview(profile, Run(tmp_path / "run"))) == []
+    assert list(reproduce.overview(profile, Run(tmp_path / "run"))) == []
     with pytest.raises(ProfileError, match=r"systems\.Theirs: its predictions are"):
         plan.prediction_job(profile, Run(tmp_path / "run"), "Theirs", 0)
     (folder / "mgsm" / "de.jsonl").unlink()
@@ -58,7 +55,7 @@ def test_dry_run_says_that_predictions_are_external_and_what_is_missing(folder: 
     assert "to do  answers    Theirs: external predictions" in capsys.readouterr().out.replace("\n", " ")
     assert reproduce.main([str(written), "--run-dir", str(tmp_path / "other")]) == 2
     assert "1 of 3 files are missing" in capsys.readouterr().out.replace("\n", "")
-    assert "1 of 3 files are missing" in " ".join(finding.found for finding in profile_checks.files(profile))
+    assert "1 of 3 files are missing" in " ".join(finding.found for finding in doctor.files(profile))
 
 
 def test_a_notebook_is_executed_again_when_the_predictions_change(folder: Path):

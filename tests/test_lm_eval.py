@@ -13,7 +13,7 @@ import yaml
 from qalign_core import prompts, runs
 from qalign_core.languages import CODES
 from qalign_core.runs import Run
-from qalign_core.scores.predictions import read_predictions
+from qalign_core.scorer import read_predictions
 
 FOLDER = Path(__file__).resolve().parent.parent / "bench" / "lm_eval"
 SHIPPED_BASE = FOLDER.parent.parent / "qalign_core" / "miniature" / "base"

@@ -19,8 +19,7 @@ from safetensors.torch import load_file
 from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job
 from transformers import AutoModelForCausalLM
 
-from qalign_core import launch, params, plan, train
-from qalign_core.data import prepare
+from qalign_core import launch, params, plan, prepare, train
 from qalign_core.models import (
     add_adapters,
     add_pad_token,

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from qalign_core import launch, params, plan
-from qalign_core.jobs.machines import hostfile, machines
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
+from qalign_core.plan import hostfile, machines
 
 README = (PARAMS_FOLDER.parent / "README.md").read_text(encoding="utf-8")
 
@@ -37,7 +37,7 @@ def profile(tmp_path: Path) -> Profile:
 
 def test_readmes_two_machines_make_the_papers_update(profile: Profile):
     assert machines(profile) == 2
-    assert plan.sequences_per_update(profile, "metamathqa") == 128
+    assert plan.effective_batch_size(profile, "metamathqa") == 128
 
 
 def test_readmes_profile_reaches_the_launcher(profile: Profile):

@@ -12,7 +12,7 @@ from hub_server import HubServer, Repository
 from test_sources import MGSM, lock_of
 
 from qalign_core import params, prepare, reproduce, runs, sources
-from qalign_core.jobs.confined import FOLDERS, confined
+from qalign_core.reproduce import CACHES, confined
 from qalign_core.runs import Run
 from qalign_core.sources import DownloadError
 
@@ -122,7 +122,7 @@ def test_a_cache_that_cannot_be_written_says_what_it_lacks(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a place that nobody can write, not even root")
 def test_libraries_write_into_the_cache_or_the_run_folder(tmp_path: Path, monkeypatch):
-    for name in (*FOLDERS, "IPYTHONDIR"):
+    for name in (*CACHES, "IPYTHONDIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TRITON_CACHE_DIR", "/mine")
     for cache, place in ((tmp_path / "cache", tmp_path / "cache" / "tools"), (Path("/sys/x"), tmp_path / ".tools")):

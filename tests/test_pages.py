@@ -13,10 +13,9 @@ from bs4 import BeautifulSoup
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from qalign_core import runs
+from qalign_core import results, runs
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.runs import Run
-from qalign_core.scores import results
 from qalign_core.show import pages, report
 
 PROSE = r"""# Stage 1 & *alignment*

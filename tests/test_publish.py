@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from qalign_core import params, plan, runs
-from qalign_core.data import prepare
+from qalign_core import params, plan, prepare, runs, sources
 from qalign_core.miniature import SHIPPED_BASE, pretrain
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.plan import HOW_ONLY, Job
@@ -48,7 +47,7 @@ def test_its_bases_are_made_by_the_recipe_of_the_one_that_comes_with_the_package
     assert PUBLISHED.model == BASE.model
     assert PUBLISHED.data.miniature.style == BASE.data.miniature.style
     assert BASE.run.seeds[0] in PUBLISHED.run.seeds
-    assert [plan.sequences_per_update(profile, "base-text") for profile in (PUBLISHED, BASE)] == [16, 16]
+    assert [plan.effective_batch_size(profile, "base-text") for profile in (PUBLISHED, BASE)] == [16, 16]
 
 
 def test_all_questions_are_asked():
@@ -65,22 +64,22 @@ def job(tmp_path: Path) -> Job:
 
 
 def test_the_shipped_base_is_taken_by_the_job_that_made_it(job: Job):
-    assert pretrain.take_shipped(job)
+    assert pretrain.use_shipped_base(job)
     assert job.done
     files = runs.read_json(job.folder / "done.json")["files"]
     assert files == {f"model/{name}": digest for name, digest in runs.sha256_tree(job.folder / "model").items()}
-    assert not pretrain.take_shipped(job)  # it is there
+    assert not pretrain.use_shipped_base(job)  # it is there
 
 
 def test_another_job_trains_its_own_base(job: Job):
     other = Job({"fingerprint": "another seed"}, job.folder)
-    assert not pretrain.take_shipped(other)
+    assert not pretrain.use_shipped_base(other)
     assert not job.folder.exists()
 
 
 def test_a_base_that_was_begun_is_not_replaced(job: Job):
     runs.write_json(job.folder / "job.json", job.content)
-    assert not pretrain.take_shipped(job)
+    assert not pretrain.use_shipped_base(job)
 
 
 # ------------------------------------------------------------------------------------------------- with tiny sizes
@@ -97,7 +96,7 @@ def test_every_seed_has_its_own_base_corpora_and_jobs_and_the_same_questions(
     }  # fmt: skip
     sections["data"]["miniature"]["sizes"] = dict.fromkeys(PUBLISHED.data.miniature.sizes, 8) | {"dev": 2}
     profile, run = params.validate(sections), Run(tmp_path / "run")
-    monkeypatch.setenv(prepare.CACHE_DIR, str(tmp_path / "cache"))
+    monkeypatch.setenv(sources.CACHE_DIR, str(tmp_path / "cache"))
     prepare.write_corpora(profile, run)
     counts = prepare.write_benchmarks(profile, run)
     assert set(counts.questions) == {8}
@@ -108,7 +107,7 @@ def test_every_seed_has_its_own_base_corpora_and_jobs_and_the_same_questions(
         assert one.content["corpus"]["sha256"] != two.content["corpus"]["sha256"]
         assert one.content["fingerprint"] != two.content["fingerprint"]
         assert one.folder != two.folder
-    assert not pretrain.take_shipped(jobs[1][0])  # another text than the shipped base's
+    assert not pretrain.use_shipped_base(jobs[1][0])  # another text than the shipped base's
     styles = {"metamathqa", "metamathqa-equations", "metamathqa-restating"}
     assert len({runs.sha256_file(run.corpus(name, 1)) for name in styles}) == 3
 

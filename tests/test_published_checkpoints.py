@@ -10,9 +10,8 @@ from subprocess import run
 
 import pytest
 
-from qalign_core import params
-from qalign_core.generation import questions
-from qalign_core.scores.published import published_cells
+from qalign_core import generate, params
+from qalign_core.results import published_cells
 
 
 def test_every_published_checkpoint_is_a_system_with_a_template(reference_dir: Path):
@@ -38,7 +37,7 @@ def test_every_published_checkpoint_stands_beside_its_published_number():
 def test_a_missing_checkpoint_is_an_error_with_its_name(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match=f"checkpoint {name} .revision v1. cannot be read: .*hf auth login"):
-        questions.load_tokenizer(name, "v1")
+        generate.load_tokenizer(name, "v1")
 
 
 def test_the_job_of_a_missing_checkpoint_ends_with_its_name(tmp_path: Path):

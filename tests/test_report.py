@@ -15,11 +15,10 @@ from matplotlib import font_manager, ft2font
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
-from qalign_core import runs, scorer
+from qalign_core import comparisons, results, runs, scorer
 from qalign_core.languages import CODES
 from qalign_core.miniature.folder import benchmark_problems
-from qalign_core.scores import comparisons, results
-from qalign_core.scores.published import PUBLISHED, SOURCES, published, published_cells
+from qalign_core.results import PUBLISHED, SOURCES, published, published_cells
 from qalign_core.show import figures, paper_tables, report, tables
 from qalign_core.show.report import few_groups
 

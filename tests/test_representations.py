@@ -12,10 +12,9 @@ import torch
 from tiny_training import make_base
 from transformers import AutoModelForCausalLM
 
-from qalign_core import miniature, params, represent, runs
+from qalign_core import evaluate, miniature, params, represent, runs
+from qalign_core.models import load_tokenizer
 from qalign_core.runs import Run
-from qalign_core.scores import representations
-from qalign_core.training.model_folder import load_tokenizer
 
 QUESTIONS = ["7 plus 8", "1 plus 2 plus 3 plus 4 plus 5", "9", "6 plus 6 plus 6", "3 plus 0"]
 
@@ -147,23 +146,23 @@ def test_the_real_questions_are_looked_at_where_a_folder_holds_them(
 ):
     profile, run = params.load("smoke"), Run(tmp_path)
     monkeypatch.setenv("QALIGN_DATA_DIR", str(data_dir))
-    files = representations.question_sets(profile, run)[representations.REAL]
+    files = evaluate.question_sets(profile, run)[representations.REAL]
     rows = runs.read_json_lines(files["en"])
     assert len(rows) == representations.QUESTIONS
     assert len(runs.read_json_lines(files["sw"])) == len(rows)
     monkeypatch.delenv("QALIGN_DATA_DIR")
-    assert set(representations.question_sets(profile, run)) == {representations.BENCHMARK}
+    assert set(evaluate.question_sets(profile, run)) == {evaluate.PARALLEL}
 
 
 def test_the_miniatures_base_reads_the_real_questions(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch):
     profile, run = params.load("smoke"), Run(tmp_path)
     monkeypatch.setenv("QALIGN_DATA_DIR", str(data_dir))
     monkeypatch.setattr(representations, "QUESTIONS", 12)
-    files = representations.question_sets(profile, run)[representations.REAL]
+    files = evaluate.question_sets(profile, run)[representations.REAL]
     entry = {"name": "base", "model": {"path": str(Path(miniature.__file__).parent / "base"), "revision": None}}
     monkeypatch.setattr(representations, "models", lambda *_: [{**entry, "model_fingerprint": "f"}])
     runs.write_atomic(tmp_path / "profile.yaml", "")  # marks the run folder, to which the job's paths are relative
-    job = representations.job(profile, run, 1, representations.REAL, files)
+    job = evaluate.representation_job(profile, run, 1, representations.REAL, files)
     represent.represent(runs.write_json(job.folder / "job.json", job.content))
     measures = pd.read_csv(job.folder / "measures.csv")
     assert set(measures["language"]) == set(profile.data.languages) - {"en"}

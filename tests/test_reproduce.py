@@ -21,8 +21,7 @@ from forked_training import wait_for
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from qalign_core import launch, params, plan, reproduce, runs
-from qalign_core.data import prepare
+from qalign_core import launch, params, plan, prepare, reproduce, runs
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.runs import Run

@@ -26,8 +26,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from qalign_core.generation import questions
-from qalign_core.generation.decoding import GreedyDecoder, Sequence
+from qalign_core import generate
+from qalign_core.decoding import GreedyDecoder, Sequence
 from qalign_core.kernels import check_separation, weighted_loss
 from qalign_core.models import add_pad_token, full_state_dict, load_model, load_tokenizer, save_model
 from qalign_core.params import LoraSection
@@ -164,7 +164,7 @@ def test_a_saved_folder_gives_the_same_tokens_and_answers(kind: Kind, tmp_path: 
     before = tokenizer(prompt)["input_ids"]
     add_pad_token(model, tokenizer)
     save_model(model, tokenizer, tmp_path / "model", full_state_dict(model, keep=True))
-    again = questions.load_tokenizer(str(tmp_path / "model"), None)
+    again = generate.load_tokenizer(str(tmp_path / "model"), None)
     assert again(prompt)["input_ids"] == before
     assert (again.eos_token_id, again.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
     settings = read_json(tmp_path / "model" / "generation_config.json")

@@ -8,12 +8,11 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from qalign_core import params, plan, runs
-from qalign_core.profiles.evaluation_section import EvaluationSection
-from qalign_core.profiles.evaluation_section import Test as Asked
+from qalign_core import evaluate, params, plan, runs
+from qalign_core.params import BenchmarkSettings as Asked
+from qalign_core.params import EvaluationSection
 from qalign_core.runs import Run
-from qalign_core.scores import trace
-from qalign_core.shown import trace_tables
+from qalign_core.show import tables
 
 
 @pytest.fixture
@@ -54,11 +53,11 @@ ANSWERS = pd.DataFrame({"system": ["QAlign", "QAlign", "Theirs"], "seed": [1, 1,
 
 
 def test_answers_that_were_edited_are_told_apart(profile: params.Profile, run: Run):
-    path = run.folder / trace.trace(profile, run, ANSWERS)["predictions"].iloc[0]
+    path = run.folder / evaluate.trace(profile, run, ANSWERS)["predictions"].iloc[0]
     runs.write_json_lines(path, [{"index": 0, "response": "better"}])
-    rows = trace.trace(profile, run, ANSWERS)
-    assert rows["state"].tolist() == [trace.CHANGED, trace.AS_GENERATED, trace.ELSEWHERE, trace.ELSEWHERE]
-    table = trace_tables.trace_table(rows)
+    rows = evaluate.trace(profile, run, ANSWERS)
+    assert rows["state"].tolist() == [evaluate.CHANGED, evaluate.AS_GENERATED, evaluate.ELSEWHERE, evaluate.ELSEWHERE]
+    table = tables.trace_table(rows)
     assert table.text.loc[0, "files"] == "1 changed since, 1 as generated"
     assert table.text.loc[0, ["trained", "answered", "commit"]].tolist() == ["f" * 8, "a" * 8, "c" * 8 + "+"]
     assert table.text.loc[1, ["trained", "answered", "commit"]].tolist() == ["", "", ""]
@@ -67,10 +66,10 @@ def test_answers_that_were_edited_are_told_apart(profile: params.Profile, run: R
 def test_one_number_is_followed_back_step_by_step(profile: params.Profile, run: Run):
     key = {"system": "QAlign", "seed": 1, "benchmark": "mgsm", "language": "sw"}
     accuracy = pd.DataFrame([{**key, "scorer": "paper", "correct": 1, "total": 4, "accuracy": 25.0}])
-    results = {"accuracy": accuracy, "trace": trace.trace(profile, run, ANSWERS)}
-    steps = trace_tables.cell_table(results, "QAlign", "mgsm", "sw", "paper").text["seed 1"].tolist()
+    results = {"accuracy": accuracy, "trace": evaluate.trace(profile, run, ANSWERS)}
+    steps = tables.cell_table(results, "QAlign", "mgsm", "sw", "paper").text["seed 1"].tolist()
     assert steps[0] == "25.0% (1 of 4 right)"
     assert "seed-1/base/questions-x-en/metamathqa/done.json (ffffffff)" in steps[3]
     assert "mgsm/sw.jsonl (sha256" in steps[4]
     with pytest.raises(ValueError, match="no cell 'QAlign', 'mgsm', 'de'"):
-        trace_tables.cell_table(results, "QAlign", "mgsm", "de", "paper")
+        tables.cell_table(results, "QAlign", "mgsm", "de", "paper")

@@ -16,7 +16,7 @@ from typing import Any
 
 import datasets
 
-from qalign_core.scores.last_number import paper_number
+from qalign_core.scorer import paper_number
 
 RUN_FOLDER = "QALIGN_RUN_DIR"  # environment: the run whose prompts are asked
 TOLERANCE = 1e-3  # two numbers are the same answer when they differ by less

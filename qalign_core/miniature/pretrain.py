@@ -13,8 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from qalign_core import launch, params, plan, runs
-from qalign_core.data import prepare
+from qalign_core import launch, params, plan, prepare, runs
 from qalign_core.miniature import SHIPPED_BASE
 from qalign_core.miniature.text import TOKENIZER_FILE, train_tokenizer
 
@@ -61,7 +60,7 @@ def ship(profile: params.Profile, run: runs.Run, job: plan.Job, target: Path) ->
     runs.write_atomic(target / "README.md", card(manifest))
 
 
-def take_shipped(job: plan.Job) -> bool:
+def use_shipped_base(job: plan.Job) -> bool:
     """Take the base that comes with the package for what `job` would make, if it was made by this very job: the same
     fingerprint, hence the same text, recipe and seed. A job that is done or begun is left alone.
 

@@ -16,16 +16,16 @@ from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
 from qalign_core import plan, runs
-from qalign_core.data.prepare import FOLLOWED, translated
+from qalign_core.evaluate import answers_folder
 from qalign_core.languages import CODES, LANGUAGES
+from qalign_core.launch import is_interactive
 from qalign_core.params import Profile
+from qalign_core.prepare import FOLLOWED, translated
+from qalign_core.responses import KINDS
 from qalign_core.runs import Run
-from qalign_core.scores.brought import answers_folder
-from qalign_core.scores.response_kinds import KINDS
 from qalign_core.show.paper_tables import named
 from qalign_core.show.report import save_figure
 from qalign_core.show.tables import Table, from_frame, markdown_text
-from qalign_core.shown.live import someone_is_there as is_interactive
 
 _CELL = "text-align: start; vertical-align: top; white-space: pre-wrap; max-width: 32em; padding: .3em .7em"
 # The paper's recipe, to stand beside a profile's. Source: NJUNLP/QAlign training scripts.

@@ -26,10 +26,10 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from qalign_core.comparisons import mean_over_seeds
 from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH, PAPER_CODES
 from qalign_core.miniature.folder import benchmark_problems
 from qalign_core.miniature.language import question, solution
-from qalign_core.scores.comparisons import mean_over_seeds
 from qalign_core.show.paper_tables import BENCHMARKS, named
 
 Drawn = tuple[Figure, pd.DataFrame]

@@ -11,11 +11,10 @@ from dataclasses import replace
 
 import pandas as pd
 
+from qalign_core.comparisons import OURS, mean_over_seeds
 from qalign_core.languages import CODES, LANGUAGES
-from qalign_core.scores.comparisons import mean_over_seeds
-from qalign_core.scores.published import SECONDARY, SIZES, SOURCES, published_cells
-from qalign_core.scores.response_kinds import KINDS, RATES
-from qalign_core.scores.results import OURS
+from qalign_core.responses import KINDS, RATES
+from qalign_core.results import SECONDARY, SIZES, SOURCES, published_cells
 from qalign_core.show.tables import Table, bounded, from_frame
 
 

@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from qalign_core import statistics
+from qalign_core.comparisons import OURS, WITHOUT
 from qalign_core.languages import CODES
+from qalign_core.results import SECONDARY, Results, published_cells, read_results
 from qalign_core.runs import Run, write_atomic
-from qalign_core.scores.published import SECONDARY, published_cells
-from qalign_core.scores.results import OURS, WITHOUT, Results, read_results
 from qalign_core.show import figures, paper_tables
 from qalign_core.show.paper_tables import BENCHMARKS, named
 from qalign_core.show.tables import Table, print_table, save_table, trace_table

@@ -16,10 +16,9 @@ from forked_training import MOMENTS, STAND_STILL, Forks, forks, read_log, wait_f
 from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, progress
 
 from qalign_core import launch, params
-from qalign_core.jobs import failures
 from qalign_core.plan import Job
 from qalign_core.runs import Run, is_done, read_json, sha256_file
-from qalign_core.training.checkpoints import MANIFEST, latest
+from qalign_core.trainer import MANIFEST, latest
 
 __all__ = ["forks"]  # a fixture
 UPDATES = 200
@@ -64,7 +63,7 @@ def test_the_moments_of_grief_lose_nothing_and_the_weights_are_bitwise_equal(
         assert (home / "model").exists() == (moment in ("before_done", "before_the_clean_up")), moment
         assert max(whole_checkpoints(home), default=0) >= max(before, default=0), moment
         if moment in ADVICE:
-            message = failures.failure(home, home / "log.txt", "ended with exit code 1", start=said)
+            message = launch.failure(home, home / "log.txt", "ended with exit code 1", start=said)
             assert ADVICE[moment] in message.splitlines()[2], message
     assert weights(path) == weights(undisturbed)
     said = read_log(path)
@@ -131,7 +130,7 @@ def test_two_ranks_leave_a_checkpoint_that_one_rank_refuses(folder: Path, two_un
         rank.join(timeout=30)
     kept, said = whole_checkpoints(path.parent), len(read_log(path))
     assert forks.until_it_ends(path) == 1
-    message = failures.failure(path.parent, path.with_name("log.txt"), "ended with exit code 1", start=said)
+    message = launch.failure(path.parent, path.with_name("log.txt"), "ended with exit code 1", start=said)
     assert (
         "was written by 2 ranks and this run has 1: run on 2 again (run.devices, run.hostfile)"
         in (message.splitlines()[1])

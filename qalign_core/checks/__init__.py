@@ -1,1 +1,0 @@
-"""What `doctor` looks at: the machine, the profile, its data, the packages."""

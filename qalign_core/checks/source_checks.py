@@ -1,2 +1,0 @@
-# shim: removed when the redesign is merged
-from qalign_core.available import is_local, models, sources

@@ -1,2 +1,0 @@
-# shim: removed when the redesign is merged
-from qalign_core.corpora import is_drawn

@@ -1,1 +1,0 @@
-# shim: removed when the redesign is merged

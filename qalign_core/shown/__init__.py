@@ -1,1 +1,0 @@
-"""What people look at: tables, figures, pages, and the views of the notebooks."""
