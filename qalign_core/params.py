@@ -9,7 +9,7 @@ import os
 import reprlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
@@ -288,7 +288,6 @@ class EvaluationSection(Section):
     batch_tokens: Positive | Literal["auto"] = "auto"
     scorer: Literal["paper", "fixed"] = "paper"
     pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] | None = None  # to test; null: the paper's
-    corrected: ClassVar[dict[str, str]] = {}  # shim: for those who still ask; removed when the redesign is merged
 
 
 class Profile(Section):

@@ -28,7 +28,7 @@ from qalign_core.launch import clock, describe, latest, share_done
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, load
 from qalign_core.plan import Job, machines
 from qalign_core.rows import BadRow
-from qalign_core.runs import DamagedFileError, ReadOnlyError, Run
+from qalign_core.runs import DamagedFileError, Run
 from qalign_core.sources import DownloadError, cache_dir, is_offline
 
 NOTEBOOKS_FOLDER = PARAMS_FOLDER.parent / "notebooks"
@@ -412,10 +412,8 @@ def _state(name: str, make: Callable[..., Job], *arguments: Any) -> tuple[str, b
         )
     except plan.NotTranslatedError:
         return name, False, "its questions are not translated yet"
-    except FileNotFoundError:
+    except FileNotFoundError:  # its data, or the base model, which notebook 01 prepares
         return name, False, "its data is prepared by notebook 01"
-    except ReadOnlyError:  # the base model is made when its first stage begins
-        return name, False, "not begun"
     except DamagedFileError as error:
         return name, False, str(error)
 

@@ -146,24 +146,14 @@ def fingerprint(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------- the run folder
 
 
-class ReadOnlyError(RuntimeError):  # goes, with `read_only` and `may_write`, as soon as planning writes nothing
-    """Something would have to be made in a run that is only looked at."""
-
-
 class Run:
     """The folder of one reproduction (`runs/<profile>`, or wherever `--run-dir` puts it); all its paths are here."""
 
-    def __init__(self, folder: str | Path, *, read_only: bool = False) -> None:
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).absolute()
-        self.read_only = read_only
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
-
-    def may_write(self, path: Path) -> None:
-        """Raise ReadOnlyError when the run is only looked at."""
-        if self.read_only:
-            raise ReadOnlyError(f"{path} is not there, and this run is only looked at: open it without read_only")
 
     @property
     def profile(self) -> Path:
