@@ -13,7 +13,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
-from qalign_core.supervision import IGNORED, Collator
+from qalign_core.supervision import IGNORED
 
 BY_DOCUMENT = "sdpa_by_document"
 SEPARATING_ATTENTION = (BY_DOCUMENT, "sdpa")  # tested to keep packed examples apart; the first is the faster one
@@ -193,33 +193,3 @@ def weighted_loss(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor
     counts = batch["target_counts"][:, columns + 1].flatten().to(torch.promote_types(logits.dtype, torch.float32))
     weights = torch.where(targets == IGNORED, 0.0, 1 / counts)  # (B·C,)
     return weighted_nll(logits.flatten(0, 1), targets.clamp(min=0), weights)
-
-
-def gradient_cosines(
-    model: torch.nn.Module, examples: list[dict[str, Any]], sequences: int = 16
-) -> list[dict[str, float]]:
-    """How the losses `paper` and `token` differ on a model that does not learn, update by update.
-
-    Args:
-        model: a causal language model loaded with attention sdpa.
-        examples: each `input_ids` and `labels`.
-        sequences: effective batch size.
-
-    Returns:
-        For each update `paper` and `token` (loss), the `cosine` of their gradients, and `length ratio` (paper/token).
-    """
-    rows = []
-    for start in range(0, len(examples) - sequences + 1, sequences):
-        losses, gradients = {}, {}
-        for loss in ("paper", "token"):
-            model.zero_grad()
-            batch = Collator(0, packing=False, loss=loss)(examples[start : start + sequences])
-            value = weighted_loss(model, batch) / batch["items"].item()
-            value.backward()
-            losses[loss] = value.item()
-            gradients[loss] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-        model.zero_grad()
-        cosine = torch.nn.functional.cosine_similarity(gradients["paper"], gradients["token"], dim=0).item()
-        ratio = (gradients["paper"].norm() / gradients["token"].norm()).item()
-        rows.append(losses | {"cosine": cosine, "length ratio": ratio})
-    return rows

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import pandas as pd
 import torch
 
 from qalign_core import prompts
@@ -226,45 +224,3 @@ class Collator:
             name: torch.nn.utils.rnn.pad_sequence([row[name] for row in rows], batch_first=True, padding_value=filler)
             for name, filler in fillers.items()
         }  # each (B, T)
-
-
-# ------------------------------------------------------------------------------------------------- what a token weighs
-
-
-def count_targets(labels: Sequence[Sequence[int]]) -> np.ndarray:
-    """Target tokens of each example: (examples,)."""
-    return np.array([sum(label != IGNORED for label in row) for row in labels])
-
-
-def shares_by_length(targets: Sequence[int], micro_batch: int = 2, seed: int = 0, groups: int = 5) -> pd.DataFrame:
-    """What share of the losses `paper` and `token` the short and the long responses have.
-
-    Args:
-        targets: target tokens of each example; those without any are left out.
-        micro_batch: examples that `paper` averages over first.
-        seed: of the random order in which examples meet, as in an epoch.
-        groups: of equally many examples, by length.
-
-    Returns:
-        One row per group: `target tokens` (from–to), `examples`, `token` and `paper` (percent of the loss's weight),
-        and `one token`: what one of its tokens weighs in `paper`, where 1 is its weight in `token`.
-
-    Raises:
-        ValueError: for fewer examples than groups.
-    """
-    counts = np.asarray(targets)
-    counts = np.random.default_rng(seed).permutation(counts[counts > 0])
-    counts = counts[: len(counts) // micro_batch * micro_batch]
-    if len(counts) < groups:
-        raise ValueError(f"{len(counts)} examples with targets are too few for {groups} groups; give more")
-    sums = counts.reshape(-1, micro_batch).sum(axis=1).repeat(micro_batch)  # (examples,), of its micro-batch
-    table = pd.DataFrame({"targets": counts, "token": counts / counts.sum()})
-    table["paper"] = counts / sums / (len(counts) / micro_batch)
-    table["group"] = pd.qcut(table.targets.rank(method="first"), groups, labels=False)
-    grouped = table.groupby("group")
-    low, high = grouped.targets.min(), grouped.targets.max()
-    columns = {"target tokens": [f"{a}–{b}" for a, b in zip(low, high, strict=True)], "examples": grouped.size().array}
-    result = pd.DataFrame(columns)
-    result[["token", "paper"]] = 100 * grouped[["token", "paper"]].sum().to_numpy()
-    result["one token"] = result["paper"] / result["token"]
-    return result

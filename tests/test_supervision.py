@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -16,11 +15,9 @@ from qalign_core.supervision import (
     IGNORED,
     Collator,
     check_tokenizer,
-    count_targets,
     encode,
     encode_corpus,
     encode_texts,
-    shares_by_length,
 )
 
 # ------------------------------------------------------------------------------------------------- tokens and labels
@@ -241,29 +238,3 @@ def test_padding_is_on_the_right_and_masked() -> None:
     assert batch["target_counts"].tolist() == [[3, 3, 3], [3, 3, 1]]
     assert not any(torch.is_tensor(value) and value.is_floating_point() for value in batch.values())
     assert batch["tokens"].tolist() == [5]
-
-
-# ------------------------------------------------------------------------------------------------- what a token weighs
-
-
-def test_without_neighbours_every_response_weighs_alike_in_paper() -> None:
-    shares = shares_by_length([10, 30, 0], micro_batch=1, groups=2)
-    assert shares["target tokens"].tolist() == ["10–10", "30–30"]
-    assert shares["token"].tolist() == pytest.approx([25, 75])
-    assert shares["paper"].tolist() == pytest.approx([50, 50])
-    assert shares["one token"].tolist() == pytest.approx([2, 2 / 3])
-
-
-def test_the_shares_are_the_collators_weights() -> None:
-    rows = [{"input_ids": [1] * (n + 1), "labels": [IGNORED] + [1] * n} for n in range(2, 42)]
-    targets = count_targets([row["labels"] for row in rows])
-    order = np.random.default_rng(3).permutation(len(rows))
-    batch = Collator(0, packing=False)([rows[index] for index in order])
-    weights = (batch["labels"] != IGNORED) / batch["target_counts"]
-    weights = 100 * (weights.sum(dim=1) / batch["items"]).numpy()
-    shares = shares_by_length(targets, seed=3, groups=4)
-    expected = [weights[np.isin(order, group)].sum() for group in np.arange(40).reshape(4, 10)]
-    assert shares["paper"].tolist() == pytest.approx(expected)
-    assert shares["one token"].is_monotonic_decreasing
-    with pytest.raises(ValueError, match="3 examples|2 examples"):
-        shares_by_length([5, 5, 5])
