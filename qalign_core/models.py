@@ -12,19 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from qalign_core import prompts, runs
-from qalign_core.corpora import data_sets_of
 from qalign_core.languages import CODES
-from qalign_core.params import BASE_TEXT, Profile
 from qalign_core.runs import Run
-from qalign_core.sources import DownloadError, read_lock, unreadable_model
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what is needed only here and there is imported there: a job starts in less time
+    import pandas as pd
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from qalign_core.params import Profile
 
 LARGE_FILE = 64 * 2**20  # bytes; a larger file of a model is identified by its size and samples of its bytes
 SAMPLE_EVERY, SAMPLE = 8 * 2**20, 64 * 2**10  # bytes; smaller than any weight matrix of such a model
@@ -304,6 +302,8 @@ def base_tokenizer(profile: Profile, run: Run) -> PreTrainedTokenizerBase:
     Raises:
         DownloadError: when it cannot be read: a folder without one, a gated or unknown model, no network.
     """
+    from qalign_core.sources import DownloadError, unreadable_model
+
     model = starting_model(profile, run, profile.run.seeds[0])
     try:
         return load_tokenizer(runs.resolve(model["path"], run.folder), model["revision"])
@@ -384,6 +384,7 @@ def write_card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) ->
 
 def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
     """The text of a model's card: what it was made of and how, under which licences, and its scores once known."""
+    import pandas as pd
     from huggingface_hub import ModelCardData
 
     stages, data, settings, languages = [], [], {}, {"en"}
@@ -464,6 +465,10 @@ Names as of `transformers.TrainingArguments`. DeepSpeed, ZeRO stage {_plain(str(
 
 def data_origins(profile: Profile, corpus: str) -> list[dict[str, str]]:
     """The data sets a corpus is made of: `made of` (name and source), `hub id` (if it is from there), `licence`."""
+    from qalign_core.corpora import data_sets_of
+    from qalign_core.params import BASE_TEXT
+    from qalign_core.sources import read_lock
+
     if corpus == BASE_TEXT:
         return [{"made of": "the miniature's text", "hub id": "", "licence": "Apache-2.0"}]
     lock, found = read_lock(), []
@@ -485,6 +490,8 @@ def data_origins(profile: Profile, corpus: str) -> list[dict[str, str]]:
 
 def _scores(run: Run, systems: Sequence[str], seed: int) -> str:
     """Every accuracy of the systems that end in this model, with its interval."""
+    import pandas as pd
+
     paths = [run.results / name for name in ("intervals.csv", "ablation_intervals.csv")]
     there = [pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in paths if path.is_file()]
     if not there:
@@ -507,6 +514,8 @@ def _scores(run: Run, systems: Sequence[str], seed: int) -> str:
 
 
 def _table(rows: pd.DataFrame | list[dict[str, str]]) -> str:
+    import pandas as pd
+
     table = pd.DataFrame(rows).astype(str).map(_plain).rename(columns=_plain)
     return table.to_markdown(index=False, disable_numparse=True)
 
