@@ -221,8 +221,7 @@ def write_corpora(profile: Profile, run: Run) -> pd.DataFrame:
             from qalign_core import miniature
 
             path, sizes = run.corpus(BASE_TEXT, seed), profile.model.miniature
-            style = profile.data.miniature.style
-            made = miniature.write_base_corpus(path, seed=seed, tokens=sizes.base_tokens, style=style)
+            made = miniature.write_base_corpus(path, seed=seed, tokens=sizes.base_tokens)
             _write_manifest(path, made["rows"], made["report"])
         for name in profile.corpora():
             drawn = corpus_seed(profile, name, seed)
