@@ -16,7 +16,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from qalign_core import prompts
+from qalign_core import prompts, runs
 from qalign_core.languages import PAPER_CODES, add_new, in_table_order, one_line
 
 PARAMS_FOLDER = Path(__file__).resolve().parent.parent / "params"
@@ -263,6 +263,7 @@ class TrainingSection(Arguments):
     max_length: Annotated[Tokens, Field(ge=64)] = 512  # the prompt's template alone is about 50
     loss: Literal["paper", "token"] = "paper"
     packing: bool = True
+    train_sampling_strategy: Literal["random", "group_by_length"] = "random"  # by length (ours): less padding
     method: Literal["full", "lora"] = "full"
     lora: LoraSection | None = None
     deepspeed: str = "deepspeed/zero3.json"
@@ -386,6 +387,12 @@ def _problems(profile: Profile) -> Iterator[str]:
         yield "model.miniature: hidden_size must be a multiple of twice num_attention_heads"
     if training.lora is not None and training.method != "lora":
         yield f"training.lora: describes method: lora, but method is {training.method}: change it or leave lora out"
+    config = PARAMS_FOLDER / training.deepspeed
+    if training.lora and training.lora.embeddings and config.is_file():
+        in_bf16 = training.bf16 or any(stage.bf16 for stage in training.stages.values())
+        if in_bf16 and runs.read_object(config).get("zero_optimization", {}).get("stage") == 3:
+            remedy = "take deepspeed/zero2.json or bf16: false, or leave the embeddings as they are"
+            yield f"training.lora.embeddings: DeepSpeed cannot train them in bf16 under ZeRO stage 3: {remedy}"
     stages = {f"training.stages.{name}": arguments for name, arguments in training.stages.items()}
     for key, arguments in {"training": training, **stages}.items():
         report_to = [arguments.report_to] if isinstance(arguments.report_to, str) else arguments.report_to

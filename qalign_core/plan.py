@@ -210,6 +210,8 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
     made = runs.read_json(path.with_suffix(".json"))
     start = lineage_model(profile, run, seed, before) if lineage else _base_model(profile, run, seed)
     training, arguments = profile.training, profile.arguments(corpus)
+    if training.train_sampling_strategy != "random":  # which is left out, as in the fingerprints of older runs
+        arguments["train_sampling_strategy"] = training.train_sampling_strategy
     text = corpus == BASE_TEXT  # pre-training: blocks of text, every token counts alike
     content: dict[str, Any] = {
         "kind": "train",
@@ -234,9 +236,7 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
     decides["origin"] = start.identity
     decides["arguments"] = {k: v for k, v in arguments.items() if k not in HOW_ONLY}
     decides["precision"] = {k: v for k, v in content["deepspeed"].items() if k in ("bf16", "fp16", "data_types")}
-    decides["sequences_per_update"] = effective_batch_size(
-        profile, corpus
-    )  # its name in the fingerprints of older runs
+    decides["sequences_per_update"] = effective_batch_size(profile, corpus)  # the name is that of older runs
     return Job({"fingerprint": runs.fingerprint(decides), **content}, run.stage(seed, lineage))
 
 

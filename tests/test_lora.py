@@ -144,6 +144,10 @@ def test_lora_is_a_method_and_its_numbers_are_checked() -> None:
         profile_with(method="lora", lora={"rnk": 8})
     with pytest.raises(ValidationError):
         LoraSection(dropout=1.0)
+    whole = {"method": "lora", "lora": {"embeddings": True}, "bf16": True}
+    assert profile_with(**whole, deepspeed="deepspeed/zero2.json").training.lora
+    with pytest.raises(ProfileError, match=r"lora\.embeddings: DeepSpeed cannot train them in bf16 under ZeRO stage 3"):
+        profile_with(**whole, deepspeed="deepspeed/zero3.json")
 
 
 def test_a_job_of_lora_without_its_numbers_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -265,7 +269,7 @@ def test_qaligns_two_stages_go_the_road_of_full_training(tmp_path: Path, monkeyp
     assert len(read_json_lines(answered)) == 4
 
 
-def test_the_numbers_of_lora_are_part_of_the_fingerprint(tmp_path: Path) -> None:
+def test_the_numbers_of_lora_and_the_order_of_batches_are_part_of_the_fingerprint(tmp_path: Path) -> None:
     run = plan.open_run(profile_with(), tmp_path / "run")
     prints = set()
     write_json(run.corpus("questions-x-en", 1).with_suffix(".json"), {"sha256": "x", "rows": 8})
@@ -273,4 +277,6 @@ def test_the_numbers_of_lora_are_part_of_the_fingerprint(tmp_path: Path) -> None
         job = plan.stage_job(profile_with(**training), run, 1, ["questions-x-en"])
         assert ("lora" in job.content) == bool(training)
         prints.add(job.content["fingerprint"])
-    assert len(prints) == 3
+    grouped = plan.stage_job(profile_with(train_sampling_strategy="group_by_length"), run, 1, ["questions-x-en"])
+    assert grouped.content["training_arguments"]["train_sampling_strategy"] == "group_by_length"
+    assert len(prints | {grouped.content["fingerprint"]}) == 4
