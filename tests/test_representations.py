@@ -146,9 +146,9 @@ def test_the_real_questions_are_looked_at_where_a_folder_holds_them(
 ):
     profile, run = params.load("smoke"), Run(tmp_path)
     monkeypatch.setenv("QALIGN_DATA_DIR", str(data_dir))
-    files = evaluate.question_sets(profile, run)[representations.REAL]
+    files = evaluate.question_sets(profile, run)[evaluate.REAL]
     rows = runs.read_json_lines(files["en"])
-    assert len(rows) == representations.QUESTIONS
+    assert len(rows) == evaluate.REPRESENTED
     assert len(runs.read_json_lines(files["sw"])) == len(rows)
     monkeypatch.delenv("QALIGN_DATA_DIR")
     assert set(evaluate.question_sets(profile, run)) == {evaluate.PARALLEL}
@@ -157,12 +157,12 @@ def test_the_real_questions_are_looked_at_where_a_folder_holds_them(
 def test_the_miniatures_base_reads_the_real_questions(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch):
     profile, run = params.load("smoke"), Run(tmp_path)
     monkeypatch.setenv("QALIGN_DATA_DIR", str(data_dir))
-    monkeypatch.setattr(representations, "QUESTIONS", 12)
-    files = evaluate.question_sets(profile, run)[representations.REAL]
+    monkeypatch.setattr(evaluate, "REPRESENTED", 12)
+    files = evaluate.question_sets(profile, run)[evaluate.REAL]
     entry = {"name": "base", "model": {"path": str(Path(miniature.__file__).parent / "base"), "revision": None}}
-    monkeypatch.setattr(representations, "models", lambda *_: [{**entry, "model_fingerprint": "f"}])
+    monkeypatch.setattr(evaluate, "represented_models", lambda *_: [{**entry, "model_fingerprint": "f"}])
     runs.write_atomic(tmp_path / "profile.yaml", "")  # marks the run folder, to which the job's paths are relative
-    job = evaluate.representation_job(profile, run, 1, representations.REAL, files)
+    job = evaluate.representation_job(profile, run, 1, evaluate.REAL, files)
     represent.represent(runs.write_json(job.folder / "job.json", job.content))
     measures = pd.read_csv(job.folder / "measures.csv")
     assert set(measures["language"]) == set(profile.data.languages) - {"en"}
