@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -324,39 +324,32 @@ def ablation_systems(profile: Profile) -> list[str]:
 def ablation_pairs(profile: Profile) -> list[tuple[str, str]]:
     """The declared differences: every system with QAlign, and with the one it names as `against`.
 
-    A system whose stage 1 lacks a language is compared with the baseline, too, whose stage 1 lacks all of them.
+    A system whose corpora leave out a language is compared with the baseline, too, whose stage 1 lacks all of them.
     """
     named = ablation_systems(profile)
     own = profile.in_chapter(ablations=True)
     pairs = [(name, OURS) for name in named if name != OURS and OURS in named]
     pairs += [(name, other) for name in own if (other := profile.systems[name].against) not in (None, OURS)]
-    return pairs + [(name, WITHOUT) for name in own if _study(profile, name)[0] == "left_out" and WITHOUT in named]
+    return pairs + [(name, WITHOUT) for name in left_out(profile) if WITHOUT in named]
 
 
-def _study(profile: Profile, system: str) -> tuple[str | None, str | None]:
-    """Which study a system belongs to and its place in it, told by how its corpora are derived from others."""
-    entry = profile.systems[system]
-    for stage, name in enumerate(entry.lineage or [] if entry.table == "study" else [], start=1):
-        choice = profile.data.corpora.get(name)
-        if choice is None or not choice.of:
-            continue
-        if choice.without:
-            return "left_out", choice.without[0]
-        if choice.share:
-            return "data_size", f"{choice.share:g}"
-        if "questions-en-x" in profile.data.ancestry(name):
-            return "answer_language", f"stage {stage}"
-    return None, None
+def left_out(profile: Profile) -> dict[str, list[str]]:
+    """The systems of chapter 6 whose corpora leave out languages → which."""
+    corpora = profile.data.corpora
+    found = {
+        name: [code for corpus in profile.systems[name].lineage or () if corpus in corpora
+               for code in corpora[corpus].without or ()]
+        for name in profile.in_chapter(ablations=True)
+    }  # fmt: skip
+    return {name: codes for name, codes in found.items() if codes}
 
 
 def ablation_rows(profile: Profile, run: Run) -> pd.DataFrame:
-    """What each system's stage 1 was trained on, if it has one, and its place in a study: `system, table, study, at,
-    stage_1, examples, target_tokens`.
-    """
-    columns, found = ["system", "table", "study", "at", "stage_1", "examples", "target_tokens"], []
+    """What each system's stage 1 was trained on, if it has one: `system, table, stage_1, examples, target_tokens`."""
+    columns, found = ["system", "table", "stage_1", "examples", "target_tokens"], []
     for name in ablation_systems(profile):
-        entry, (study, at) = profile.systems[name], _study(profile, name)
-        row: dict[str, Any] = {"system": name, "table": entry.table, "study": study, "at": at}
+        entry = profile.systems[name]
+        row: dict[str, Any] = {"system": name, "table": entry.table}
         if entry.lineage and len(entry.lineage) > 1:
             stage = run.stage(profile.run.seeds[0], entry.lineage[:1])
             metrics = runs.read_json(stage / "done.json")["metrics"]
@@ -371,8 +364,9 @@ def save_ablations(profile: Profile, run: Run) -> Results:
         (run.results / f"{name}.csv").unlink(missing_ok=True)
     if profile.in_chapter(ablations=True):
         answers, groups = score_run(profile, run, ablation_systems(profile)), near_duplicates(profile, run)
-        mode, described = profile.evaluation.scorer, ablation_rows(profile, run)
-        write_ablations(run.results, answers, described, ablation_pairs(profile), groups, mode)
+        write_ablations(run.results, answers, ablation_pairs(profile), left_out(profile), groups,
+                        profile.evaluation.scorer)  # fmt: skip
+        write_csv(run.results, "ablation_rows", ablation_rows(profile, run))
         models.write_cards(profile, run)
     return read_results(run.results)
 
@@ -380,27 +374,26 @@ def save_ablations(profile: Profile, run: Run) -> Results:
 def write_ablations(
     folder: str | Path,
     answers: pd.DataFrame,
-    described: pd.DataFrame,
     declared: Sequence[tuple[str, str]],
+    lacks: Mapping[str, Sequence[str]],
     groups: comparisons.Groups = None,
     mode: str = "paper",
 ) -> None:
-    """Compute and save chapter 6's tables; a system that lacks a language is compared in that language, too.
+    """Compute and save chapter 6's accuracies and differences.
 
     Args:
         folder: `runs/<profile>/results`.
-        answers: rows of `scorer.score` of every system in `described`, the rows of `ablation_rows`.
-        described: what was trained.
+        answers: rows of `scorer.score` of every system of the chapter.
         declared: the pairs of `ablation_pairs`.
+        lacks: system → languages in which it is compared, too (`left_out`).
         groups: near-duplicate groups.
         mode: the scorer whose numbers are compared.
     """
     column = f"correct_{mode}"
-    lacks = described[described["study"] == "left_out"].set_index("system")["at"].to_dict()
-    measures = [*comparisons.MEASURES, *dict.fromkeys(lacks.values())]
+    measures = [*comparisons.MEASURES, *dict.fromkeys(code for codes in lacks.values() for code in codes)]
     rows = comparisons.compare(answers, declared, groups, column=column, measures=measures)
-    wanted = rows["measure"].isin(comparisons.MEASURES) | (rows["measure"] == rows["a"].map(lacks))
-    write_csv(folder, "ablation_rows", described)
+    own = [measure in lacks.get(system, ()) for system, measure in zip(rows["a"], rows["measure"], strict=True)]
+    wanted = rows["measure"].isin(comparisons.MEASURES) | own
     write_csv(folder, "ablation_intervals", comparisons.intervals(answers, groups, column=column))
     write_csv(folder, "ablations", rows[wanted].reset_index(drop=True))
     write_csv(folder, "ablation_responses", responses.rates(answers))

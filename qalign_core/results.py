@@ -53,7 +53,7 @@ _WRITERS = {
 }
 # Names stay text, though they be digits.
 _TEXT = ("system", "a", "b", "benchmark", "language", "other", "measure", "scorer", "method", "kind", "model", "set")
-_TEXT += ("table", "study", "at", "corpus", "lineage", "recipe", "answers", "commit", "sha256", "verdict")
+_TEXT += ("table", "corpus", "lineage", "recipe", "answers", "commit", "sha256", "verdict")
 
 
 # ------------------------------------------------------------------------------------------------- files
@@ -115,12 +115,10 @@ def read_table(path: Path) -> pd.DataFrame:
         rows = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(_TEXT, str))
     except ValueError as error:  # pandas' own errors are of this kind, too
         raise ValueError(f"{path}: not a table ({str(error).strip()}); {_again(path)}") from None
-    for column in ("benchmark", "study"):  # names that become those of files
-        for value in rows[column].dropna().unique() if column in rows else ():
-            name = value.replace("_", "-") if column == "study" else value
-            if len(name) > LONGEST_NAME or not re.fullmatch(BENCHMARK_NAME, name):
-                allowed = "allowed are lower-case letters, digits and single hyphens"
-                raise ValueError(f"{path}: {column} {value!r}: {allowed}; {_again(path)}")
+    for name in rows["benchmark"].dropna().unique() if "benchmark" in rows else ():  # it becomes that of a file
+        if len(name) > LONGEST_NAME or not re.fullmatch(BENCHMARK_NAME, name):
+            allowed = "allowed are lower-case letters, digits and single hyphens"
+            raise ValueError(f"{path}: benchmark {name!r}: {allowed}; {_again(path)}")
     return rows
 
 

@@ -621,12 +621,7 @@ def test_the_whole_road_with_every_study(tmp_path: Path):
         "QAlign": 16, "QAlign, 50% of the pairs": 8, "QAlign + En→X in stage 1": 32, "QAlign + En→X in stage 2": 16,
         "QAlign without sw": 8,
     }  # fmt: skip
-    assert rows["study"].dropna().to_dict() == {
-        "QAlign, 50% of the pairs": "data_size", "QAlign + En→X in stage 1": "answer_language",
-        "QAlign + En→X in stage 2": "answer_language", "QAlign without sw": "left_out",
-    }  # fmt: skip
-    drawn = {path.stem for path in run.figures.glob("figure-study-*")}
-    assert drawn == {"figure-study-data-size", "figure-study-answer-language", "figure-study-left-out"}
+    assert {path.stem for path in run.figures.glob("figure-study-*")} == {"figure-study-other"}
 
 
 def test_the_commented_host_file_example_of_the_profile_is_valid_yaml():

@@ -98,7 +98,6 @@ def test_evaluating_again_keeps_consistency_of_the_same_answers_and_removes_the_
 def test_evaluating_again_keeps_the_ablations_unless_what_they_are_compared_with_changed(tmp_path: Path):
     answers = answers_of(SKILL, ("sw", "en"), ("mgsm",))
     systems = SYSTEMS | {"Varied": {"lineage": ["x", "metamathqa"], "table": "ablation"}}
-    rows = pd.DataFrame({"system": list(SKILL), "table": "main", "study": None, "at": None})
 
     def evaluated(answers: pd.DataFrame, systems: dict) -> set[str]:
         return set(results.write_results(tmp_path, answers, profile="test", systems=systems).tables)
@@ -114,15 +113,14 @@ def test_evaluating_again_keeps_the_ablations_unless_what_they_are_compared_with
         (answers, SYSTEMS, False),
     ):
         evaluated(answers, systems)
-        evaluate.write_ablations(tmp_path, answers, rows, [("Other", "QAlign")])
+        evaluate.write_ablations(tmp_path, answers, [("Other", "QAlign")], {})
         assert ("ablations" in evaluated(changed, entries)) == kept
 
 
 def test_a_language_left_out_is_compared_in_that_language(tmp_path: Path):
     answers = answers_of({"MonoReason": 0.3, "QAlign": 0.6, "QAlign without sw": 0.5}, ("sw", "th", "en"), ("mgsm",))
-    rows = pd.DataFrame({"system": ["QAlign without sw"], "table": "study", "study": "left_out", "at": "sw"})
     pairs = [("MonoReason", "QAlign"), ("QAlign without sw", "QAlign"), ("QAlign without sw", "MonoReason")]
-    evaluate.write_ablations(tmp_path, answers, rows, pairs)
+    evaluate.write_ablations(tmp_path, answers, pairs, {"QAlign without sw": ["sw"]})
     found = results.read_table(tmp_path / "ablations.csv").groupby(["a", "b"])["measure"].apply(list)
     assert found["MonoReason", "QAlign"] == list(comparisons.MEASURES)
     for other in ("QAlign", "MonoReason"):
