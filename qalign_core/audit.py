@@ -20,8 +20,7 @@ from qalign_core.corpora import read_corpus
 from qalign_core.languages import CODES
 from qalign_core.params import BASE_TEXT, Profile
 from qalign_core.prompts import alpaca, translation_instruction
-from qalign_core.rows import read_json_lines
-from qalign_core.runs import Run
+from qalign_core.runs import Run, read_json_lines
 from qalign_core.sources import DATA_DIR
 
 COLUMNS = ("check", "data_set", "language", "count", "total", "example")

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from qalign_core.languages import language as language_of
 from qalign_core.params import BENCHMARKS
-from qalign_core.rows import BadRow, read_json_lines, read_lines
+from qalign_core.runs import BadRow, read_json_lines, read_lines
 
 NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")  # a gold answer, such as 1,000 or 8.0
 LONGEST = 20  # characters of a gold answer: a float cannot tell numbers of more digits apart

@@ -16,8 +16,16 @@ from qalign_core import runs
 from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH, STAGE1_ORDER, language
 from qalign_core.params import BASE_TEXT, CorpusChoice, DataSection, DataSet, Profile
 from qalign_core.prompts import translation_instruction, writing_instruction
-from qalign_core.rows import BadRow, check_text, read_json_array, read_json_lines, read_lines, read_parquet, require
-from qalign_core.runs import Run
+from qalign_core.runs import (
+    BadRow,
+    Run,
+    check_text,
+    read_json_array,
+    read_json_lines,
+    read_lines,
+    read_parquet,
+    require,
+)
 from qalign_core.sources import MATHOCTOPUS_FILE
 
 COLUMNS = ("id", "instruction", "output", "source_language", "target_language")

@@ -20,8 +20,7 @@ from qalign_core.languages import CODES
 from qalign_core.models import base_tokenizer, pretrains
 from qalign_core.params import BASE_TEXT, Benchmark, Corpus, Profile, ProfileError
 from qalign_core.results import write_csv
-from qalign_core.rows import BadRow
-from qalign_core.runs import Run
+from qalign_core.runs import BadRow, Run
 
 FOLLOWED = "followed"  # the task of translating only the first question, which the base is given, too
 

@@ -27,8 +27,7 @@ from qalign_core import cost, evaluate, launch, plan, prepare, runs, speed
 from qalign_core.launch import clock, describe, latest, share_done
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, load
 from qalign_core.plan import Job, machines
-from qalign_core.rows import BadRow
-from qalign_core.runs import DamagedFileError, Run
+from qalign_core.runs import BadRow, DamagedFileError, Run
 from qalign_core.sources import DownloadError, cache_dir, is_offline
 
 NOTEBOOKS_FOLDER = PARAMS_FOLDER.parent / "notebooks"

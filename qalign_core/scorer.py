@@ -20,7 +20,7 @@ import pandas as pd
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language
-from qalign_core.rows import BadRow, check_text, loads, read_lines
+from qalign_core.runs import BadRow, check_text, loads, read_lines
 
 # ------------------------------------------------------------------------------------------------- the last number
 

@@ -35,8 +35,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from qalign_core.benchmarks import benchmark_files
 from qalign_core.languages import CODES, language
-from qalign_core.rows import read_json_array, read_lines, read_parquet
-from qalign_core.runs import fingerprint, read_json, sha256_file, sha256_tree, write_atomic, write_json
+from qalign_core.runs import (
+    fingerprint,
+    read_json,
+    read_json_array,
+    read_lines,
+    read_parquet,
+    sha256_file,
+    sha256_tree,
+    write_atomic,
+    write_json,
+)
 
 LOCK_FILE = Path(__file__).resolve().parent.parent / "params" / "data.lock.yaml"
 REPOSITORY_URL, CACHE_DIR, DATA_DIR = "QALIGN_REPOSITORY_URL", "QALIGN_CACHE_DIR", "QALIGN_DATA_DIR"  # environment

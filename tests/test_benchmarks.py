@@ -8,7 +8,7 @@ import pytest
 
 from qalign_core.benchmarks import BENCHMARKS, load_benchmark
 from qalign_core.languages import CODES, LANGUAGES
-from qalign_core.rows import BadRow
+from qalign_core.runs import BadRow
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from qalign_core.corpora import COLUMNS, CORPORA, build_corpus, data_sets_of, load_corpus
 from qalign_core.languages import LANGUAGES, STAGE1_ORDER
 from qalign_core.prompts import translation_instruction
-from qalign_core.rows import BadRow
+from qalign_core.runs import BadRow
 
 SIZES = dict(zip(STAGE1_ORDER, (7469, 7363, 6525, 7464, 7468, 7464, 7466, 7360, 7466), strict=True))
 

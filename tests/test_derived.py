@@ -15,7 +15,7 @@ from qalign_core.corpora import Row, corpus_seed, read_corpus
 from qalign_core.models import base_tokenizer
 from qalign_core.params import PARAMS_FOLDER, CorpusChoice, Profile
 from qalign_core.prompts import translation_instruction
-from qalign_core.rows import BadRow
+from qalign_core.runs import BadRow
 from qalign_core.supervision import IGNORED, encode_examples
 
 

@@ -7,14 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nbformat
 import pandas as pd
 import pytest
 import yaml
 
-from qalign_core import comparisons, evaluate, params, plan, results, runs
+from qalign_core import comparisons, doctor, evaluate, params, plan, prepare, reproduce, results, runs
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
-from qalign_core.rows import BadRow
-from qalign_core.runs import Run
+from qalign_core.runs import BadRow, Run
+from qalign_core.show import tables
 
 # ------------------------------------------------------------------------------------------------- external predictions
 
@@ -119,11 +120,11 @@ def test_it_is_scored_and_saved_like_ours(folder: Path, run: Run):
     assert right == {"bn": [True, True], "de": [True, False], "en": [True, False]}
     wrong = answers[~answers["correct_paper"]].set_index("language")["error"]
     assert wrong.to_dict() == {"de": "arithmetic slip", "en": "number missing"}
-    tables = evaluate.save_results(profile, run, answers).tables
-    assert tables["responses"]["cut"].isna().all()  # not known
-    assert tables["responses"].set_index("language").loc["bn", "english"] == 50.0
-    assert set(tables["trace"]["state"]) == {evaluate.ELSEWHERE}
-    assert "cleaned" not in tables
+    found = evaluate.save_results(profile, run, answers).tables
+    assert found["responses"]["cut"].isna().all()  # not known
+    assert found["responses"].set_index("language").loc["bn", "english"] == 50.0
+    assert set(found["trace"]["state"]) == {evaluate.ELSEWHERE}
+    assert "cleaned" not in found
     assert set(evaluate.save_consistency(profile, run).tables["consistency"]["language"]) == {"bn", "de"}
 
 
@@ -221,6 +222,47 @@ def test_a_file_in_another_encoding_is_named(folder: Path, run: Run):
     (folder / "mgsm" / "de.jsonl").write_bytes(b'{"output": "\xe9"}\n')
     with pytest.raises(BadRow, match=r"de\.jsonl: line 1: not UTF-8"):
         evaluate.score_run(profile_of(theirs(folder)), run)
+
+
+def test_dry_run_says_that_predictions_are_external_and_what_is_missing(
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    profile = profile_of(theirs(folder))
+    assert {path.name[:2] for path in reproduce.notebooks_of(profile)}.isdisjoint({"02", "03"})
+    assert prepare.data_sets(profile) == {"mgsm": list(QUESTIONS)}
+    assert list(reproduce.overview(profile, Run(tmp_path / "run"))) == []
+    with pytest.raises(ProfileError, match=r"systems\.Theirs: its predictions are"):
+        plan.prediction_job(profile, Run(tmp_path / "run"), "Theirs", 0)
+    (folder / "mgsm" / "de.jsonl").unlink()
+    written = tmp_path / "theirs.yaml"
+    written.write_text(params.dump(profile), encoding="utf-8")
+    assert reproduce.main([str(written), "--dry-run", "--run-dir", str(tmp_path / "other")]) == 0
+    assert "to do  answers    Theirs: external predictions" in capsys.readouterr().out.replace("\n", " ")
+    assert reproduce.main([str(written), "--run-dir", str(tmp_path / "other")]) == 2
+    assert "1 of 3 files are missing" in capsys.readouterr().out.replace("\n", "")
+    assert "1 of 3 files are missing" in " ".join(finding.found for finding in doctor.files(profile))
+
+
+def test_a_notebook_is_executed_again_when_the_predictions_change(folder: Path):
+    profile, notebook = profile_of(theirs(folder)), reproduce.NOTEBOOKS_FOLDER / "04_evaluation.ipynb"
+    before = reproduce.notebook_identity(notebook, profile)
+    assert reproduce.notebook_identity(notebook, profile) == before
+    runs.write_json_lines(folder / "mgsm" / "en.jsonl", [{"output": "7"}, {"output": "8"}])
+    assert reproduce.notebook_identity(notebook, profile) != before
+
+
+def test_outputs_saved_into_a_notebook_are_no_change(folder: Path, tmp_path: Path):
+    profile, notebook = profile_of(theirs(folder)), nbformat.read(reproduce.NOTEBOOKS_FOLDER / "04_evaluation.ipynb", 4)
+    identities = []
+    for change in ("none", "output", "source"):
+        cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+        if change == "output":
+            cell.outputs, cell.execution_count = [nbformat.v4.new_output("stream", text="saved by hand")], 7
+        elif change == "source":
+            cell.source += "\npass"
+        nbformat.write(notebook, tmp_path / "notebook.ipynb")
+        identities.append(reproduce.notebook_identity(tmp_path / "notebook.ipynb", profile))
+    assert identities[0] == identities[1] != identities[2]
 
 
 # ------------------------------------------------------------------------------------------------- evaluation log
@@ -376,6 +418,22 @@ def test_answers_that_were_edited_are_told_apart(two_systems: Profile, traced: R
     runs.write_json_lines(path, [{"index": 0, "response": "better"}])
     rows = evaluate.trace(two_systems, traced, TRACED)
     assert rows["state"].tolist() == [evaluate.CHANGED, evaluate.AS_GENERATED, evaluate.ELSEWHERE, evaluate.ELSEWHERE]
+    table = tables.trace_table(rows)
+    assert table.text.loc[0, "files"] == "1 changed since, 1 as generated"
+    assert table.text.loc[0, ["trained", "answered", "commit"]].tolist() == ["f" * 8, "a" * 8, "c" * 8 + "+"]
+    assert table.text.loc[1, ["trained", "answered", "commit"]].tolist() == ["", "", ""]
+
+
+def test_one_number_is_followed_back_step_by_step(two_systems: Profile, traced: Run):
+    key = {"system": "QAlign", "seed": 1, "benchmark": "mgsm", "language": "sw"}
+    accuracy = pd.DataFrame([{**key, "scorer": "paper", "correct": 1, "total": 4, "accuracy": 25.0}])
+    found = {"accuracy": accuracy, "trace": evaluate.trace(two_systems, traced, TRACED)}
+    steps = tables.cell_table(found, "QAlign", "mgsm", "sw", "paper").text["seed 1"].tolist()
+    assert steps[0] == "25.0% (1 of 4 right)"
+    assert "seed-1/base/questions-x-en/metamathqa/done.json (ffffffff)" in steps[3]
+    assert "mgsm/sw.jsonl (sha256" in steps[4]
+    with pytest.raises(ValueError, match="no cell 'QAlign', 'mgsm', 'de'"):
+        tables.cell_table(found, "QAlign", "mgsm", "de", "paper")
 
 
 # ------------------------------------------------------------------------------------------------- chapter 6
