@@ -10,10 +10,8 @@ key is there and then writes `<task>/<language>.jsonl` and, last, `done.json`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import resource
 import sys
 import time
 from collections import Counter
@@ -32,7 +30,7 @@ from qalign_core import prompts, runs
 from qalign_core.decoding import GreedyDecoder, Sequence, choose_batch_tokens
 from qalign_core.models import load_model
 from qalign_core.models import load_tokenizer as load_fast_tokenizer
-from qalign_core.train import begin
+from qalign_core.train import begin, job_from, peak_memory
 
 GRACE_SECONDS = 60.0  # rank 0 waits so long for answers when no other rank is alive, and for ranks that have answered
 PREDECESSOR_SECONDS = 30.0  # a rank waits so long for the end of an earlier process that still writes into its file
@@ -88,24 +86,22 @@ def generate(job_path: Path) -> None:
             files = write_predictions(job_path.parent, job, questions, answers)
             rows = [answers.rows[key] for key in answers.keys]
             summaries = [runs.read_json(path) for n in range(rank.world_size) if (path := answers.summary(n)).is_file()]
-            done = {
-                "fingerprint": job["fingerprint"],
-                "metrics": {
-                    "questions": len(rows),
-                    "new_tokens": sum(row["new_tokens"] for row in rows),
-                    "finish_reasons": dict(sorted(Counter(row["finish_reason"] for row in rows).items())),
-                    "ranks": rank.world_size,
-                    **rates,
-                },
-                "notes": [note for summary in summaries for note in summary["notes"]],
-                "files": files,
-                "versions": runs.versions(),
-                "hardware": runs.hardware(),
-                "git_commit": runs.git_commit(),
-                "wall_seconds": round(time.monotonic() - begun, 3),
-                "peak_memory_bytes": max(summary["peak_memory_bytes"] for summary in summaries),
+            metrics = {
+                "questions": len(rows),
+                "new_tokens": sum(row["new_tokens"] for row in rows),
+                "finish_reasons": dict(sorted(Counter(row["finish_reason"] for row in rows).items())),
+                "ranks": rank.world_size,
+                **rates,
             }
-            runs.write_json(job_path.with_name("done.json"), done)  # last: after it the job is not run again
+            runs.write_done(  # last: after it the job is not run again
+                job_path.parent,
+                job["fingerprint"],
+                metrics,
+                notes=[note for summary in summaries for note in summary["notes"]],
+                files=files,
+                wall_seconds=round(time.monotonic() - begun, 3),
+                peak_memory_bytes=max(summary["peak_memory_bytes"] for summary in summaries),
+            )
 
 
 def load_decoder(
@@ -183,14 +179,6 @@ def is_complete(job_path: Path) -> bool:
     files = runs.read_json(job_path.with_name("done.json"))["files"]
     paths = {job_path.parent / name: sha256 for name, sha256 in files.items()}
     return all(path.is_file() and runs.sha256_file(path) == sha256 for path, sha256 in paths.items())
-
-
-def peak_memory() -> int:
-    """Most memory this rank has used so far, in bytes: of its accelerator if it has one, else of the process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 # ------------------------------------------------------------------------------------------------- the job
@@ -467,11 +455,8 @@ class Answers:
 
 
 def main() -> None:
-    """Read the command line: one job, and the rank argument that DeepSpeed's launcher adds."""
-    parser = argparse.ArgumentParser(description="Answer the questions of a generation job greedily.")
-    parser.add_argument("job", type=Path, help="path of job.json")
-    parser.add_argument("--local_rank", type=int, help="given by the launcher, which also sets LOCAL_RANK")
-    job_path = parser.parse_args().job.absolute()
+    """Run the job that the command line names."""
+    job_path = job_from(None, "qalign_core.generate")
     begin(job_path.parent)
     logging.disable_progress_bar()
     try:

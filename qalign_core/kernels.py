@@ -16,7 +16,6 @@ from transformers.masking_utils import AttentionMaskInterface
 from qalign_core.supervision import IGNORED
 
 BY_DOCUMENT = "sdpa_by_document"
-SEPARATING_ATTENTION = (BY_DOCUMENT, "sdpa")  # tested to keep packed examples apart; the first is the faster one
 CHUNK = {"cpu": 2**20, "cuda": 2**25}  # logits handled at a time: fits a processor's cache, keeps a GPU busy
 
 # ------------------------------------------------------------------------------------------------- attention
@@ -84,19 +83,6 @@ AttentionMaskInterface.register(BY_DOCUMENT, refuse_mask)
 def attention_for(packing: bool) -> str:
     """The attention implementation to load a model with for training."""
     return BY_DOCUMENT if packing else "sdpa"
-
-
-def check_attention(implementation: str, packing: bool) -> None:
-    """Refuse packing under an attention implementation that is not tested to keep examples apart.
-
-    Raises:
-        ValueError: naming the tested ones.
-    """
-    if packing and implementation not in SEPARATING_ATTENTION:
-        raise ValueError(
-            f"packing is tested with attention {' and '.join(SEPARATING_ATTENTION)}, not with {implementation!r}: "
-            "packed examples might see each other; use one of those or set training.packing to false"
-        )
 
 
 @torch.no_grad()

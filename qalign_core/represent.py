@@ -8,7 +8,6 @@ its tokens' hidden states: padding and the beginning-of-text token are left out.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -23,8 +22,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from qalign_core import runs
-from qalign_core.generate import Rank, load_tokenizer, model_source, peak_memory
+from qalign_core.generate import Rank, load_tokenizer, model_source
 from qalign_core.models import load_model
+from qalign_core.train import job_from, peak_memory
 
 PIVOT = "en"
 BATCH = 16  # questions in a forward pass
@@ -68,10 +68,14 @@ def represent(job_path: Path) -> None:
         "measures.csv": write_rows(folder / "measures.csv", pd.concat(measures)),
         "points.csv": write_rows(folder / "points.csv", pd.concat(points)),
     }
-    done = {"fingerprint": job["fingerprint"], "metrics": {"questions": len(texts[PIVOT])}, "files": files}
-    done |= {"versions": runs.versions(), "hardware": runs.hardware(), "git_commit": runs.git_commit()}
-    done |= {"wall_seconds": round(time.monotonic() - begun, 3), "peak_memory_bytes": peak_memory()}
-    runs.write_json(folder / "done.json", done)
+    runs.write_done(
+        folder,
+        job["fingerprint"],
+        {"questions": len(texts[PIVOT])},
+        files=files,
+        wall_seconds=round(time.monotonic() - begun, 3),
+        peak_memory_bytes=peak_memory(),
+    )
 
 
 def read_texts(job: dict[str, Any], root: Path) -> dict[str, list[str]]:
@@ -200,15 +204,12 @@ def plane(states: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Read the command line: one job, and the rank argument that DeepSpeed's launcher adds."""
-    parser = argparse.ArgumentParser(description="Measure how alike models represent parallel questions.")
-    parser.add_argument("job", type=Path, help="path of job.json")
-    parser.add_argument("--local_rank", type=int, help="given by the launcher, which also sets LOCAL_RANK")
-    arguments = parser.parse_args()
+    """Run the job that the command line names."""
+    job_path = job_from(None, "qalign_core.represent")
     runs.start_lifeline()
     logging.disable_progress_bar()
     try:
-        represent(arguments.job.absolute())
+        represent(job_path)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

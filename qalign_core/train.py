@@ -10,8 +10,10 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import socket
+import sys
 import threading
 import time
 import warnings
@@ -35,7 +37,7 @@ BEATS_MISSED_SECONDS = 120.0  # a file server may show an old time for a minute
 def main(argv: list[str] | None = None) -> None:
     """Run the job; see the module's description."""
     # --------------------------------------------------------------------------------------------- job
-    job_path = job_from(argv)
+    job_path = job_from(argv, "qalign_core.train")
     begin(job_path.parent)
     job, folder, root = read_job(job_path), job_path.parent, runs.run_root(job_path)
     is_main = int(os.environ.get("RANK", "0")) == 0
@@ -47,12 +49,13 @@ def main(argv: list[str] | None = None) -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # bf16 on a CPU: every length is another shape to it
     prepare_deepspeed()
 
+    import torch
     from tensorboardX import SummaryWriter
     from transformers import set_seed
     from transformers.integrations import TensorBoardCallback
 
     from qalign_core import models, trainer
-    from qalign_core.kernels import attention_for, check_attention
+    from qalign_core.kernels import attention_for
     from qalign_core.supervision import Collator
 
     # --------------------------------------------------------------------------------------------- seed, arguments
@@ -73,9 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     # --------------------------------------------------------------------------------------------- corpus, model
     path, revision = runs.resolve(job["model"]["path"], root), job["model"].get("revision")
     tokenizer = models.load_tokenizer(path, revision)
-    attention = job.get("attention") or attention_for(job["packing"])
-    check_attention(attention, job["packing"])
-    model = models.load_model(path, revision, attention)
+    model = models.load_model(path, revision, attention_for(job["packing"]))
     models.add_pad_token(model, tokenizer, job.get("pad_token") or "<pad>")
     lora = job["lora"] if job.get("method") == "lora" else None
     if lora:
@@ -95,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         model=model,
         args=arguments,
         train_dataset=corpus,
-        data_collator=Collator(tokenizer.pad_token_id, job["packing"], job["loss"], job.get("paper_micro_batch", 2)),
+        data_collator=Collator(tokenizer.pad_token_id, job["packing"], job["loss"]),
         callbacks=callbacks,
     )
     heartbeat.trainer = stage
@@ -104,12 +105,21 @@ def main(argv: list[str] | None = None) -> None:
     # --------------------------------------------------------------------------------------------- save
     heartbeat.beat("saving", step=stage.state.global_step, total_steps=stage.state.max_steps)
     model, state = stage.model, models.full_state_dict(stage.model, keep=is_main)
-    peak = peak_memory(stage)
+    peak = stage.accelerator.gather(torch.tensor([peak_memory()], dtype=torch.float64, device=arguments.device)).max()
     if lock is not None:  # the main rank
         if lora:
             model, state = models.merged(model, state, tokenizer, path, revision), {}
         models.save_model(model, tokenizer, folder / "model", state, job.get("template") or "alpaca")
-        write_done(job, folder, metrics(stage, corpus, job), stage.seconds(), peak)
+        runs.sync_tree(folder / "model")
+        files = {f"model/{name}": digest for name, digest in runs.sha256_tree(folder / "model").items()}
+        runs.write_done(
+            folder,
+            job["fingerprint"],
+            metrics(stage, corpus, job),
+            files=files,
+            wall_seconds=round(stage.seconds(), 3),
+            peak_memory_bytes=int(peak),  # of the hungriest rank
+        )
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         shutil.rmtree(encoded_folder(job, folder), ignore_errors=True)
         lock.release()
@@ -118,9 +128,9 @@ def main(argv: list[str] | None = None) -> None:
 # ------------------------------------------------------------------------------------------------- job
 
 
-def job_from(argv: list[str] | None) -> Path:
+def job_from(argv: list[str] | None, module: str) -> Path:
     """The job's path on the command line; DeepSpeed's launcher adds `--local_rank`, which the environment says too."""
-    parser = argparse.ArgumentParser(prog="deepspeed --module qalign_core.train", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog=f"deepspeed --module {module}")
     parser.add_argument("job", type=Path, help="path of job.json; everything is written into its folder")
     parser.add_argument("--local_rank", type=int, default=0, help="set by DeepSpeed's launcher")
     return parser.parse_args(argv).job.absolute()
@@ -275,34 +285,14 @@ def metrics(trainer: Any, corpus: Dataset, job: dict[str, Any]) -> dict[str, Any
     }
 
 
-def peak_memory(trainer: Any) -> int:
-    """Peak memory of the hungriest rank in bytes: of its GPU, or of its process on CPU."""
-    import resource
-
+def peak_memory() -> int:
+    """Most memory this rank has used so far, in bytes: of its GPU, or of its process."""
     import torch
 
     if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated()
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    peaks = trainer.accelerator.gather(torch.tensor([peak], dtype=torch.float64, device=trainer.args.device))
-    return int(peaks.max())
-
-
-def write_done(job: dict[str, Any], folder: Path, metrics: dict[str, Any], wall: float, peak: int) -> None:
-    """Write `done.json`, the last thing a stage does: what it speaks of is on disk then, not in memory."""
-    runs.sync_tree(folder / "model")
-    done = {
-        "fingerprint": job["fingerprint"],
-        "metrics": metrics,
-        "files": {f"model/{name}": digest for name, digest in runs.sha256_tree(folder / "model").items()},
-        "versions": runs.versions(),
-        "hardware": runs.hardware(),
-        "git_commit": runs.git_commit(),
-        "wall_seconds": round(wall, 3),
-        "peak_memory_bytes": peak,
-    }
-    runs.write_json(folder / "done.json", done)
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def advice(error: Exception) -> str | None:

@@ -117,9 +117,9 @@ def during_the_final_save() -> None:
 
 
 def before_done() -> None:
-    from qalign_core import train
+    from qalign_core import runs
 
-    at_call(train, "write_done", lambda *_, **__: kill())
+    at_call(runs, "write_done", lambda *_, **__: kill())
 
 
 def before_the_clean_up() -> None:

@@ -10,9 +10,7 @@ from transformers import LlamaForCausalLM
 from qalign_core import kernels
 from qalign_core.kernels import (
     BY_DOCUMENT,
-    SEPARATING_ATTENTION,
     attention_for,
-    check_attention,
     check_separation,
     weighted_loss,
     weighted_nll,
@@ -36,12 +34,11 @@ def model() -> LlamaForCausalLM:
 
 
 def test_packing_uses_it_and_padding_does_not() -> None:
-    assert attention_for(packing=True) == BY_DOCUMENT == SEPARATING_ATTENTION[0]
+    assert attention_for(packing=True) == BY_DOCUMENT
     assert attention_for(packing=False) == "sdpa"
-    check_attention(BY_DOCUMENT, packing=True)
 
 
-@pytest.mark.parametrize("attention", SEPARATING_ATTENTION)
+@pytest.mark.parametrize("attention", [BY_DOCUMENT, "sdpa"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_packed_gradients_equal_those_of_separate_sequences(attention: str, checkpointing: bool) -> None:
     rows = examples(7)
