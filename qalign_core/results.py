@@ -52,8 +52,9 @@ _WRITERS = {
     "06 (ablations)": (*ABLATIONS, *REPRESENTATIONS),
 }
 # Names stay text, though they be digits.
-_TEXT = ("system", "a", "b", "benchmark", "language", "other", "measure", "scorer", "method", "kind", "model", "set")
-_TEXT += ("table", "corpus", "lineage", "recipe", "answers", "commit", "sha256", "verdict")
+_TEXT = ("system", "a", "b", "benchmark", "language", "measure", "scorer", "method", "kind", "model", "set", "table")
+_TEXT += ("corpus", "lineage", "recipe", "commit", "sha256", "verdict")
+_TEXT_OF = {"agreement_map": ("other",), "openings": ("answers",)}  # elsewhere a rate, and a count
 
 
 # ------------------------------------------------------------------------------------------------- files
@@ -111,8 +112,9 @@ def read_table(path: Path) -> pd.DataFrame:
         ValueError: where the file is damaged, naming it and the notebook that writes it.
     """
     _verify(path)
+    text = dict.fromkeys([*_TEXT, *_TEXT_OF.get(path.stem, ())], str)
     try:  # "none" and "null" are words in these files; only an empty field is a missing value
-        rows = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(_TEXT, str))
+        rows = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=text)
     except ValueError as error:  # pandas' own errors are of this kind, too
         raise ValueError(f"{path}: not a table ({str(error).strip()}); {_again(path)}") from None
     for name in rows["benchmark"].dropna().unique() if "benchmark" in rows else ():  # it becomes that of a file

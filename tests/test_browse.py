@@ -16,7 +16,6 @@ from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from qalign_core import audit, params, plan, runs
-from qalign_core.comparisons import compare_languages
 from qalign_core.params import PARAMS_FOLDER, Profile
 from qalign_core.responses import KINDS, RATES
 from qalign_core.runs import Run
@@ -131,16 +130,6 @@ def test_menus_lead_to_questions(frame: pd.DataFrame, monkeypatch: pytest.Monkey
     assert question.options == tuple(RIGHT)
 
 
-def test_wins_losses_and_ties_are_those_of_the_exact_test(frame: pd.DataFrame) -> None:
-    counts = browse.pair_counts(frame, "QAlign", "MonoReason", "mgsm")
-    assert counts.loc["de"].tolist() == [1, 1, 0, 2, 0.0]
-    assert counts.loc["th"].tolist() == [1, 0, 0, 3, 25.0]
-    rows = frame.assign(seed=1, correct_paper=frame["right"])
-    tested = compare_languages(rows, [("QAlign", "MonoReason")]).set_index("language")
-    assert counts["only QAlign"].to_dict() == tested["only_a"].to_dict()
-    assert counts["only MonoReason"].to_dict() == tested["only_b"].to_dict()
-
-
 def test_the_first_wrong_answer_of_each_kind_is_shown_as_text(frame: pd.DataFrame) -> None:
     page = browse.wrong_answers(frame)
     assert harmless(page)
@@ -208,9 +197,9 @@ def test_the_audit_keeps_the_first_rows_it_found():
     assert lost["example"][:-1] == lost["rows"][0][1][: audit.EXAMPLE_CHARACTERS - 1]
 
 
-def test_a_script_in_a_plain_table_or_sample_is_shown_as_text(run: Run) -> None:
+def test_a_script_in_a_plain_table_or_token_is_shown_as_text() -> None:
     table = browse.text_table(pd.DataFrame({SCRIPT: [SCRIPT], "code": [IMAGE]}), language="code")
-    for text in (table, browse.samples_view(run, "mgsm", CODES), browse.token_view([SCRIPT, IMAGE], [-100, 1])):
+    for text in (table, browse.token_view([SCRIPT, IMAGE], [-100, 1])):
         assert harmless(text)
         assert "&lt;script&gt;" in text
 
@@ -344,9 +333,3 @@ def test_what_is_not_there_is_said(followed: Run):
     assert "run notebook 02 first" in browse.follow(profile_of(), followed, 1)
     alone = profile_of(MonoReason={"lineage": ["metamathqa"]})
     assert "trains no stage 1" in browse.follow(alone, followed, 1)
-
-
-def test_the_base_is_asked_to_translate_as_stage_1_is():
-    (asked,) = prepare._to_english(profile_of(), [{"index": 0, "question": "?", "answer": "1"}], "sw")
-    assert asked["index"] == 0
-    assert "Translate the following sentences from Swahili (macrolanguage) to English. ?" in asked["prompt"]

@@ -124,6 +124,8 @@ def test_it_is_scored_and_saved_like_ours(folder: Path, run: Run):
     assert found["responses"]["cut"].isna().all()  # not known
     assert found["responses"].set_index("language").loc["bn", "english"] == 50.0
     assert set(found["trace"]["state"]) == {evaluate.ELSEWHERE}
+    assert found["errors"]["answers"].sum() == 2  # counts and rates are numbers
+    assert found["responses"]["other"].tolist() == [0.0, 0.0, 0.0]
     assert "cleaned" not in found
     assert set(evaluate.save_consistency(profile, run).tables["consistency"]["language"]) == {"bn", "de"}
 

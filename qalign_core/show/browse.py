@@ -106,13 +106,6 @@ def _native(code: str) -> str:
     return f"{LANGUAGES[code].native_name} ({code})" if code in LANGUAGES else code
 
 
-def samples_view(run: Run, benchmark: str, languages: Sequence[str], index: int = 0) -> str:
-    """One question of a benchmark in every language, with its gold answer, as HTML."""
-    rows = {code: runs.read_json_lines(run.benchmark(benchmark, code))[index] for code in languages}
-    columns = {"question": [row["question"] for row in rows.values()], "answer": [r["answer"] for r in rows.values()]}
-    return text_table(pd.DataFrame({"code": list(rows), "language": map(_native, rows), **columns}), language="code")
-
-
 # ------------------------------------------------------------------------------------- data and training
 
 
@@ -307,22 +300,6 @@ def _menus(view: Callable[..., str], choices: Mapping[str, Mapping[str, list]]) 
     for menu in menus[:2]:
         menu.observe(lambda _: offer(menus[2], choices[menus[0].value].get(menus[1].value, [None])), "value")
     return interactive(lambda **chosen: display(HTML(view(**chosen))), **dict(zip(names, menus, strict=True)))
-
-
-def pair_counts(frame: pd.DataFrame, a: str, b: str, benchmark: str) -> pd.DataFrame:
-    """Two systems on the same questions, per language: how many only one of them has right, both, neither; points."""
-    rows = frame[(frame["benchmark"] == benchmark) & frame["system"].isin([a, b])]
-    wide = rows.pivot(index=["language", "index"], columns="system", values="right")
-    ours, theirs = wide[a], wide[b]
-    cases = {
-        f"only {a}": ours & ~theirs,
-        f"only {b}": theirs & ~ours,
-        "both": ours & theirs,
-        "neither": ~(ours | theirs),
-    }
-    counts = pd.DataFrame(cases).groupby("language").sum()
-    counts["difference"] = 100.0 * (counts.iloc[:, 0] - counts.iloc[:, 1]) / counts.sum(axis=1)
-    return counts.loc[[code for code in CODES if code in counts.index]]
 
 
 def wrong_answers(frame: pd.DataFrame) -> str:

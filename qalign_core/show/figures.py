@@ -30,7 +30,7 @@ from qalign_core.comparisons import mean_over_seeds
 from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH, PAPER_CODES
 from qalign_core.miniature.folder import benchmark_problems
 from qalign_core.miniature.language import question, solution
-from qalign_core.show.paper_tables import BENCHMARKS, named
+from qalign_core.show.paper_tables import named
 
 Drawn = tuple[Figure, pd.DataFrame]
 
@@ -49,8 +49,6 @@ _LOOKS = {
     "QAlign + mixed": ("#004d40", "D", "\\\\\\"),
 }
 _SPARE = tuple(zip(("#000000", "#009e73", "#d55e00", "#999999"), "vP*<", ("--", "++", "||", "**"), strict=True))
-BENCHMARK_NAMES = {name: printed for name, (_, printed) in BENCHMARKS.items()}
-PALETTE = {system: colour for system, (colour, _, _) in _LOOKS.items()}  # for a figure drawn in a cell
 
 CAPTIONS: dict[str, str] = yaml.safe_load(Path(__file__).with_name("captions.yaml").read_text(encoding="utf-8"))
 FRAMEWORK = CAPTIONS["figure-1-framework"]

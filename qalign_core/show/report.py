@@ -55,53 +55,6 @@ def seeds_of(seeds: Iterable[int]) -> str:
     return f"seed{'s' * (len(found) > 1)} {', '.join(map(str, found))}"
 
 
-def caption(
-    profile: str,
-    seeds: Sequence[int],
-    questions: Mapping[str, int],
-    *,
-    scorer: str = "paper",
-    method: str | None = None,
-    published_size: str | None = None,
-    floor: bool = False,
-    gap: bool = False,
-    each: bool = False,
-    extra: str = "",
-) -> str:
-    """The text below a table or figure.
-
-    Args:
-        profile: name of the profile.
-        seeds: of the runs behind it.
-        questions: benchmark → questions per language.
-        scorer: which scorer's numbers these are.
-        method: how the intervals were made.
-        published_size: size of LLaMA-2 behind the published numbers, if there are any.
-        floor: whether a language-blind floor is shown.
-        gap: whether the gap is.
-        each: whether every seed is shown by itself; else several are averaged.
-        extra: what else is to be said.
-    """
-    averaged = len(seeds) > 1 and not each
-    many = f"mean over {len(seeds)} seeds ({', '.join(map(str, seeds))})" if averaged else seeds_of(seeds)
-    counts = [f"{n:,}" + f" ({named(name)})" * (len(questions) > 1) for name, n in questions.items()]
-    fewest = min(questions.values())
-    low, high = statistics.wilson(round(fewest / 2), fewest)
-    parts = [
-        f"Profile {profile}, {many}, {' and '.join(counts)} questions a language, {scorer} scorer.",
-        f"95% intervals: {method}."
-        if method
-        else f"Near 50% the 95% interval of one language, of one seed, is {high - low:.0f} points wide or more.",
-    ]
-    if gap:
-        parts.append("Gap: English minus the mean of the other languages, in points.")
-    if published_size:
-        parts.append(f"Grey rows: published numbers, LLaMA-2 {published_size}; {SECONDARY} marks secondary sources.")
-    if floor:
-        parts.append("Floor: what a rule reaches that sees a question's digits and none of its words.")
-    return " ".join([*parts, extra]).strip()
-
-
 def method_of(intervals: pd.DataFrame) -> str:
     """How intervals were made, in words."""
     single = intervals[~intervals["measure"].isin(["average", "non_english", "gap"])]
@@ -159,9 +112,40 @@ def remarks(accuracy: pd.DataFrame, floor: pd.DataFrame | None = None, scorer: s
     return said
 
 
-def _caption(results: Results, benchmarks: Iterable[str], **words: Any) -> str:
-    questions = {name: results.run["questions"][name] for name in benchmarks}
-    return caption(results.run["profile"], results.run["seeds"], questions, scorer=results.run["scorer"], **words)
+def _caption(
+    results: Results,
+    benchmarks: Iterable[str],
+    *,
+    method: str | None = None,
+    published_size: str | None = None,
+    floor: bool = False,
+    gap: bool = False,
+    each: bool = False,
+    extra: str = "",
+) -> str:
+    """The text below a table or figure of these benchmarks, followed by `extra`.
+
+    It says how intervals were made (`method`), the size of LLaMA-2 behind published numbers, what floor and gap are
+    where they are shown, and whether several seeds are averaged or each stands by itself.
+    """
+    questions, seeds = {name: results.run["questions"][name] for name in benchmarks}, results.run["seeds"]
+    averaged = len(seeds) > 1 and not each
+    many = f"mean over {len(seeds)} seeds ({', '.join(map(str, seeds))})" if averaged else seeds_of(seeds)
+    counts = [f"{n:,}" + f" ({named(name)})" * (len(questions) > 1) for name, n in questions.items()]
+    low, high = statistics.wilson(round(min(questions.values()) / 2), min(questions.values()))
+    parts = [
+        f"Profile {results.run['profile']}, {many}, {' and '.join(counts)} questions a language, "
+        f"{results.run['scorer']} scorer.",
+        f"95% intervals: {method}."
+        if method
+        else f"Near 50% the 95% interval of one language, of one seed, is {high - low:.0f} points wide or more.",
+        "Gap: English minus the mean of the other languages, in points." * gap,
+        f"Grey rows: published numbers, LLaMA-2 {published_size}; {SECONDARY} marks secondary sources."
+        if published_size
+        else "",
+        "Floor: what a rule reaches that sees a question's digits and none of its words." * floor,
+    ]
+    return " ".join(part for part in [*parts, extra] if part).strip()
 
 
 def _averaged(results: Results, rows: pd.DataFrame, extra: str = "", **words: Any) -> str:
