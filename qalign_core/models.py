@@ -62,14 +62,11 @@ def load_model(
     return AutoModelForCausalLM.from_pretrained(path, revision=revision, **options, **safe)
 
 
-def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pad_token: str = "<pad>") -> int:
+def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pad_token: str = "<pad>") -> None:
     """Give the tokenizer a pad token if it has none, and the model an embedding row for every token.
 
     New rows are the mean of the old ones, in the input and (tied or not) the output embeddings. Under ZeRO-3 the rows
     are gathered first; the authors' assignment there touched an empty shard.
-
-    Returns:
-        The number of rows added.
 
     Source: NJUNLP/QAlign finetune.py:44-66 (smart_tokenizer_and_embedding_resize).
     """
@@ -87,13 +84,11 @@ def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pa
         return list({id(layer.weight): layer.weight for layer in layers if layer is not None}.values())  # tied: one
 
     old_rows = whole_shape(weights()[0])[0]
-    added = max(0, len(tokenizer) - old_rows)
-    if added:
+    if len(tokenizer) > old_rows:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         with GatheredParameters(weights(), modifier_rank=0, enabled=partitioned), torch.no_grad():
-            for weight in weights():  # (old_rows + added, H)
+            for weight in weights():  # (rows, H)
                 weight[old_rows:] = weight[:old_rows].float().mean(dim=0).to(weight.dtype)
-    return added
 
 
 def whole_shape(parameter: torch.nn.Parameter) -> torch.Size:
@@ -332,8 +327,6 @@ def _sampled(path: Path) -> str:
 
 # ------------------------------------------------------------------------------------------------- the model card
 
-FOREIGN = "your own file, licence not known here"
-HUB_ID = r"[\w.-]+/[\w.-]+"
 # Licences of bases whose id says which it is, as the hub names them; of any other base the card leaves it blank.
 LICENCES = {
     r"miniature": "apache-2.0",
@@ -352,7 +345,6 @@ SETTINGS = (
     *("num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay"),
     *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16"),
 )
-TAGS = ["mathematical-reasoning", "multilingual", "qalign"]
 HEADINGS = {"mgsm": "mGSM", "msvamp": "mSVAMP", "average": "Avg.", "non_english": "non-en", "english": "en"}
 
 
@@ -406,26 +398,26 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
             report = runs.read_json(path.with_suffix(".json"))["report"] if path.with_suffix(".json").is_file() else []
             languages |= {row["language"] for row in report if row["outcome"] == "kept" and row["rows"]}
 
-    base = profile.model.base
-    licence = next((name for pattern, name in LICENCES.items() if re.fullmatch(pattern, base)), "")
-    on_hub = bool(base != "miniature" and re.fullmatch(HUB_ID, base) and not Path(base).exists())
+    base, revision = profile.model.base, profile.model.revision
+    licence = next((name for pattern, name in LICENCES.items() if re.fullmatch(pattern, base)), None)
+    on_hub = bool(base != "miniature" and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists())
     named = f"[{base}](https://huggingface.co/{base})" if on_hub else _plain(Path(base).name)
-    named += f" at revision {_plain(profile.model.revision)}" if profile.model.revision else ""
+    named += f" at revision {_plain(revision)}" if revision else ""
     systems = [name for name, system in profile.systems.items() if system.lineage == list(lineage)]
-    asked = prompts.TEMPLATES[profile.model.template].about
     metadata = ModelCardData(
         language=[code for code in CODES if code in languages],
-        license=licence or None,
+        license=licence,
         base_model=base if on_hub else None,
         datasets=sorted({row["hub id"] for row in data if row["hub id"]}) or None,
-        **{"library_name": "transformers", "pipeline_tag": "text-generation", "tags": TAGS},
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["mathematical-reasoning", "multilingual", "qalign"],
     )
     terms = f"That of {named}, which is not known here, and those of the data above."
     if licence:
         terms = f"The base model is under `{licence}`, which binds what is trained from it; the data's are above."
-    zero = job["deepspeed"].get("zero_optimization", {}).get("stage", 0)
+        terms += META if licence.startswith("llama") else ""
     versions = ", ".join(f"{name} {version}" for name, version in done["versions"].items())
-    versions += f"; commit {done['git_commit']}" if done.get("git_commit") else ""
     return f"""---
 {metadata.to_yaml()}
 ---
@@ -433,7 +425,8 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
 # {_plain(" / ".join(systems) or " → ".join(lineage) or "base")} (profile {profile.run.profile}, seed {seed})
 
 Made with `qalign_core`, a reproduction of *Question Translation Training for Better Multilingual Reasoning*
-([arXiv 2401.07817](https://arxiv.org/abs/2401.07817)), from the base model {named}. It is asked with {asked}.
+([arXiv 2401.07817](https://arxiv.org/abs/2401.07817)), from the base model {named}. It is asked with \
+{prompts.TEMPLATES[profile.model.template].about}.
 
 ## Lineage
 
@@ -447,7 +440,8 @@ Made with `qalign_core`, a reproduction of *Question Translation Training for Be
 
 {_table(pd.DataFrame(settings).fillna("").rename_axis("setting").reset_index())}
 
-Names as of `transformers.TrainingArguments`. DeepSpeed, ZeRO stage {_plain(str(zero))}.
+Names as of `transformers.TrainingArguments`. DeepSpeed, \
+ZeRO stage {job["deepspeed"].get("zero_optimization", {}).get("stage", 0)}.
 
 ## Scores
 
@@ -455,11 +449,11 @@ Names as of `transformers.TrainingArguments`. DeepSpeed, ZeRO stage {_plain(str(
 
 ## Licence
 
-{terms + (META if licence.startswith("llama") else "")}
+{terms}
 
 ## Versions
 
-{_plain(versions)}
+{_plain(f"{versions}; commit {done['git_commit']}" if done.get("git_commit") else versions)}
 """
 
 
@@ -473,12 +467,12 @@ def data_origins(profile: Profile, corpus: str) -> list[dict[str, str]]:
         return [{"made of": "the miniature's text", "hub id": "", "licence": "Apache-2.0"}]
     lock, found = read_lock(), []
     for root in profile.data.roots(corpus):
-        if profile.data.choice(root).path is not None:
-            found.append({"made of": f"{root} (file)", "hub id": "", "licence": FOREIGN})
-            continue
-        for name in data_sets_of(root, sft_data=profile.data.sft_data):
-            source, hub_id, licence = profile.data.sources[name], "", FOREIGN
-            if source == "miniature":
+        own_file = profile.data.choice(root).path is not None
+        for name in [root] if own_file else data_sets_of(root, sft_data=profile.data.sft_data):
+            source, hub_id, licence = profile.data.source(name), "", "your own file, licence not known here"
+            if own_file:
+                source = "file"
+            elif source == "miniature":
                 licence = "Apache-2.0 (generated by the package)"
             elif source == "hub":
                 hub_id, licence = lock.hub[name].repo_id, lock.hub[name].licence
@@ -497,17 +491,15 @@ def _scores(run: Run, systems: Sequence[str], seed: int) -> str:
     if not there:
         return "Not evaluated yet: notebook 04 writes them here."
     found = pd.concat(there).query("system in @systems and seed == @seed")
-    found = found.drop_duplicates(["system", "benchmark", "measure"])
     if found.empty:
         return "No system of this run answers questions with this model: it is a stage on the way."
-    columns: dict[str, dict[str, str]] = {}
-    for row in found.to_dict("records"):
-        title = HEADINGS.get(row["benchmark"], row["benchmark"])
-        title += f", {row['system']}" if found["system"].nunique() > 1 else ""
-        interval = f" ({row['low']:.1f} to {row['high']:.1f})" if row["low"] == row["low"] else ""  # NaN: none
-        measure = HEADINGS.get(row["measure"], row["measure"])
-        columns.setdefault(title, {})[measure] = f"{row['estimate']:.1f}{interval}"
-    table = _table(pd.DataFrame(columns).fillna("").rename_axis("language").reset_index())
+    interval = [f" ({low:.1f} to {high:.1f})" if low == low else "" for low, high in found[["low", "high"]].to_numpy()]
+    found["cell"] = found.estimate.map("{:.1f}".format) + interval  # NaN: no interval
+    found["title"] = found.benchmark.replace(HEADINGS)
+    if found.system.nunique() > 1:
+        found["title"] += ", " + found.system
+    found["language"] = found.measure.replace(HEADINGS)
+    table = _table(found.pivot_table("cell", "language", "title", "first", sort=False).fillna("").reset_index())
     scorer = _plain(str(runs.read_json(run.results / "run.json")["scorer"]))
     words = f"Accuracy in percent with its 95% interval, {scorer} scorer; one training run, so what another seed would"
     return f"{table}\n\n{words} change is not in the intervals. Gap: English minus the mean of the others."
