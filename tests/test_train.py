@@ -22,26 +22,8 @@ from qalign_core.supervision import IGNORED, encode
 
 # The curve as it was when this was written: 20 updates, loss `paper`, fp32, CPU, 1 rank.
 GOLDEN = [
-    5.81593,
-    5.84111,
-    5.72131,
-    5.59975,
-    5.55184,
-    5.45229,
-    5.33110,
-    5.26463,
-    5.20056,
-    5.11864,
-    5.06010,
-    5.00028,
-    4.95079,
-    4.91999,
-    4.87453,
-    4.86710,
-    4.83508,
-    4.82532,
-    4.83159,
-    4.81851,
+    *(5.81593, 5.84111, 5.72131, 5.59975, 5.55184, 5.45229, 5.33110, 5.26463, 5.20056, 5.11864),
+    *(5.06010, 5.00028, 4.95079, 4.91999, 4.87453, 4.86710, 4.83508, 4.82532, 4.83159, 4.81851),
 ]
 
 
@@ -183,12 +165,6 @@ def test_a_run_equals_a_plain_loop(jobs: dict[str, Path], folder: Path) -> None:
     ours = load_file(jobs["zero0"].parent / "model" / "model.safetensors")
     for name, weight in weights.items():
         torch.testing.assert_close(ours[name], weight.detach(), rtol=0, atol=2e-4, msg=name)
-
-
-def test_the_schedule_is_cosine_with_warm_up(jobs: dict[str, Path]) -> None:
-    rates = [row["learning_rate"] for row in progress(jobs["zero0"])]
-    cosine = [0.5 * (1 + math.cos(math.pi * step / 18)) for step in range(18)]
-    assert rates == pytest.approx([2e-3 * factor for factor in [0, 0.5, *cosine]])
 
 
 # ------------------------------------------------------------------------------------------------- what is left behind
