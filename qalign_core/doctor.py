@@ -30,20 +30,13 @@ if TYPE_CHECKING:
     from qalign_core.runs import Run
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
-SIGNS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), PROBLEM: ("✗", "red")}
+SIGNS = {OK: "✓", WARNING: "!", PROBLEM: "✗"}
 LIMIT_SECONDS = 30.0  # for the checks together
+ASK_SECONDS = 3.0  # to wait for a server
 PROBE_SECONDS = 25.0  # to wait for the driver or torch, which takes long from a cold disk
 GIB = 2**30
 NEEDED_PYTHON = (3, 11)
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
-# The languages whose letters are on few machines, as fontconfig calls them, and a Debian package that has them.
-PAGE_FONTS = {
-    "bn": "fonts-noto-core",
-    "th": "fonts-noto-core",
-    "ja": "fonts-noto-cjk",
-    "zh-cn": "fonts-noto-cjk",
-    "ru": "fonts-dejavu-core",
-}
 PROBE = """
 import json, torch
 gpus = []
@@ -78,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     if all(importlib.util.find_spec(name) for name in ("pydantic", "yaml", "datasets", "pandas", "filelock", "psutil")):
         findings += examine(options.profile, options.run_dir)
     else:
-        findings += [*fonts(), compilers(False)]
+        findings.append(compilers(False))
         findings.append(Finding("profile", PROBLEM, "not looked at: packages are missing", "make setup, then again"))
     count = {state: sum(finding.state == state for finding in findings) for state in SIGNS}
     if not count[PROBLEM]:
@@ -99,47 +92,38 @@ def parser() -> argparse.ArgumentParser:
 
 def examine(name: str, run_dir: str | None = None) -> list[Finding]:
     """What was found about a profile (its name or path) on this machine, in the order of the checks."""
-    from qalign_core import available, params, plan
-    from qalign_core.prepare import data_sets
-
-    def had(title: str, ask: Callable[..., Any], *arguments: Any) -> Iterator[Finding]:
-        said = ask(*arguments)
-        yield Finding(title, OK, said) if isinstance(said, str) else Finding(title, PROBLEM, *said)
+    from qalign_core import params, plan
+    from qalign_core.prepare import data_sets, hub_models
 
     try:
         profile = params.load(name)
         run, needed = plan.open_run(profile, run_dir, read_only=True), data_sets(profile)
     except params.ProfileError as error:
-        return [Finding("profile", PROBLEM, str(error), "correct the profile"), *fonts()]
-    checks: dict[str, Callable[[], Iterable[Finding]]] = {
-        "fonts": fonts,
+        return [Finding("profile", PROBLEM, str(error), "correct the profile")]
+    checks: dict[str, Callable[[], Finding | Iterable[Finding]]] = {
         "files": partial(files, profile),
-        "compiler": lambda: [compilers(offloads(profile))],
+        "compiler": lambda: compilers(offloads(profile)),
         "machine": partial(machine, profile),
         "disk": partial(disk, profile, run),
         "GPU": partial(gpus, profile),
+        "bf16": partial(bf16, profile),
     }
     own = {code for code, entry in profile.data.new_languages.items() if entry.folder}  # `files` looks for these
-    made = [data for data in needed if available.sources(profile)[data] == "miniature"]
-    if made:
-        checks["data: miniature"] = lambda: [Finding("data: miniature", OK, f"{', '.join(made)}: made here")]
     for data, codes in needed.items():
-        if data in made:
-            continue
-        asked = [code for code in codes if code not in own]
-        checks[f"data: {data}"] = partial(had, f"data: {data}", available.data_set, profile, data, asked)
-    for model, revision in available.models(profile):
-        checks[f"model: {model}"] = partial(had, f"model: {model}", available.model, model, revision)
+        checks[f"data: {data}"] = partial(data_set, profile, data, [code for code in codes if code not in own])
+    for hub_id, revision in hub_models(profile):
+        checks[f"model: {hub_id}"] = partial(model, hub_id, revision)
     return run_checks(checks, LIMIT_SECONDS)
 
 
-def run_checks(checks: dict[str, Callable[[], Iterable[Finding]]], seconds: float) -> list[Finding]:
+def run_checks(checks: dict[str, Callable[[], Finding | Iterable[Finding]]], seconds: float) -> list[Finding]:
     """Run checks side by side; one that is not done after `seconds`, or fails itself, is a finding of its own."""
     results: dict[str, list[Finding]] = {}
 
-    def run(name: str, check: Callable[[], Iterable[Finding]]) -> None:
+    def run(name: str, check: Callable[[], Finding | Iterable[Finding]]) -> None:
         try:
-            results[name] = list(check())
+            found = check()
+            results[name] = [found] if isinstance(found, Finding) else list(found)
         except Exception as error:  # whatever it is, the other findings are worth reading
             why = f"the check failed: {type(error).__name__}: {error}"
             results[name] = [Finding(name, WARNING, why[:300], "look at this by hand")]
@@ -150,30 +134,17 @@ def run_checks(checks: dict[str, Callable[[], Iterable[Finding]]], seconds: floa
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    late = partial(Finding, state=WARNING, found=f"no answer within {seconds:.0f} s")
-    again = "try again; is the network or a disk slow?"
-    return [finding for name in checks for finding in results.get(name, [late(name, remedy=again)])]
+    late = WARNING, f"no answer within {seconds:.0f} s", "try again; is the network or a disk slow?"
+    return [finding for name in checks for finding in results.get(name, [Finding(name, *late)])]
 
 
 def show(profile: str, findings: list[Finding]) -> None:
-    """Print the findings: a table, or plain lines as long as rich is not installed."""
-    if not importlib.util.find_spec("rich"):
-        for finding in findings:
-            remedy = f"\n    → {finding.remedy}" if finding.remedy else ""
-            print(f"{SIGNS[finding.state][0]} {finding.check}: {finding.found}{remedy}")
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("", "check", "found, and → what to do", box=None, title=f"profile {profile}", title_justify="left")
+    """Print the findings, each with what to do about it."""
+    print(f"profile {profile}")
     for finding in findings:
-        sign, colour = SIGNS[finding.state]
-        said = Text(finding.found, overflow="fold")
+        print(f"{SIGNS[finding.state]} {finding.check}: {finding.found}")
         if finding.remedy:
-            said.append(f"\n→ {finding.remedy}", style=colour)
-        table.add_row(Text(sign, style=colour), Text(finding.check, overflow="fold"), said)
-    Console(highlight=False).print(table)
+            print(f"    → {finding.remedy}")
 
 
 def duration(name: str) -> list[Finding]:
@@ -231,16 +202,15 @@ def packages(path: Path = REQUIREMENTS) -> Finding:
 
 def compilers(needed: bool) -> Finding:
     """Whether C++ can be compiled, as DeepSpeed does for an offloaded optimizer; nothing else needs it."""
-    here = [name for name in ("gcc", "g++", "make") if shutil.which(name)]
-    absent = [] if "g++" in here else ["g++"]
-    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
-        absent.append("Python.h")
-    found = f"{', '.join(here) or 'none'}{''.join(f'; no {name}' for name in absent)}"
+    absent = [] if shutil.which("g++") else ["g++"]
+    absent += [] if (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file() else ["Python.h"]
     if absent and needed:
-        remedy = "apt install g++ python3-dev, or what your system calls them"
-        return Finding("compiler", PROBLEM, found, f"DeepSpeed compiles its offloaded optimizer: {remedy}")
-    why = " (only needed by deepspeed/zero3-offload.json)" if absent else ""
-    return Finding("compiler", OK, found + why)
+        remedy = (
+            "DeepSpeed compiles its offloaded optimizer: apt install g++ python3-dev, or what your system calls them"
+        )
+        return Finding("compiler", PROBLEM, f"no {', no '.join(absent)}", remedy)
+    said = f"no {', no '.join(absent)} (only needed by deepspeed/zero3-offload.json)" if absent else "g++, Python.h"
+    return Finding("compiler", OK, said)
 
 
 # ------------------------------------------------------------------------------------------------- the machine
@@ -277,28 +247,14 @@ def machine(profile: Profile) -> Iterator[Finding]:
     yield Finding("memory", *((OK, found) if needed <= here else (state, found, remedy)))
 
 
-def fonts() -> list[Finding]:
-    """Whether the letters are there that the pages need in a browser; the figures' font comes with matplotlib."""
-    if not shutil.which("fc-list"):
-        return [Finding("fonts of pages", OK, "not looked at: fc-list is not here; the browser decides")]
-    listed = subprocess.run(["fc-list", "--format", "%{lang}|"], capture_output=True, text=True, timeout=5, check=False)
-    known = set(re.split(r"[|,\s]+", listed.stdout.lower()))
-    lacking = [code for code in PAGE_FONTS if code not in known]
-    if not lacking:
-        return [Finding("fonts of pages", OK, f"letters for {', '.join(PAGE_FONTS)}")]
-    wanted = " ".join(dict.fromkeys(PAGE_FONTS[code] for code in lacking))
-    remedy = f"apt install {wanted}; only where you read the pages"
-    return [Finding("fonts of pages", WARNING, f"no letters for {', '.join(lacking)}", remedy)]
-
-
 def disk_needed(profile: Profile, run: Run) -> dict[str, tuple[Path, float]]:
     """Where a profile writes, and about how many bytes it will still write there."""
     from huggingface_hub import constants
 
-    from qalign_core.available import is_local, models, sources
     from qalign_core.cost import base_sizes
     from qalign_core.params import LoraSection
-    from qalign_core.sources import cache_dir
+    from qalign_core.prepare import hub_models
+    from qalign_core.sources import cache_dir, is_local
 
     geometry, training, kept = base_sizes(profile), profile.training, 0.0
     if geometry is None:
@@ -313,11 +269,11 @@ def disk_needed(profile: Profile, run: Run) -> dict[str, tuple[Path, float]]:
         # and one more of them than is kept is there while it is written.
         checkpoints = 14.0 * trained * (training.save_total_limit + 1) if ahead else 0.0
         kept = len(ahead) * 4.0 * geometry.parameters + checkpoints
-    absent, fetched = [name for name, revision in models(profile) if not is_local(name, revision)], 0.0
+    absent, fetched = [name for name, revision in hub_models(profile) if not is_local(name, revision)], 0.0
     for name in absent:
         known = geometry.parameters if geometry and name == profile.model.base else billions(name)
         fetched += 2.0 * known
-    cached = 0.0 if set(sources(profile).values()) <= {"folder", "miniature"} else 1.0 * GIB
+    cached = 0.0 if set(profile.data.sources.values()) <= {"folder", "miniature"} else 1.0 * GIB
     hub = Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE)
     return {"run folder": (run.folder, kept), "data cache": (cache_dir(), cached), "hub cache": (hub, fetched)}
 
@@ -347,8 +303,7 @@ def disk(profile: Profile, run: Run) -> Iterator[Finding]:
         disks.setdefault(place.stat().st_dev, []).append((name, place, needed))
     for places in disks.values():
         free, needed = shutil.disk_usage(places[0][1]).free, sum(need for _, _, need in places)
-        names = ", ".join(name for name, _, _ in places)
-        found = f"{free / GIB:,.0f} GiB free for {names}; about {needed / GIB:,.0f} needed"
+        found = f"{free / GIB:,.0f} GiB free for {', '.join(p[0] for p in places)}; about {needed / GIB:,.0f} needed"
         remedy = "free some space, or put parts elsewhere: --run-dir, QALIGN_CACHE_DIR, HF_HOME"
         yield Finding("disk", *((OK, found) if needed <= free else (PROBLEM, found, remedy)))
 
@@ -362,9 +317,10 @@ def probe() -> dict[str, Any]:
     Raises:
         OSError: when torch, or the driver behind it, does not work.
     """
-    line = [sys.executable, "-c", PROBE]
     try:
-        answer = subprocess.run(line, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
+        answer = subprocess.run(
+            [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"torch gave no answer within {PROBE_SECONDS:.0f} s") from None
     if answer.returncode:
@@ -384,19 +340,17 @@ def probe() -> dict[str, Any]:
 def gpus(profile: Profile) -> Iterator[Finding]:
     """The GPUs torch sees against those the profile needs, and NCCL where it uses several."""
     from qalign_core import plan
-    from qalign_core.available import models
     from qalign_core.cost import base_sizes, training_memory
     from qalign_core.launch import on_fewer
-    from qalign_core.plan import machines
+    from qalign_core.prepare import hub_models
 
     geometry, devices = base_sizes(profile), profile.run.devices
-    wants = bool(models(profile)) and (geometry is None or geometry.parameters > SMALL)
+    wants = bool(hub_models(profile)) and (geometry is None or geometry.parameters > SMALL)
     try:
         seen = probe()
     except OSError as error:
         remedy = "nvidia-smi must work (load the driver, or reboot after its update), and torch fit the driver's CUDA: "
-        state = WARNING if isinstance(error, TimeoutError) else PROBLEM
-        yield Finding("GPU", state, str(error), f"{remedy}https://pytorch.org")
+        yield Finding("GPU", PROBLEM, str(error), f"{remedy}https://pytorch.org")
         return
     found = seen["gpus"]
     if not found:
@@ -409,7 +363,7 @@ def gpus(profile: Profile) -> Iterator[Finding]:
     few = Finding("GPU", PROBLEM, f"{here}; the profile needs {devices}", on_fewer(profile, len(found)))
     yield enough if len(found) >= devices else few
     if wants and geometry is not None and profile.lineages():
-        smallest, ranks = min(gpu["memory"] for gpu in found), min(devices, len(found)) * machines(profile)
+        smallest, ranks = min(gpu["memory"] for gpu in found), min(devices, len(found)) * plan.machines(profile)
         stage = plan.deepspeed_config(profile).get("zero_optimization", {}).get("stage", 0)
         needed = training_memory(profile, geometry, ranks, stage, offloads(profile)).device
         said = f"training needs about {needed / GIB:.0f} of {smallest / GIB:.0f} GiB a GPU"
@@ -434,6 +388,92 @@ def gpus(profile: Profile) -> Iterator[Finding]:
             yield Finding("NCCL", OK, version)
 
 
+def bf16(profile: Profile) -> list[Finding]:
+    """Whether the profile asks for bf16 where nothing computes it natively, which a run refuses."""
+    from qalign_core import plan
+
+    said = plan.slow_bf16(profile)
+    return [Finding("bf16", PROBLEM, said, "correct the profile, or use a machine with a GPU")] if said else []
+
+
+# ------------------------------------------------------------------------------------------------- data and models
+
+
+def data_set(profile: Profile, name: str, codes: list[str]) -> Finding:
+    """Where a data set is, or that it can be had: one file of it is asked for at its source."""
+    from huggingface_hub import hf_hub_url
+
+    from qalign_core import sources
+
+    title, source, lock = f"data: {name}", str(profile.data.source(name)), sources.read_lock()
+    if source == "miniature":
+        return Finding(title, OK, "made here")
+    if source == "folder":
+        value = profile.data.folder or os.environ.get(sources.DATA_DIR)
+        if not value:
+            return Finding(title, PROBLEM, "no folder is named", f"set data.folder, or {sources.DATA_DIR}")
+        folder, wanted = Path(value).expanduser(), sources.layout(name, codes)
+        if lacks := [places for places in wanted if not any((folder / place).is_file() for place in places)]:
+            found = f"{folder} lacks {' or '.join(lacks[0])}" + (f" and {len(lacks) - 1} more" if lacks[1:] else "")
+            return Finding(title, PROBLEM, found, "put them there, or leave their languages out")
+        return Finding(title, OK, f"in {folder}")
+    if (known := lock.at(name, source)) is None:
+        return Finding(title, PROBLEM, f"not at source {source}", f"correct data.sources.{name}")
+    absent, total = sources.absent_files(name, source, codes)
+    if not absent:
+        return Finding(title, OK, f"all {total} files are in {lock.folder(source, sources.cache_dir())}")
+    file, found = known.needed(codes)[absent[0]].path, f"{len(absent)} of {total} files to fetch ({source})"
+    url = f"{os.environ.get(sources.REPOSITORY_URL, lock.repository.url).rstrip('/')}/{lock.repository.commit}/{file}"
+    if source == "hub":
+        url = hf_hub_url(
+            known.repo_id, file, repo_type="dataset", revision=known.revision, endpoint=os.environ.get("HF_ENDPOINT")
+        )
+    why, remedy = refusal(url, known.repo_id, known.revision, "data set")
+    return Finding(title, PROBLEM, f"{found}: {why}", remedy) if why else Finding(title, OK, f"{found}: reachable")
+
+
+def model(name: str, revision: str | None) -> Finding:
+    """Whether a model is here, or its repository lets us read it."""
+    from huggingface_hub import hf_hub_url
+
+    from qalign_core.sources import is_local
+
+    title = f"model: {name}"
+    if is_local(name, revision):
+        return Finding(title, OK, "is here")
+    if name.count("/") != 1:
+        remedy = "correct model.base, or the system's checkpoint"
+        return Finding(title, PROBLEM, "no such folder with a config.json", remedy)
+    url = hf_hub_url(name, "config.json", revision=revision, endpoint=os.environ.get("HF_ENDPOINT"))
+    why, remedy = refusal(url, name, revision)
+    return Finding(title, PROBLEM, why, remedy) if why else Finding(title, OK, "to fetch: readable")
+
+
+def refusal(url: str, name: str, revision: str | None, kind: str = "model") -> tuple[str, str]:
+    """What stands in the way of fetching a file, whose headers are asked for, and what to do; blank if nothing does.
+
+    `name` is its repository on the hub; blank for another host, which must not see the hub's token.
+    """
+    from huggingface_hub import errors, get_hf_file_metadata
+
+    from qalign_core.sources import is_offline, unreadable_model
+
+    if is_offline():
+        return "not here, and HF_HUB_OFFLINE is set", "unset it and run once with a network"
+    try:
+        get_hf_file_metadata(url, token=None if name else False, timeout=ASK_SECONDS)
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:  # gated ones are of the first kind
+        why, _, remedy = unreadable_model(name, revision, error, kind).partition(": ")
+        return why, remedy
+    except errors.HfHubHTTPError as error:
+        answer = f"{url}: the server answered {error.response.status_code}"
+        return answer, "compare with params/data.lock.yaml, or try again later"
+    except Exception as error:  # of whichever HTTP client huggingface_hub uses
+        reason = f"{url.split('/')[2]} cannot be reached ({type(error).__name__})"
+        return reason, "check the network and its proxy, or use folders of your own"
+    return "", ""
+
+
 # ------------------------------------------------------------------------------------------------- the profile
 
 
@@ -451,11 +491,10 @@ def offloads(profile: Profile) -> bool:
 def files(profile: Profile) -> Iterator[Finding]:
     """The files and folders of your own that a profile names, DeepSpeed's JSON and the host file."""
     from qalign_core import evaluate, plan
-    from qalign_core.plan import hostfile, machines
 
     try:
         said = [profile.training.deepspeed] if plan.stages(profile) and plan.deepspeed_config(profile) else []
-        number, hosts = machines(profile), hostfile(profile)
+        number, hosts = plan.machines(profile), plan.hostfile(profile)
     except ValueError as error:  # a ProfileError, or not JSON
         yield Finding("files", PROBLEM, str(error), "correct the profile")
         return
@@ -475,9 +514,8 @@ def files(profile: Profile) -> Iterator[Finding]:
     yield Finding("files", OK, ", ".join(said) or "none are needed")
     if hosts:
         program = LAUNCHERS[profile.run.launcher or "pdsh"]
-        here = Finding("launcher", OK, program)
         missing = Finding("launcher", PROBLEM, f"no {program} here", "install it, or set run.launcher")
-        yield here if shutil.which(program) else missing
+        yield Finding("launcher", OK, program) if shutil.which(program) else missing
 
 
 if __name__ == "__main__":

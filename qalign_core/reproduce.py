@@ -454,10 +454,13 @@ def dry_run(profile: Profile, run: Run, chosen: list[Path], console: Console) ->
         listed.append((f"notebook   {path.stem}", not why, why))
     for name, done, why in (*listed, *overview(profile, run), *evaluate.external_overview(profile)):
         console.print(f"{'done ' if done else 'to do'}  {name}{f'  ({why})' if why else ''}", soft_wrap=True)
+    problems = [plan.slow_bf16(profile)]
     try:
         prepare.refuse(profile)
     except DownloadError as error:
-        console.print(f"\n{escape(str(error))}", soft_wrap=True)
+        problems.append(str(error))
+    for problem in filter(None, problems):
+        console.print(f"\nproblem: {escape(problem)}", soft_wrap=True)
     cost.show(profile, run, console)
     if any(name.startswith("notebook") and not done for name, done, _ in listed):
         for sentence in speed.sentences(profile, [path.name[:2] for path in chosen]):

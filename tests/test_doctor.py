@@ -14,8 +14,7 @@ import pytest
 import yaml
 from hub_server import HubServer, Repository
 
-from qalign_core import available, doctor, miniature, params, speed
-from qalign_core.available import Refusal
+from qalign_core import doctor, miniature, params, speed
 from qalign_core.doctor import GIB, OK, PROBLEM, WARNING, Finding
 from qalign_core.params import PARAMS_FOLDER, Profile
 from qalign_core.runs import Run
@@ -131,13 +130,6 @@ def test_a_compiler_is_asked_for_by_offloading_alone(tmp_path: Path, monkeypatch
     assert doctor.compilers(needed=True).state == PROBLEM
     assert doctor.offloads(params.load("llama2-13b"))
     assert not doctor.offloads(params.load("mini"))
-
-
-def test_fonts(tools: Path) -> None:
-    program(tools, "fc-list", "ru|ja|th,en|zh-cn")
-    (pages,) = doctor.fonts()
-    assert (pages.state, pages.found) == (WARNING, "no letters for bn")
-    assert "apt install fonts-noto-core" in pages.remedy
 
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path, monkeypatch) -> None:
@@ -312,21 +304,21 @@ def server(monkeypatch, tmp_path):
 
 
 def test_models_of_the_hub(server, monkeypatch, tmp_path: Path) -> None:
-    def found(name: str) -> str | Refusal:
-        return available.model(name, None)
+    def found(name: str) -> str:
+        finding = doctor.model(name, None)
+        assert (finding.state == PROBLEM) == bool(finding.remedy)
+        return f"{finding.found} → {finding.remedy}".removesuffix(" → ")
 
     assert found("owner/open") == "to fetch: readable"
-    assert isinstance(found("owner/none"), Refusal)
-    assert found("no-such-folder").why == "no such folder with a config.json"
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    gated = found("owner/gated")
-    assert ("nobody is logged in" in gated.why, "hf auth login" in gated.remedy) == (True, True)
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_wrong")
-    assert "has not been granted access" in found("owner/gated").why
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_right")
+    assert "the hub has no model owner/none" in found("owner/none")
+    assert "no such folder with a config.json" in found("no-such-folder")
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert "owner/gated is gated → accept its terms at" in found("owner/gated")
+    assert "hf auth login" in found("owner/gated")
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
     assert found("owner/gated") == "to fetch: readable"
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "HF_HUB_OFFLINE is set" in found("owner/open").why
+    assert "HF_HUB_OFFLINE is set" in found("owner/open")
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     assert found(str(tmp_path)) == "is here"
 
@@ -335,30 +327,36 @@ def test_data_sets_of_the_hub_and_the_repository(server, monkeypatch, tmp_path: 
     profile, lock = params.load("llama2-7b"), read_lock()
     first = next(place for place, file in lock.hub["mgsm"].files.items())
     code = lock.hub["mgsm"].files[first].language
-    assert available.data_set(profile, "mgsm", [code]) == "1 of 1 files to fetch (hub): reachable"
+    assert doctor.data_set(profile, "mgsm", [code]).found == "1 of 1 files to fetch (hub): reachable"
     place = tmp_path / "cache" / "hub" / first
     place.parent.mkdir(parents=True)
     place.touch()
-    assert str(available.data_set(profile, "mgsm", [code])).startswith("all 1 files are in")
-    refused = available.data_set(profile, "questions", ["sw"])
-    assert isinstance(refused, Refusal)
-    assert "404" in refused.why
+    assert doctor.data_set(profile, "mgsm", [code]).found.startswith("all 1 files are in")
+    refused = doctor.data_set(profile, "questions", ["sw"])
+    assert (refused.state, "answered 404" in refused.found) == (PROBLEM, True)
     monkeypatch.setenv("QALIGN_REPOSITORY_URL", "http://127.0.0.1:9")
-    assert "127.0.0.1:9 cannot be reached" in available.data_set(profile, "questions", ["sw"])[0]
+    assert "127.0.0.1:9 cannot be reached" in doctor.data_set(profile, "questions", ["sw"]).found
 
 
 def test_data_in_a_folder(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("QALIGN_DATA_DIR", raising=False)
     profile = params.load("real-input")
-    assert available.data_set(profile, "mgsm", ["sw", "en"])[0] == "no folder is named"
+    assert doctor.data_set(profile, "mgsm", ["sw", "en"]).found == "no folder is named"
     monkeypatch.setenv("QALIGN_DATA_DIR", str(tmp_path))
-    why, _ = available.data_set(profile, "mgsm", ["sw", "en"])
-    assert "mgsm_sw.tsv" in why
-    assert why.endswith("and 1 more")
+    found = doctor.data_set(profile, "mgsm", ["sw", "en"]).found
+    assert "mgsm_sw.tsv" in found
+    assert found.endswith("and 1 more")
     (tmp_path / "mgsm").mkdir()
     for code in ("sw", "en"):
         (tmp_path / "mgsm" / f"mgsm_{code}.tsv").touch()
-    assert available.data_set(profile, "mgsm", ["sw", "en"]) == f"in {tmp_path}"
+    assert doctor.data_set(profile, "mgsm", ["sw", "en"]).found == f"in {tmp_path}"
+
+
+def test_bf16_that_would_be_emulated_is_a_problem(monkeypatch) -> None:
+    monkeypatch.setattr("qalign_core.plan.has_native_bf16", lambda: False)
+    (found,) = doctor.bf16(profile_of("mini", training={"bf16": True}))
+    assert (found.state, "training.bf16: false" in found.found) == (PROBLEM, True)
+    assert doctor.bf16(params.load("mini")) == []
 
 
 def test_every_shipped_profile_can_be_examined(server, monkeypatch, tmp_path: Path) -> None:

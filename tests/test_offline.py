@@ -20,13 +20,13 @@ SIZES = {"mgsm": 2, "msvamp": 2, "dev": 1, "questions": 2, "gsm8kinstruct": 2, "
 WORLD = {"seed": 1, "sizes": SIZES}
 ASK = """
 from qalign_core import params
-from qalign_core.training import base_models
+from qalign_core.models import base_tokenizer
 from qalign_core.runs import Run
 for base in {bases}:
     profile = params.load("llama2-7b")
     profile = profile.model_copy(update={{"model": profile.model.model_copy(update={{"base": base}})}})
     try:
-        base_models.base_tokenizer(profile, Run({run!r}))
+        base_tokenizer(profile, Run({run!r}))
     except OSError as error:
         print(type(error).__name__, error)
 """
