@@ -392,8 +392,8 @@ def write_ablations(
     column = f"correct_{mode}"
     measures = [*comparisons.MEASURES, *dict.fromkeys(code for codes in lacks.values() for code in codes)]
     rows = comparisons.compare(answers, declared, groups, column=column, measures=measures)
-    own = [measure in lacks.get(system, ()) for system, measure in zip(rows["a"], rows["measure"], strict=True)]
-    wanted = rows["measure"].isin(comparisons.MEASURES) | own
+    wanted = [measure in comparisons.MEASURES or measure in lacks.get(system, ())
+              for system, measure in zip(rows["a"], rows["measure"], strict=True)]  # fmt: skip
     write_csv(folder, "ablation_intervals", comparisons.intervals(answers, groups, column=column))
     write_csv(folder, "ablations", rows[wanted].reset_index(drop=True))
     write_csv(folder, "ablation_responses", responses.rates(answers))

@@ -19,7 +19,7 @@ from qalign_core.results import Results, published_cells
 from qalign_core.show import figures, paper_tables, report
 from qalign_core.show.tables import Table
 
-SMALL, STUDY = "X→En questions (600)", "QAlign, 25% of the pairs"
+SMALL, STUDY = "X→En questions (150)", "QAlign, 25% of the pairs"
 SKILL = {"MonoReason": 0.1, "QAlign": 0.6, "En→X questions": 0.3, "X→En FLORES": 0.2, SMALL: 0.4, STUDY: 0.35}
 EXAMPLES = [None, 18000, 18000, 5400, 5400, 4500]
 MAIN = ("MonoReason", "QAlign")
@@ -71,7 +71,7 @@ def table_of(found: Results, name: str = "table-4-ablation") -> Table:
 def test_the_control_has_as_many_pairs_as_the_corpora_it_stands_beside():
     profile = params.load("mini")
     sizes = profile.data.miniature.sizes
-    assert profile.data.corpora["questions-x-en-600"].limit == sizes["flores"] == sizes["gsm8kinstruct"]
+    assert profile.data.corpora["questions-x-en-150"].limit == sizes["flores"] == sizes["gsm8kinstruct"]
 
 
 def test_chapters_3_and_4_leave_the_ablations_to_chapter_6():
@@ -86,7 +86,7 @@ def test_chapters_3_and_4_leave_the_ablations_to_chapter_6():
 def test_an_unknown_control_is_refused():
     sections = params.read_yaml(PARAMS_FOLDER / "mini.yaml")
     sections["systems"]["X→En FLORES"]["against"] = "QAlin"
-    with pytest.raises(params.ProfileError, match=r"against: no system 'QAlin' \(did you mean 'QAlign'\?\)"):
+    with pytest.raises(params.ProfileError, match=r"against: no system is named 'QAlin' \(did you mean 'QAlign'\?\)"):
         params.validate(sections)
 
 

@@ -440,7 +440,7 @@ def test_one_number_is_followed_back_step_by_step(two_systems: Profile, traced: 
 
 # ------------------------------------------------------------------------------------------------- chapter 6
 
-SMALL = "X→En questions (600)"
+SMALL = "X→En questions (150)"
 
 
 def test_every_variant_is_compared_with_ours_and_the_small_ones_with_their_control():

@@ -211,7 +211,7 @@ def mixed_supervision(
     benchmarks = list(dict.fromkeys(data["benchmark"]))
     ticks, top = {}, data[["estimate", "high"]].max(axis=None)
     with style():
-        figure = Figure(figsize=(0.68 * WIDTH, 2.8))
+        figure = Figure(figsize=(0.75 * WIDTH, 2.8))
         axis = figure.subplots()
         width = 0.8 / len(systems)
         for number, (system, looks) in enumerate(look(systems).items()):
@@ -305,6 +305,7 @@ def _heatmap(axis: Axes, table: pd.DataFrame, top: float, title: str) -> None:
                 annot_kws={"fontsize": 6.8}, cbar=False)  # fmt: skip
     for number in axis.texts:
         number.set_color("white" if float(number.get_text() or 0) > 0.55 * top else "#222222")
+        number.set_in_layout(False)  # inside its cell; measuring each takes seconds
     axis.set(xlabel="", ylabel="")
     axis.set_title(title)
     axis.grid(False)
@@ -408,6 +409,7 @@ def length_histogram(lengths: pd.DataFrame, limit: int = 512) -> Drawn:
             if over:
                 axis.set_title(f"{100.0 * over / counts.sum():.1f}% over {limit}", loc="right", fontsize=7.5)
             axis.tick_params(labelbottom=True)
+            axis.set_xlim(left=0)
             axis.set_ylim(0, 1.1 * share.max())
             binned.append(pd.DataFrame({"corpus": corpus, "tokens_from": edges[:-1], "tokens_to": edges[1:],
                                         "examples": counts, "percent": share}))  # fmt: skip
@@ -493,7 +495,8 @@ def _plane(axis: Axes, here: pd.DataFrame) -> None:
     for code, place in zip(codes, _label_places(axis, means.to_numpy()), strict=True):
         line = {"arrowstyle": "-", "color": "#444444", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
         axis.annotate(code, tuple(means.loc[code]), tuple(place), textcoords="axes fraction", fontsize=7.5, zorder=5,
-                      fontweight="bold", ha="center", va="center", path_effects=[HALO], arrowprops=line)  # fmt: skip
+                      fontweight="bold", ha="center", va="center", path_effects=[HALO], arrowprops=line,
+                      in_layout=False)  # fmt: skip
 
 
 def _label_places(axis: Axes, means: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -38,7 +39,6 @@ PAPER_LIMIT = 512  # tokens, of results that do not say at which length their ex
 LABELS = {WITHOUT: "none", OURS: "X→En questions (ours)"}  # rows of Table 4
 PICTURED = {  # the same in its picture, as README has them; a system's number of examples is put behind
     WITHOUT: "none",
-    "X→En questions (600)": "X→En questions",
     "X→En FLORES": "X→En generic sentences",
     "Shuffled pairs": "shuffled pairs",
     "Questions alone": "foreign questions alone",
@@ -327,8 +327,8 @@ def run_figures(results: Results) -> dict[str, tuple]:
             )
     if {"ablations", "ablation_intervals", "ablation_rows"} <= data.keys():
         examples = data["ablation_rows"].set_index("system")["examples"].dropna().astype(int).to_dict()
-        labels = {name: PICTURED.get(name, name) + (f" ({examples[name]:,})" if name in examples else "")
-                  for name in data["ablation_rows"]["system"]}  # fmt: skip
+        labels = {name: PICTURED.get(name, re.sub(r" \(\d+\)$", "", name)) for name in data["ablation_rows"]["system"]}
+        labels |= {name: f"{labels[name]} ({number:,})" for name, number in examples.items()}
         for name, kinds, rows in (
             ("figure-ablation", ("ablation", "control"), labels),
             ("figure-study-other", ("study",), {}),
@@ -378,12 +378,12 @@ def save_figure(figure: Figure, folder: str | Path, name: str, data: pd.DataFram
     """
     contents: dict[str, str | bytes] = {}
     with figures.style():
+        figure.set_dpi(200)  # letters are as wide as those of the PNG
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out and measured once, not for each format again
-        box = figure.get_tightbbox().padded(0.05)
+        figure.set_layout_engine("none")  # laid out once, not for each format again
         for suffix, metadata in _METADATA.items():
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix, metadata=metadata, dpi=200, bbox_inches=box)
+            figure.savefig(buffer, format=suffix, metadata=metadata, dpi="figure")
             contents[suffix] = buffer.getvalue()
     contents["csv"] = data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
     if caption:
@@ -406,11 +406,15 @@ def redraw(results_folder: str | Path, figures_folder: str | Path, only: Sequenc
         FileNotFoundError: where the evaluation's results are missing.
     """
     results = read_results(results_folder)
-    tables = [table for table in run_tables(results) if table.name.startswith(tuple(only))]
-    paths = [path for table in tables for path in save_table(table, figures_folder)]
+    return _write(results, run_tables(results), figures_folder, only)
+
+
+def _write(results: Results, tables: Sequence[Table], folder: str | Path, only: Sequence[str] = ("",)) -> list[Path]:
+    chosen = tuple(only)
+    paths = [path for table in tables if table.name.startswith(chosen) for path in save_table(table, folder)]
     for name, (figure, shown, words) in run_figures(results).items():
-        if name.startswith(tuple(only)):
-            paths += save_figure(figure, figures_folder, name, shown, words)
+        if name.startswith(chosen):
+            paths += save_figure(figure, folder, name, shown, words)
     return paths
 
 
@@ -469,12 +473,14 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m qalign_core.show.report RESULTS FIGURES", file=sys.stderr)
         return 2
     try:
-        results, paths = read_results(arguments[0]), redraw(*arguments)
+        results = read_results(arguments[0])
+        tables = run_tables(results)
+        paths = _write(results, tables, arguments[1])
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     console = Console()
-    for table in run_tables(results):
+    for table in tables:
         if table.name.startswith(ACCURACY):
             print_table(table, console)
             console.print()
