@@ -306,7 +306,7 @@ def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, co
                 )
             if not input_ids or max(input_ids) >= config.vocab_size:
                 raise ValueError(f"{where}: the prompt is empty, or the tokenizer has tokens the model does not know")
-            # The batch is no part of the key: no answer depends on it.
+            # The batch is no part of the key: another machine has room for another one.
             decoding = {"method": "greedy", "max_new_tokens": limit, "dtype": job["dtype"]}
             key = runs.fingerprint({"model": job["model_fingerprint"], "prompt": row["prompt"], "decoding": decoding})
             questions.append(Question(f"{name}/{language}.jsonl", row, Sequence(key, input_ids, limit)))
