@@ -107,7 +107,7 @@ licences: $(VENV)/.ready-dev  ## list the licences of the packages anew, in THIR
 	@mv THIRD_PARTY.md.part THIRD_PARTY.md
 
 miniature-base: $(VENV)/.ready  ## train the miniature's base model anew (about half an hour), replacing the one shipped
-	@$(BIN)/python -m qalign_core.miniature.pretrain
+	@$(BIN)/python tools/miniature_base.py
 
 clean:  ## delete .venv and caches; runs/ stays (delete runs/PROFILE yourself to begin again)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info

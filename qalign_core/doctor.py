@@ -152,10 +152,9 @@ def duration(name: str) -> list[Finding]:
     from qalign_core import params, speed
 
     try:
-        said = list(speed.sentences(params.load(name)))
+        return [Finding("time", OK, said)] if (said := " ".join(speed.sentences(params.load(name)))) else []
     except (OSError, ValueError) as error:
         return [Finding("time", WARNING, str(error)[:300], "look at this by hand")]
-    return [Finding("time", OK, " ".join(said))] if said else []
 
 
 # ------------------------------------------------------------------------------------------------- Python
@@ -326,8 +325,7 @@ def probe() -> dict[str, Any]:
     if answer.returncode:
         raise OSError((answer.stderr.strip().splitlines() or ["torch ended without a word"])[-1][:200])
     seen = json.loads(answer.stdout.splitlines()[-1])
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if not (seen["gpus"] or hidden) and shutil.which("nvidia-smi"):
+    if not seen["gpus"] and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1") and shutil.which("nvidia-smi"):
         driver = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
         if driver.returncode:
             raise OSError(f"nvidia-smi: {(driver.stdout + driver.stderr).strip()[:200]}")

@@ -38,8 +38,7 @@ TRACKERS = (  # what `transformers` can report to (its INTEGRATION_TO_CALLBACK t
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 REMOVED = {  # keys of earlier versions, and what to write instead
     "studies": "; params/studies.yaml lists the systems of the three studies, with their corpora: copy what you want",
-    "corrected": "; give the corrected questions as a benchmark of your own, with a file <language>.jsonl of "
-    "question and answer for each language: benchmarks: {mgsm-corrected: {max_new_tokens: 600, folder: …}}",
+    "corrected": "; give the corrected questions as a benchmark of your own: benchmarks: {mgsm-corrected: {folder: …}}",
 }
 
 
@@ -49,8 +48,7 @@ class ProfileError(ValueError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the closest known word, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    return f" (did you mean {close[0]!r}?)" if (close := difflib.get_close_matches(word, [*known], 1, 0.5)) else ""
 
 
 DataSet = Literal["mgsm", "msvamp", "gsm8k", "gsm8kinstruct", "questions", "metamathqa", "flores"]
@@ -389,7 +387,7 @@ def _problems(profile: Profile) -> Iterator[str]:
         yield f"training.lora: describes method: lora, but method is {training.method}: change it or leave lora out"
     config = PARAMS_FOLDER / training.deepspeed
     if training.lora and training.lora.embeddings and config.is_file():
-        in_bf16 = training.bf16 or any(stage.bf16 for stage in training.stages.values())
+        in_bf16 = any(stage.bf16 for stage in (training, *training.stages.values()))
         if in_bf16 and runs.read_object(config).get("zero_optimization", {}).get("stage") == 3:
             remedy = "take deepspeed/zero2.json or bf16: false, or leave the embeddings as they are"
             yield f"training.lora.embeddings: DeepSpeed cannot train them in bf16 under ZeRO stage 3: {remedy}"
@@ -435,9 +433,6 @@ def _problems(profile: Profile) -> Iterator[str]:
         if name not in profile.systems:
             yield f"{key}: no system is named {name!r}{nearest(name, profile.systems)}"
     yield from (f"{key}: {profile.data.unknown(corpus)}" for key, corpus in corpora if profile.data.unknown(corpus))
-
-
-# ------------------------------------------------------------------------------------------------- reading and errors
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -507,9 +502,7 @@ def validate(sections: dict[str, Any], origin: str = "") -> Profile:
 
 def load(profile: str | Path) -> Profile:
     """Read and check a profile, by name (`mini`) or by path; ProfileError if it is not there or not valid."""
-    path = Path(profile)
-    if not path.suffix:
-        path = PARAMS_FOLDER / f"{profile}.yaml"
+    path = Path(profile) if Path(profile).suffix else PARAMS_FOLDER / f"{profile}.yaml"
     if not path.is_file():
         known = sorted(p.stem for p in PARAMS_FOLDER.glob("*.yaml") if not p.stem.endswith(".lock"))
         raise ProfileError(f"no profile {profile!s}{nearest(str(profile), known)}; known: {', '.join(known)}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qalign_core import prompts, runs
-from qalign_core.corpora import is_drawn
+from qalign_core.corpora import corpus_seed
 from qalign_core.models import model_identity, pretrains, starting_model
 from qalign_core.params import BASE_TEXT, PARAMS_FOLDER, Corpus, LoraSection, Profile, ProfileError, dump
 from qalign_core.runs import Run
@@ -66,14 +66,6 @@ class TranslatedPrompts(NamedTuple):
     language: str
     path: Path
     content: str
-
-
-class StudyPlace(NamedTuple):
-    """A system's place in a study: a share of the pairs, the stage that was changed, or the language left out."""
-
-    system: str
-    study: str  # data_size, answer_language or left_out
-    at: str
 
 
 # ------------------------------------------------------------------------------------------------- the run
@@ -175,11 +167,6 @@ def deepspeed_config(profile: Profile) -> dict[str, Any]:
         known = ", ".join(f"deepspeed/{p.name}" for p in sorted((PARAMS_FOLDER / "deepspeed").glob("*.json")))
         raise ProfileError(f"training.deepspeed: no file {path}; known: {known}")
     return runs.read_object(path)
-
-
-def corpus_seed(profile: Profile, name: str, seed: int) -> int | None:
-    """The seed a corpus was drawn with, or None for one that is the same for every seed."""
-    return seed if name == BASE_TEXT or is_drawn(profile.data, name) else None
 
 
 def stages(profile: Profile, systems: Sequence[str] | None = None) -> list[list[Corpus]]:
@@ -397,29 +384,3 @@ def _generation(profile: Profile, asked: AnsweringModel, template: str, group: s
     decides = {k: content[k] for k in ("model_fingerprint", "dtype")}
     decides["tasks"] = [{k: v for k, v in task.items() if k != "path"} for task in tasks]
     return Job({"fingerprint": runs.fingerprint(decides), **content}, asked.folder / group)
-
-
-# ------------------------------------------------------------------------------------------------- studies
-
-
-def study_places(profile: Profile) -> list[StudyPlace]:
-    """The systems that vary one stage of QAlign as the three studies of `params/studies.yaml` do.
-
-    Source: the questions are those of the follow-up paper (arXiv 2405.01345); the exact constructions are ours.
-    """
-    usual = (profile.systems["QAlign"].lineage or []) if "QAlign" in profile.systems else []
-    found = []
-    for name, system in profile.systems.items():
-        lineage = system.lineage or []
-        changed = [i for i, (ours, theirs) in enumerate(zip(lineage, usual, strict=False)) if ours != theirs]
-        if system.table != "study" or len(lineage) != len(usual) or len(changed) != 1:
-            continue
-        stage, choice = changed[0], profile.data.choice(lineage[changed[0]])
-        parts, without = choice.of or [], choice.without or []
-        if parts == usual[:1] and choice.share:
-            found.append(StudyPlace(name, "data_size", f"{choice.share:g}"))
-        elif parts == usual[:1] and len(without) == 1:
-            found.append(StudyPlace(name, "left_out", without[0]))
-        elif parts[:1] == [usual[stage]] and len(parts) == 2 and "questions-en-x" in profile.data.ancestry(parts[1]):
-            found.append(StudyPlace(name, "answer_language", "stage 1" if stage == 0 else "stage 2"))
-    return found

@@ -1,5 +1,4 @@
-"""Where things are under `runs/<profile>/`, the file operations that make a run safe to kill at any instant, and the rows
-of data files, checked where they enter."""
+"""Where things are under `runs/<profile>/`, files that make a run safe to kill at any instant, rows of data files."""
 
 from __future__ import annotations
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+
+import pandas as pd
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qalign_core import params, runs
+from qalign_core.launch import MANIFEST, MODEL_FILES
 from qalign_core.miniature import SHIPPED_BASE
-from qalign_core.miniature.pretrain import MANIFEST, MODEL_FILES, PROFILE, card, text_report
+from qalign_core.params import PARAMS_FOLDER
 
+PROFILE = "miniature-base"
 SIZE_LIMIT = 12 * 2**20  # bytes
 
 
@@ -16,7 +21,12 @@ def test_the_files_are_those_of_the_manifest_and_small() -> None:
     manifest = runs.read_json(SHIPPED_BASE / MANIFEST)
     assert manifest["files"] == {name: runs.sha256_file(SHIPPED_BASE / name) for name in MODEL_FILES}
     assert sum(path.stat().st_size for path in SHIPPED_BASE.iterdir()) < SIZE_LIMIT
-    assert (SHIPPED_BASE / "README.md").read_text(encoding="utf-8") == card(manifest)
+    spec = importlib.util.spec_from_file_location("maker", PARAMS_FOLDER.parent / "tools" / "miniature_base.py")
+    assert spec is not None
+    assert spec.loader is not None
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    assert (SHIPPED_BASE / "README.md").read_text(encoding="utf-8") == maker.card(manifest)
 
 
 def test_the_manifest_is_of_the_shipped_recipe() -> None:
@@ -34,7 +44,7 @@ def test_it_loads_as_any_model_does_in_fp32() -> None:
 
 
 def test_what_it_read_was_mostly_english_and_solved_problems_only_english() -> None:
-    report = text_report(runs.read_json(SHIPPED_BASE / MANIFEST))
+    report = pd.DataFrame(runs.read_json(SHIPPED_BASE / MANIFEST)["corpus"]["report"])
     tokens = report.groupby("language").tokens.sum()
     assert 0.55 < tokens["en"] / tokens.sum() < 0.75
     assert set(report[report.kind == "solved"].language) == {"en"}

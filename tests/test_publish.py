@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from qalign_core import params, plan, prepare, runs, sources
-from qalign_core.miniature import SHIPPED_BASE, pretrain
+from qalign_core import launch, params, plan, prepare, runs, sources
+from qalign_core.miniature import SHIPPED_BASE
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.plan import HOW_ONLY, Job
 from qalign_core.runs import Run
@@ -59,27 +59,27 @@ def test_all_questions_are_asked():
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    manifest = runs.read_json(SHIPPED_BASE / pretrain.MANIFEST)
+    manifest = runs.read_json(SHIPPED_BASE / launch.MANIFEST)
     return Job({"fingerprint": manifest["job"]}, tmp_path / "base")
 
 
 def test_the_shipped_base_is_taken_by_the_job_that_made_it(job: Job):
-    assert pretrain.use_shipped_base(job)
+    assert launch.use_shipped_base(job)
     assert job.done
     files = runs.read_json(job.folder / "done.json")["files"]
     assert files == {f"model/{name}": digest for name, digest in runs.sha256_tree(job.folder / "model").items()}
-    assert not pretrain.use_shipped_base(job)  # it is there
+    assert not launch.use_shipped_base(job)  # it is there
 
 
 def test_another_job_trains_its_own_base(job: Job):
     other = Job({"fingerprint": "another seed"}, job.folder)
-    assert not pretrain.use_shipped_base(other)
+    assert not launch.use_shipped_base(other)
     assert not job.folder.exists()
 
 
 def test_a_base_that_was_begun_is_not_replaced(job: Job):
     runs.write_json(job.folder / "job.json", job.content)
-    assert not pretrain.use_shipped_base(job)
+    assert not launch.use_shipped_base(job)
 
 
 # ------------------------------------------------------------------------------------------------- with tiny sizes
@@ -107,7 +107,7 @@ def test_every_seed_has_its_own_base_corpora_and_jobs_and_the_same_questions(
         assert one.content["corpus"]["sha256"] != two.content["corpus"]["sha256"]
         assert one.content["fingerprint"] != two.content["fingerprint"]
         assert one.folder != two.folder
-    assert not pretrain.use_shipped_base(jobs[1][0])  # another text than the shipped base's
+    assert not launch.use_shipped_base(jobs[1][0])  # another text than the shipped base's
     styles = {"metamathqa", "metamathqa-equations", "metamathqa-restating"}
     assert len({runs.sha256_file(run.corpus(name, 1)) for name in styles}) == 3
 

@@ -14,13 +14,11 @@ from typing import Any
 import pandas as pd
 
 from qalign_core import launch, params, plan, prepare, runs
+from qalign_core.launch import MANIFEST, MODEL_FILES, RECORDED
 from qalign_core.miniature import SHIPPED_BASE
 from qalign_core.miniature.text import TOKENIZER_FILE, train_tokenizer
 
 PROFILE = "miniature-base"
-MANIFEST = "manifest.json"
-RECORDED = ("versions", "hardware", "wall_seconds", "peak_memory_bytes")  # of the training's done.json
-MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,40 +58,9 @@ def ship(profile: params.Profile, run: runs.Run, job: plan.Job, target: Path) ->
     runs.write_atomic(target / "README.md", card(manifest))
 
 
-def use_shipped_base(job: plan.Job) -> bool:
-    """Take the base that comes with the package for what `job` would make, if it was made by this very job: the same
-    fingerprint, hence the same text, recipe and seed. A job that is done or begun is left alone.
-
-    Returns:
-        Whether it was taken.
-    """
-    manifest = runs.read_json(SHIPPED_BASE / MANIFEST)
-    if manifest["job"] != job.content["fingerprint"] or (job.folder / "job.json").is_file():
-        return False
-    part = job.folder / "model.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name in MODEL_FILES:
-        shutil.copyfile(SHIPPED_BASE / name, part / name)
-    part.replace(job.folder / "model")
-    runs.write_json_lines(job.folder / "progress.jsonl", [])  # its losses were not kept
-    runs.write_json(job.folder / "job.json", job.content)
-    done = {"fingerprint": manifest["job"], "metrics": manifest["metrics"], "git_commit": None, "wall_seconds": 0.0}
-    done |= {"peak_memory_bytes": 0, "notes": ["taken from the package"]}
-    done |= {key: manifest[key] for key in RECORDED if key in manifest}
-    files = {f"model/{name}": sha256 for name, sha256 in manifest["files"].items()}
-    runs.write_json(job.folder / "done.json", done | {"files": files})
-    return True
-
-
-def text_report(manifest: dict[str, Any]) -> pd.DataFrame:
-    """What the base model read: `language, kind, documents, tokens`."""
-    return pd.DataFrame(manifest["corpus"]["report"])
-
-
 def card(manifest: dict[str, Any]) -> str:
     """The model card: what the base is, what it read and what it never read."""
-    report = text_report(manifest)
+    report = pd.DataFrame(manifest["corpus"]["report"])
     tokens = report.groupby("language").tokens.sum()
     english = 100 * tokens["en"] / tokens.sum()
     solved = int(report[report.kind == "solved"].documents.sum())
