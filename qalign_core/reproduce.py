@@ -290,7 +290,8 @@ def watch(name: str, run: Run, console: Console) -> Iterator[None]:
             if job and job not in seen:
                 seen.append(job)
             if console.is_terminal:
-                head = Text.assemble(spinner.render(time.monotonic()), f" {name}  {clock(time.monotonic() - begun)}")
+                frame: Any = spinner.render(time.monotonic())
+                head = Text.assemble(frame, f" {name}  {clock(time.monotonic() - begun)}")
                 head.append(f"  job {len(seen)}" if seen else "")
                 live.update(Group(head, job_line(job, state)) if job else head, refresh=True)
             elif job and time.monotonic() - said > 30:
@@ -422,22 +423,24 @@ def _state(name: str, make: Callable[..., Job], *arguments: Any) -> tuple[str, b
 
 def summary(run: Run, console: Console) -> None:
     """Print Tables 2 and 3, and the paths of what a person may want to open."""
-    from qalign_core import comparisons, results
-    from qalign_core.show import pages, report, tables
+    from qalign_core.comparisons import primary_sentences
+    from qalign_core.results import read_results
+    from qalign_core.show import pages, report
+    from qalign_core.show.tables import print_table
 
     heading, front = "QAlign", ""
     if (run.results / "accuracy.csv").is_file():
-        results = results.read_results(run.results)
+        results = read_results(run.results)
         tables = report.run_tables(results)
         heading, front = report.heading(results), report.front(run, results, tables)
         for table in tables:
             if table.name.startswith(("table-2", "table-3", "table-accuracy")):
                 console.print()
-                tables.print_table(table, console)
+                print_table(table, console)
         for remark in report.remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"]):
             console.print(remark, style="bold", markup=False, soft_wrap=True)
         if "primary" in results.tables:
-            for sentence in comparisons.primary_sentences(results.tables["primary"]):
+            for sentence in primary_sentences(results.tables["primary"]):
                 console.print(sentence, markup=False, soft_wrap=True)
     pages_written = pages.write_report(run.notebooks, run.report, front, heading)
     console.print("\n[bold]Open[/]")

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -83,7 +83,7 @@ def measure(profile: Profile, tokens: float) -> Speed:
     task = {"sizes": profile.model.miniature.config(), "tokens": round(tokens), "bf16": training.bf16}
     task["batch"] = training.per_device_train_batch_size
     line, environment = [sys.executable, "-m", "qalign_core.speed", json.dumps(task)], launch.environment(devices)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     found = []
     for rank in [subprocess.Popen(line, **pipes) for _ in range(devices)]:  # all are started before one is waited for
         said, error = rank.communicate()
@@ -135,7 +135,7 @@ def measure_rank(task: dict[str, Any]) -> Speed:
 
 def chapters(profile: Profile, speed: Speed, found: dict[str, Length]) -> dict[str, float]:
     """Seconds that each chapter takes from nothing, by its number, at `speed` and with examples as long as `found`."""
-    jobs, seconds = Counter[str](), Counter[str]()
+    jobs, seconds = Counter[str](), defaultdict[str, float](float)
     main = profile.in_chapter(ablations=False)
     for lineage in filter(None, plan.stages(profile)):
         chapter = "02" if lineage == [profile.first_stage()] else "03" if lineage in profile.lineages(main) else "06"
