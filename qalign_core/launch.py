@@ -373,8 +373,6 @@ def failure(folder: Path, log: Path, how: str, start: int = 0, lines: int = 30) 
 
 # ------------------------------------------------------------------------------------------------- progress
 
-PHASE = re.compile(r"[a-z][a-z ]{0,39}")  # what a line may begin with
-LARGEST = 10**15  # of the numbers that a progress file says; others are damaged, and would not fit a line
 POINTS = 160  # of a loss curve at most
 
 
@@ -386,21 +384,13 @@ def latest(progress: Path, since: float = 0.0) -> dict[str, Any] | None:
             lines = stream.read().split(b"\n")
     except OSError:  # not there yet, or a file server that stumbles
         return None
-    for state in map(runs.parsed_line, reversed(lines[:-1])):
-        if (at := number(state.get("time"))) is not None:
-            return state if at >= since else None
-    return None
-
-
-def number(value: Any) -> float | None:
-    """A number that can be drawn and written; None for anything else, NaN and infinities included."""
-    there = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if there and -LARGEST < value < LARGEST else None
+    state = next((state for line in reversed(lines[:-1]) if "time" in (state := runs.parsed_line(line))), None)
+    return state if state and state["time"] >= since else None
 
 
 def share_done(state: dict[str, Any]) -> float | None:
     """How far a job is, from 0 to 1, if it says so."""
-    done, total = number(state.get("step", state.get("done"))), number(state.get("total_steps", state.get("total")))
+    done, total = state.get("step", state.get("done")), state.get("total_steps", state.get("total"))
     return min(1.0, max(0.0, done / total)) if total and done is not None else None
 
 
@@ -408,18 +398,16 @@ def describe(state: dict[str, Any] | None) -> str:
     """One line of progress for people: phase, place, loss, speed and time left."""
     if not state:
         return "starting"
-    phase = str(state.get("phase"))
-    parts = [phase if PHASE.fullmatch(phase) else "running"]
-    said = {key: found for key, value in state.items() if (found := number(value)) is not None}
+    parts = [str(state.get("phase", "running"))]
     for done, total in (("step", "total_steps"), ("done", "total")):
-        if done in said and said.get(total):
-            parts.append(f"{said[done]:,}/{said[total]:,}")
-    if "loss" in said:
-        parts.append(f"loss {said['loss']:.3f}")
-    if said.get("tokens_per_second"):
-        parts.append(f"{said['tokens_per_second']:,.0f} tokens/s")
-    if "seconds_left" in said:
-        parts.append(f"{clock(said['seconds_left'])} left")
+        if done in state and state.get(total):
+            parts.append(f"{state[done]:,}/{state[total]:,}")
+    if "loss" in state:
+        parts.append(f"loss {state['loss']:.3f}")
+    if state.get("tokens_per_second"):
+        parts.append(f"{state['tokens_per_second']:,.0f} tokens/s")
+    if "seconds_left" in state:
+        parts.append(f"{clock(state['seconds_left'])} left")
     return " · ".join(parts)
 
 
@@ -480,7 +468,7 @@ def show_done(title: str, folder: Path) -> None:
     if is_interactive():
         from IPython.display import display
 
-        seconds = number(runs.parsed_line((folder / "done.json").read_bytes()).get("wall_seconds"))
+        seconds = runs.read_object(folder / "done.json").get("wall_seconds")
         text = "done before" + (f", in {clock(seconds)}" if seconds is not None else "")
         display({"text/plain": f"{title}: {text}", "text/html": panel(title, text)}, raw=True)
 
@@ -491,12 +479,8 @@ def read_losses(progress: Path) -> list[tuple[float, float]]:
         lines = progress.read_bytes().split(b"\n")[:-1]
     except OSError:  # not there yet: what is drawn must never end a job
         return []
-    found = {}
-    for state in map(runs.parsed_line, lines):
-        step, loss = number(state.get("step")), number(state.get("loss"))
-        if step is not None and step >= 0 and loss is not None:
-            found[step] = loss
-    return sorted(found.items())
+    states = map(runs.parsed_line, lines)
+    return sorted({state["step"]: state["loss"] for state in states if "step" in state and "loss" in state}.items())
 
 
 def panel(title: str, text: str, share: float | None = None, losses: Sequence[tuple[float, float]] = ()) -> str:
