@@ -88,7 +88,7 @@ def test_a_base_that_was_begun_is_not_replaced(job: Job):
 def test_every_seed_has_its_own_base_corpora_and_jobs_and_the_same_questions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    sections = PUBLISHED.model_dump(mode="json", exclude={"studies"})
+    sections = PUBLISHED.model_dump(mode="json")
     sections["run"]["seeds"] = [1, 2]
     sections["model"]["miniature"] |= {
         "base_tokens": 2000, "hidden_size": 32, "intermediate_size": 64,

@@ -27,7 +27,9 @@ ROOT = PARAMS_FOLDER.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("bench/**/*.md"), *ROOT.glob("notebooks/*.md"), *ROOT.glob("qalign_core/**/*.md")]
+    path
+    for place in ("*", "docs/*", "bench/**/*", "notebooks/*", "qalign_core/**/*")
+    for path in ROOT.glob(f"{place}.md")
 )
 THEIR_OWN = {"two-machines", "my/profile.yaml"}  # profiles that README has its reader write
 MODULE = r"-m (qalign_core[\w.]*)(.*)"
@@ -95,7 +97,7 @@ def test_links_are_found_and_the_pages_are_there() -> None:
 
 
 def test_paths_in_code_exist() -> None:
-    known = ("qalign_core/", "params/", "notebooks/", "bench/", "tests/", "figures/")
+    known = ("qalign_core/", "params/", "notebooks/", "bench/", "tests/", "figures/", "docs/")
     written = [span for span in spans(README) if span.startswith(known) and re.fullmatch(r"[\w./-]+", span)]
     assert len(written) > 3
     assert [path for path in written if not (ROOT / path).exists()] == []
