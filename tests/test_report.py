@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib import font_manager, ft2font
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
 from rich.console import Console
 
 from qalign_core import comparisons, results, scorer
@@ -418,6 +419,7 @@ def test_redrawing_twice_gives_the_same_bytes_quickly_and_without_torch(results_
         assert {f"{name}.csv", f"{name}.md", f"{name}.tex"} <= set(names)
     for name in FIGURES:
         assert {f"figure-{name}.{suffix}" for suffix in ("svg", "png", "pdf", "csv", "txt")} <= set(names)
+    assert Image.open(tmp_path / "a" / "figure-headline.png").width == 6.8 * 200
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 

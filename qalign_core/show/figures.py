@@ -508,6 +508,7 @@ def _label_places(axis: Axes, means: np.ndarray) -> np.ndarray:
     for _ in range(300):
         gaps = places[:, None] - np.concatenate([places, points])[None]  # (languages, 2 · languages, 2)
         distance = np.maximum(np.linalg.norm(gaps, axis=2), 1e-9)
-        push = np.clip(0.12 / distance - 1, 0, 5) * (distance > 1e-8)
-        places = np.clip(places + 0.05 * (gaps * push[..., None]).sum(axis=1), 0.04, 0.96)
-    return places
+        push = np.clip(0.15 / distance - 1, 0, 5) * (distance > 1e-8)
+        places += 0.05 * (gaps * push[..., None]).sum(axis=1)
+        places += 0.5 * (np.clip(places, 0.06, 0.94) - places)  # the walls give way, so that none meet in a corner
+    return np.clip(places, 0.04, 0.96)

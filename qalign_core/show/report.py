@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -43,7 +46,11 @@ PICTURED = {  # the same in its picture, as README has them; a system's number o
     "Shuffled pairs": "shuffled pairs",
     "Questions alone": "foreign questions alone",
 }
-_METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+_FORMATS = {  # their canvases draw a figure once; `savefig` draws each format twice
+    "svg": (FigureCanvasSVG, {"Date": None}),
+    "pdf": (FigureCanvasPdf, {"CreationDate": None}),
+    "png": (FigureCanvasAgg, {"Software": None}),
+}
 ACROSS_SEEDS = "Shown: the mean over seeds, with the lowest and highest end of any seed's interval. "
 
 # ------------------------------------------------------------------------------------- in plain words
@@ -378,12 +385,15 @@ def save_figure(figure: Figure, folder: str | Path, name: str, data: pd.DataFram
     """
     contents: dict[str, str | bytes] = {}
     with figures.style():
-        figure.set_dpi(200)  # letters are as wide as those of the PNG
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, not for each format again
-        for suffix, metadata in _METADATA.items():
+        FigureCanvasAgg(figure)
+        figure.set_dpi(200)
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
+            figure.set_layout_engine("none")  # laid out once, not for each format again
+        for suffix, (canvas, metadata) in _FORMATS.items():
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix, metadata=metadata, dpi="figure")
+            figure.set_dpi(200)  # of the PNG; the others have changed it
+            getattr(canvas(figure), f"print_{suffix}")(buffer, metadata=metadata)
             contents[suffix] = buffer.getvalue()
     contents["csv"] = data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
     if caption:
