@@ -189,7 +189,6 @@ def test_the_audit_keeps_the_first_rows_it_found():
         "de": Dataset.from_dict({"question": ["Wie viele?" + " Äpfel" * 300] * 80, "answer": ["1"] * 80}),
     }
     lines = audit.checked({}, {"mine": questions})
-    assert audit.counted(lines).equals(audit.audit({}, {"mine": questions}))
     (lost,) = [line for line in lines if line["check"] == "loses a number"]
     assert lost["count"] == 80
     assert [row for row, _ in lost["rows"]] == list(range(audit.ROWS_KEPT))
