@@ -105,7 +105,7 @@ def test_no_test_question_shares_its_numbers_with_other_text(tests):
 
 def test_base_text_shares_no_numbers_with_the_tests(tests):
     tested = {p.numbers for p in tests}
-    for row in islice(miniature.text(3), 3000):
+    for row in islice(miniature.base_text(3), 3000):
         if row["kind"] in ("question", "solved"):
             for line in row["text"].split("\n"):
                 assert numbers_of(line) not in tested or len(numbers_of(line)) < 2
@@ -129,7 +129,7 @@ def test_out_of_domain_questions_are_out_of_domain(training):
 
 
 def test_base_text_never_solves_or_aligns_a_foreign_question():
-    rows = list(islice(miniature.text(1), 2500))
+    rows = list(islice(miniature.base_text(1), 2500))
     endings = "|".join(solution_ending(code) for code in CODES)
     for row in rows:
         if row["kind"] in ("solved", "arithmetic"):
@@ -154,7 +154,7 @@ def test_base_text_never_solves_or_aligns_a_foreign_question():
 
 
 def test_bitext_never_holds_a_whole_problem():
-    aligned = [row["text"].split("\n")[::2] for row in islice(miniature.text(2), 4000) if row["kind"] == "bitext"]
+    aligned = [row["text"].split("\n")[::2] for row in islice(miniature.base_text(2), 4000) if row["kind"] == "bitext"]
     asking = [sum(line.rstrip().endswith(("?", "？", "؟")) for line in lines) for lines in aligned]
     assert sum(asking) > 50  # single questions are translated, too: never behind the facts they are about
     for lines in aligned:
