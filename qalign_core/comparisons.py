@@ -284,7 +284,7 @@ def _numbers(answers: pd.DataFrame, scorer: str) -> dict[tuple, pd.DataFrame]:
     return {key: matrix.where(readable[key] > 0) for key, matrix in matrices(answers, f"answer_{scorer}").items()}
 
 
-def _same(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+def _same(ours: Any, theirs: Any) -> Any:
     with np.errstate(invalid="ignore"):
         return np.abs(ours - theirs) < TOLERANCE
 

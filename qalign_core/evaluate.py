@@ -47,7 +47,8 @@ def answers_folder(profile: Profile, run: Run, system: str, seed: int) -> Path:
 
 def read_answers(profile: Profile, run: Run, system: str, seed: int) -> pd.DataFrame:
     """A system's answers to every benchmark in every language of the profile: rows of `scorer.read_predictions`."""
-    folder, fields = answers_folder(profile, run, system, seed), dict(profile.systems[system].fields or {})
+    folder = answers_folder(profile, run, system, seed)
+    fields = {str(ours): theirs for ours, theirs in (profile.systems[system].fields or {}).items()}
     return scorer.read_predictions(folder, list(profile.evaluation.benchmarks), profile.data.languages, fields)
 
 
@@ -117,15 +118,23 @@ def log_evaluation(profile: Profile, run: Run, system: str, seed: int, action: s
     """
     log, answers = read_log(run.results), answers_fingerprint(profile, run, system, seed)
     seen = log[(log.action == action) & (log.answers == answers) & (log.system == system) & (log.seed == seed)]
-    lines = []
+    lines: list[dict[str, Any]] = []
     for benchmark in profile.evaluation.benchmarks:
         if benchmark not in set(seen.benchmark):
             miniature = profile.data.source(benchmark) == "miniature"
             files = [run.benchmark(benchmark, code) for code in profile.data.languages]
-            line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "action": action, "benchmark": benchmark}
-            line |= {"split": profile.data.miniature.split if miniature else "test", "system": system, "seed": seed}
-            line |= {"questions": sum(len(runs.read_json_lines(path)) for path in files)}
-            lines.append(line | {"recipe": recipe_fingerprint(profile, system), "answers": answers})
+            line = {
+                "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                "action": action,
+                "benchmark": benchmark,
+                "split": profile.data.miniature.split if miniature else "test",
+                "system": system,
+                "seed": seed,
+                "questions": sum(len(runs.read_json_lines(path)) for path in files),
+                "recipe": recipe_fingerprint(profile, system),
+                "answers": answers,
+            }
+            lines.append(line)
     if lines:
         new = pd.DataFrame(lines, columns=LOG_COLUMNS)
         write_csv(run.results, "openings", pd.concat([log, new]) if len(log) else new)

@@ -52,8 +52,10 @@ _WRITERS = {
     "06 (ablations)": (*ABLATIONS, *REPRESENTATIONS),
 }
 # Names stay text, though they be digits.
-_TEXT = ("system", "a", "b", "benchmark", "language", "measure", "scorer", "method", "kind", "model", "set", "table")
-_TEXT += ("corpus", "lineage", "recipe", "commit", "sha256", "verdict")
+_TEXT = (
+    *("system", "a", "b", "benchmark", "language", "measure", "scorer", "method", "kind", "model", "set", "table"),
+    *("corpus", "lineage", "recipe", "commit", "sha256", "verdict"),
+)
 _TEXT_OF = {"agreement_map": ("other",), "openings": ("answers",)}  # elsewhere a rate, and a count
 
 

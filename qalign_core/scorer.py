@@ -256,7 +256,7 @@ def read_predictions(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: no predictions there")
-    names: dict[str, str | None] = {name: name for name in PREDICTION_FIELDS} | dict(fields or {})
+    names: dict[str, str | None] = {**dict(zip(PREDICTION_FIELDS, PREDICTION_FIELDS, strict=True)), **(fields or {})}
     records = []
     for benchmark in benchmarks or sorted(path.name for path in folder.iterdir() if path.is_dir()):
         there = [code for code in CODES if (folder / benchmark / f"{code}.jsonl").is_file()]

@@ -292,7 +292,7 @@ def _menus(view: Callable[..., str], choices: Mapping[str, Mapping[str, list]]) 
     options = list(choices), list(choices[place[0]]), choices[place[0]][place[1]]
     menus = [Dropdown(options=found, description=name) for found, name in zip(options, names, strict=True)]
 
-    def offer(menu: Any, options: Sequence) -> None:
+    def offer(menu: Any, options: Any) -> None:
         menu.options = list(options)
         menu.index = 0
 

@@ -209,7 +209,8 @@ def mixed_supervision(
     rows = intervals[intervals["system"].isin(systems) & (intervals["measure"] == "average")]
     data = mean_over_seeds(rows, ["benchmark", "system"])
     benchmarks = list(dict.fromkeys(data["benchmark"]))
-    ticks, top = {}, data[["estimate", "high"]].max(axis=None)
+    ticks: dict[float, str] = {}
+    top = data[["estimate", "high"]].max(axis=None)
     with style():
         figure = Figure(figsize=(0.75 * WIDTH, 2.8))
         axis = figure.subplots()
@@ -222,11 +223,11 @@ def mixed_supervision(
         for place, benchmark in enumerate(benchmarks):
             axis.annotate(named(benchmark), (place, 0), (0, -19), xycoords=("data", "axes fraction"),
                           textcoords="offset points", ha="center", va="top", fontsize=9)  # fmt: skip
-            levels = floor[floor["benchmark"] == benchmark]["accuracy"] if floor is not None else ()
-            if len(levels):
-                axis.hlines(levels.mean(), place - 0.45, place + 0.45, color=GREY, linestyle=(0, (4, 2)), linewidth=1.2,
+            if floor is not None and (floor["benchmark"] == benchmark).any():
+                level = floor[floor["benchmark"] == benchmark]["accuracy"].mean()
+                axis.hlines(level, place - 0.45, place + 0.45, color=GREY, linestyle=(0, (4, 2)), linewidth=1.2,
                             label=FLOOR, path_effects=[HALO])  # fmt: skip
-                top = max(top, levels.mean())
+                top = max(top, level)
         axis.set_xticks(list(ticks), list(ticks.values()))  # below the axis, numbers are clear of every interval
         axis.tick_params(axis="x", length=0)
         _percent(axis, top, "average accuracy (%)")

@@ -37,7 +37,7 @@ def named(benchmark: str) -> str:
 
 
 def _cells(rows: pd.DataFrame, columns: Sequence[str] = BOUNDS, sign: str = "") -> list[str]:
-    return [bounded(*values, sign) for values in rows[list(columns)].to_numpy(dtype=float)]
+    return [bounded(*values, sign=sign) for values in rows[list(columns)].to_numpy(dtype=float)]
 
 
 def _best(values: pd.DataFrame) -> frozenset[tuple[int, str]]:
@@ -166,14 +166,13 @@ def accuracy_table(
         text.append({"system": "floor", **values.dropna().map("{:.1f}".format)})
         hints.append({})
     frame = pd.DataFrame(data, columns=["system", "kind", *columns, "source"])
-    keys = dict.fromkeys(key for listed in frame["source"].dropna() for key in listed.split("; "))
-    keys = sorted(keys, key=lambda key: "secondary" in key)  # the authors' own first
+    keys = list(dict.fromkeys(key for listed in frame["source"].dropna() for key in listed.split("; ")))
+    keys.sort(key=lambda key: "secondary" in key)  # the authors' own first
     read = [f"{SECONDARY + ' ' if 'secondary' in key else ''}{SOURCES[key.partition(' ')[0]]}" for key in keys]
     sources = f" Published numbers are from: {'; '.join(read)}." if read else ""
     own = frame[frame["kind"] == "ours"].drop(columns=["system", "kind", "gap", "source"])
-    stem, details = f"table-{number.rpartition(' ')[2] or 'accuracy'}-{benchmark}", ()
-    if within is not None:
-        details = (_intervals_table(within, benchmark, list(ours.index), stem, unfolded),)
+    stem = f"table-{number.rpartition(' ')[2] or 'accuracy'}-{benchmark}"
+    details = [] if within is None else [_intervals_table(within, benchmark, list(ours.index), stem, unfolded)]
     printed, behind = (
         pd.DataFrame(part, columns=["system", *columns], dtype=object).fillna("").rename(columns=HEADINGS)
         for part in (text, [{**row, "system": ""} for row in hints])
@@ -187,7 +186,7 @@ def accuracy_table(
         bold=_best(own.rename(columns=HEADINGS)),
         muted=frozenset(frame.index[frame["kind"] != "ours"]),
         hints=behind if any(hints) else None,
-        details=details,
+        details=tuple(details),
     )
 
 
@@ -251,7 +250,7 @@ def comparison_table(compared: pd.DataFrame, *, caption: str = "") -> Table:
             "seed": data["seed"].astype(str),
             "measure": data["measure"].replace(HEADINGS),
             "points": data["difference"].map("{:+.1f}".format),
-            "95% interval": [bounded(0, *ends, "+")[5:] for ends in data[BOUNDS[1:]].to_numpy()],
+            "95% interval": [bounded(0, *ends, sign="+")[5:] for ends in data[BOUNDS[1:]].to_numpy()],
             "p": data["p"].map(p_text),
         }
     )
@@ -263,7 +262,9 @@ def languages_table(compared: pd.DataFrame, *, clustered: bool = False, caption:
     """Declared differences by language: points, in bold where the exact McNemar test still finds them after Holm's
     correction over the languages."""
     codes = [code for code in CODES if code in set(compared["language"])]
-    text, hints, bold = [], [], set()
+    text: list[dict[str, str]] = []
+    hints: list[dict[str, str]] = []
+    bold = set()
     for (a, b, benchmark, seed), rows in compared.groupby(["a", "b", "benchmark", "seed"], sort=False):
         text.append({"Difference": f"{a} − {b}", "benchmark": named(benchmark), "seed": str(seed)})
         hints.append({})

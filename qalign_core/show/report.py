@@ -274,7 +274,7 @@ def _ablations(results: Results) -> Iterator[Table]:
         return
     intervals = data["ablation_intervals"]
     examples = data["ablation_rows"].set_index("system")["examples"].dropna().astype(int).to_dict()
-    words = {"method": method_of(intervals), "each": True}
+    words: dict[str, Any] = {"method": method_of(intervals), "each": True}
     benchmarks = dict.fromkeys(intervals["benchmark"])
     if listed := _listed(results, ("ablation", "control"), LABELS):
         known: dict[tuple[str, str], float] = {}

@@ -104,7 +104,7 @@ def from_frame(
     return Table(name, title, caption, frame.reset_index(drop=True), text)
 
 
-def bounded(value: float, low: float, high: float, sign: str = "") -> str:
+def bounded(value: float, low: float, high: float, *, sign: str = "") -> str:
     """Such as `44.0 [38.1, 50.2]`; the value alone where nothing could be resampled, blank without one."""
     if pd.isna(value):
         return ""
