@@ -49,7 +49,7 @@ def test_packed_gradients_equal_those_of_separate_sequences(attention: str, chec
         torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum").backward()
     packed = tiny_model(attn_implementation=attention).double().train()
     if checkpointing:
-        packed.gradient_checkpointing_enable()
+        packed.activation_checkpointing_enable()
     weighted_loss(packed, Collator(0, loss="token")(rows)).backward()
     for (name, ours), expected in zip(packed.named_parameters(), separate.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, expected.grad, rtol=1e-6, atol=1e-9, msg=name)
