@@ -1,9 +1,10 @@
-"""From a profile to its jobs: what a `job.json` says, what changes its fingerprint, and what is shared."""
+"""From a profile to its jobs: what a `job.json` says, its fingerprint, what is shared; README's examples of two machines."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from qalign_core import models, params, plan, prepare, prompts, reproduce, runs, speed
+from qalign_core import launch, models, params, plan, prepare, prompts, reproduce, runs, speed
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
+from qalign_core.plan import machines
 from qalign_core.runs import Run
 
 pass
@@ -624,3 +626,50 @@ def test_the_commented_host_file_example_of_the_profile_is_valid_yaml():
     uncommented = [line.replace("# hostfile:", "hostfile:").replace("# launcher:", "launcher:") for line in lines]
     profile = params.validate(yaml.safe_load("\n".join(uncommented)))
     assert (profile.run.hostfile, profile.run.launcher) == ("hosts.txt", "slurm")
+
+
+README = (PARAMS_FOLDER.parent / "README.md").read_text(encoding="utf-8")
+
+
+def block(kind: str, beginning: str) -> str:
+    """The code block of README that begins so."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    return next(text for found, text in blocks if found == kind and text.startswith(beginning))
+
+
+@pytest.fixture
+def on_two(tmp_path: Path) -> Profile:
+    """llama2-7b on README's two machines."""
+    (tmp_path / "hosts.txt").write_text(block("", "worker-1"))
+    sections = yaml.safe_load((PARAMS_FOLDER / "llama2-7b.yaml").read_text(encoding="utf-8"))
+    sections["run"] |= yaml.safe_load(block("yaml", "run:"))["run"]
+    sections["run"]["hostfile"] = str(tmp_path / sections["run"]["hostfile"])
+    accumulation = re.search(r"With two machines the effective batch size stays (\d+) at `(\w+): (\d+)`", README)
+    assert accumulation
+    assert accumulation[1] == "128"
+    sections["training"][accumulation[2]] = int(accumulation[3])
+    return params.validate(sections)
+
+
+def test_readmes_two_machines_make_the_papers_update(on_two: Profile):
+    assert machines(on_two) == 2
+    assert plan.effective_batch_size(on_two, "metamathqa") == 128
+
+
+def test_readmes_profile_reaches_the_launcher(on_two: Profile):
+    line = launch.command(Path("/shared/run/job.json"), "qalign_core.train", on_two)
+    assert line[line.index("--hostfile") + 1] == on_two.run.hostfile
+    assert line[line.index("--launcher") + 1] == "slurm"
+    assert "--launcher_args=--ntasks-per-node=8" in line
+
+
+def test_readmes_batch_script_asks_for_what_the_profile_uses(on_two: Profile, tmp_path: Path):
+    script = block("bash", "#!/bin/bash")
+    asked = dict(re.findall(r"#SBATCH --([\w-]+)=(\S+)", script))
+    assert int(asked["nodes"]) == machines(on_two)
+    assert int(asked["ntasks-per-node"]) == int(asked["gpus-per-node"]) == on_two.run.devices
+    slots = re.search(r"s/\$/(.*?)/", script)
+    assert slots
+    (tmp_path / "hosts.txt").write_text("".join(f"node{n:02d}{slots[1]}\n" for n in range(2)))
+    assert machines(on_two) == 2
+    assert f"PROFILE={on_two.run.profile}" in script
