@@ -1,4 +1,4 @@
-"""From a profile to its jobs: what a `job.json` says, its fingerprint, what is shared; README's examples of two machines."""
+"""From a profile to its jobs: what a `job.json` says, its fingerprint, what is shared; README's two machines."""
 
 from __future__ import annotations
 
