@@ -47,7 +47,7 @@ def test_its_bases_are_made_by_the_recipe_of_the_one_that_comes_with_the_package
     assert PUBLISHED.model == BASE.model
     assert PUBLISHED.data.miniature.style == BASE.data.miniature.style
     assert BASE.run.seeds[0] in PUBLISHED.run.seeds
-    assert [plan.effective_batch_size(profile, "base-text") for profile in (PUBLISHED, BASE)] == [16, 16]
+    assert [plan.effective_batch_size(profile, "base-text") for profile in (PUBLISHED, BASE)] == [8, 8]
 
 
 def test_all_questions_are_asked():
