@@ -14,7 +14,7 @@ from qalign_core.miniature import SHIPPED_BASE
 from qalign_core.params import PARAMS_FOLDER
 
 PROFILE = "miniature-base"
-SIZE_LIMIT = 12 * 2**20  # bytes
+SIZE_LIMIT = 25 * 2**20  # bytes
 
 
 def test_the_files_are_those_of_the_manifest_and_small() -> None:
@@ -46,6 +46,6 @@ def test_it_loads_as_any_model_does_in_fp32() -> None:
 def test_what_it_read_was_mostly_english_and_solved_problems_only_english() -> None:
     report = pd.DataFrame(runs.read_json(SHIPPED_BASE / MANIFEST)["corpus"]["report"])
     tokens = report.groupby("language").tokens.sum()
-    assert 0.55 < tokens["en"] / tokens.sum() < 0.75
+    assert 0.5 < tokens["en"] / tokens.sum() < 0.75
     assert set(report[report.kind == "solved"].language) == {"en"}
     assert set(report[report.kind == "question"].language) == set(params.load(PROFILE).data.languages)

@@ -68,7 +68,7 @@ def card(manifest: dict[str, Any]) -> str:
     metrics = manifest["metrics"]
     return f"""# The miniature's base model
 
-A LLaMA of 2.3 million parameters, trained from random initialisation on {metrics["tokens"]:,} tokens of the miniature's
+A LLaMA of {metrics["trained_parameters"] / 1e6:.1f} million parameters, trained from random initialisation on {metrics["tokens"]:,} tokens of the miniature's
 text, {english:.0f}% of them English. It stands where LLaMA-2 stands in the paper: fluent in English, acquainted with
 nine other languages, able to solve English word problems written as plain text.
 
@@ -76,9 +76,10 @@ nine other languages, able to solve English word problems written as plain text.
 |---|---:|---:|
 {chr(10).join(f"| {kind} | {row.documents:,} | {row.tokens:,} |" for kind, row in kinds.iterrows())}
 
-It read {solved:,} solved problems, all of them English. It never read a question of another language with its answer, a
-problem in two languages, the instruction template, or a number tuple of any test question; the tests check the text for
-this. LLaMA-2 read about two trillion tokens, 90% of them English; what problems were among them is not known.
+It read {solved:,} solved problems, all of them English, half in GSM8K's way of writing and half in MetaMathQA's. It read
+single sentences of problems beside their translation, and questions whose sentences change between two languages. It
+never read a question of another language with its answer, the same problem in two languages, the instruction
+template, or a number tuple of any test question; the tests check the text for this. LLaMA-2 read about two trillion tokens, 90% of them English; what problems were among them is not known.
 
 * Recipe: `params/miniature-base.yaml`; made again by `make miniature-base`.
 * Final loss: {metrics["final_loss"]:.3f} nats a token, after {metrics["updates"]:,} updates.
