@@ -364,6 +364,7 @@ def test_bf16_that_would_be_emulated_is_a_problem(monkeypatch) -> None:
 
 def test_every_shipped_profile_can_be_examined(server, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    seen(monkeypatch)
     for path in sorted(PARAMS_FOLDER.glob("*.yaml")):
         if path.name != "data.lock.yaml":
             found = doctor.examine(path.stem, str(tmp_path / "run"))
