@@ -108,7 +108,7 @@ def test_every_seed_has_its_own_base_corpora_and_jobs_and_the_same_questions(
         assert one.content["fingerprint"] != two.content["fingerprint"]
         assert one.folder != two.folder
     assert not launch.use_shipped_base(jobs[1][0])  # another text than the shipped base's
-    styles = {"metamathqa", "metamathqa-equations", "metamathqa-restating"}
+    styles = {"metamathqa", "metamathqa-equations", "metamathqa-calibrated"}
     assert len({runs.sha256_file(run.corpus(name, 1)) for name in styles}) == 3
 
 
