@@ -197,9 +197,9 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
     made = runs.read_json(path.with_suffix(".json"))
     start = lineage_model(profile, run, seed, before) if lineage else _base_model(profile, run, seed)
     training, arguments = profile.training, profile.arguments(corpus)
+    text = corpus == BASE_TEXT  # pre-training: blocks of text, every token counts alike
     if training.train_sampling_strategy != "random" and not text:  # blocks of text are all of one length
         arguments["train_sampling_strategy"] = training.train_sampling_strategy
-    text = corpus == BASE_TEXT  # pre-training: blocks of text, every token counts alike
     content: dict[str, Any] = {
         "kind": "train",
         "lineage": list(lineage),
