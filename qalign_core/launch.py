@@ -451,8 +451,12 @@ class ProgressLine:
         self._draw(text + again)
 
     def _draw(self, text: str, share: float | None = None) -> None:
+        from IPython import get_ipython
         from IPython.display import display
 
+        if get_ipython() is None:  # a plain Python, to which a display is nothing
+            print(f"{self.title}: {text}")
+            return
         losses = read_losses(self.progress) if self.interactive and self.progress else []
         shown = {"text/plain": f"{self.title}: {text}"}
         if self.interactive:

@@ -200,7 +200,7 @@ def test_tables_and_figures_take_the_languages_and_the_benchmark(road: tuple[Pro
 def test_saved_results_are_drawn_by_a_process_that_has_not_seen_the_profile(road: tuple[Profile, Run], tmp_path: Path):
     profile, run = road
     evaluate.save_results(profile, run, evaluate.score_run(profile, run))
-    command = [sys.executable, "-m", "qalign_core.report", str(run.results), str(tmp_path)]
+    command = [sys.executable, "-m", "qalign_core.show.report", str(run.results), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "150"})
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "table-accuracy-sums.csv")

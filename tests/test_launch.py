@@ -421,7 +421,7 @@ def test_other_settings_over_a_finished_job_are_named_and_nothing_is_changed(run
 
 def test_other_settings_over_checkpoints_are_named_and_nothing_is_changed(run: Run, direct, monkeypatch):
     error_of(run, "sys.exit(1)")
-    monkeypatch.setattr(launch.checkpoints, "newest_step", lambda folder: 40)
+    monkeypatch.setattr(launch.train, "newest_step", lambda folder: 40)
     job = stub_job(run, "done()")
     before = runs.sha256_tree(job.folder)
     with pytest.raises(JobError, match="job has been trained for 40 updates with other settings than the profile has"):
@@ -716,6 +716,7 @@ def test_the_curve_is_drawn_only_where_someone_looks_on(tmp_path: Path, monkeypa
     display = Display()
     monkeypatch.setattr("IPython.display.display", display)
     monkeypatch.setattr(launch, "is_interactive", lambda: there)
+    monkeypatch.setattr("IPython.get_ipython", lambda: object())
     written(tmp_path / "progress.jsonl", range(1, 30))
     line = launch.ProgressLine("stage 1", every=0.0, progress=tmp_path / "progress.jsonl")
     line.update({"phase": "training", "step": 29, "total_steps": 100})
