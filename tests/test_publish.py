@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qalign_core import launch, params, plan, prepare, runs, sources
+from qalign_core import launch, models, params, plan, prepare, runs, sources
 from qalign_core.miniature import SHIPPED_BASE
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.plan import HOW_ONLY, Job
@@ -102,6 +102,8 @@ def test_every_seed_has_its_own_base_corpora_and_jobs_and_the_same_questions(
     assert set(counts.questions) == {8}
     lineages = plan.stages(profile)
     assert lineages[0] == []
+    for seed in (1, 2):
+        models.starting_model(profile, run, seed)
     jobs = {seed: [plan.stage_job(profile, run, seed, lineage) for lineage in lineages] for seed in (1, 2)}
     for one, two in zip(jobs[1], jobs[2], strict=True):
         assert one.content["corpus"]["sha256"] != two.content["corpus"]["sha256"]
