@@ -374,6 +374,7 @@ def failure(folder: Path, log: Path, how: str, start: int = 0, lines: int = 30) 
 # ------------------------------------------------------------------------------------------------- progress
 
 POINTS = 160  # of a loss curve at most
+LARGEST = 10**15  # of the numbers that a progress line says; NaN is not smaller either
 
 
 def latest(progress: Path, since: float = 0.0) -> dict[str, Any] | None:
@@ -384,13 +385,20 @@ def latest(progress: Path, since: float = 0.0) -> dict[str, Any] | None:
             lines = stream.read().split(b"\n")
     except OSError:  # not there yet, or a file server that stumbles
         return None
-    state = next((state for line in reversed(lines[:-1]) if "time" in (state := runs.parsed_line(line))), None)
+    state = next((state for line in reversed(lines[:-1]) if "time" in numbers(state := runs.parsed_line(line))), None)
     return state if state and state["time"] >= since else None
+
+
+def numbers(state: dict[str, Any]) -> dict[str, float]:
+    """What a progress line says in sensible numbers: whatever it holds besides must not end the job."""
+    kept = {key: value for key, value in state.items() if isinstance(value, int | float)}
+    return {key: value for key, value in kept.items() if abs(value) < LARGEST}
 
 
 def share_done(state: dict[str, Any]) -> float | None:
     """How far a job is, from 0 to 1, if it says so."""
-    done, total = state.get("step", state.get("done")), state.get("total_steps", state.get("total"))
+    said = numbers(state)
+    done, total = said.get("step", said.get("done")), said.get("total_steps", said.get("total"))
     return min(1.0, max(0.0, done / total)) if total and done is not None else None
 
 
@@ -398,16 +406,16 @@ def describe(state: dict[str, Any] | None) -> str:
     """One line of progress for people: phase, place, loss, speed and time left."""
     if not state:
         return "starting"
-    parts = [str(state.get("phase", "running"))]
+    parts, said = [str(state.get("phase", "running"))], numbers(state)
     for done, total in (("step", "total_steps"), ("done", "total")):
-        if done in state and state.get(total):
-            parts.append(f"{state[done]:,}/{state[total]:,}")
-    if "loss" in state:
-        parts.append(f"loss {state['loss']:.3f}")
-    if state.get("tokens_per_second"):
-        parts.append(f"{state['tokens_per_second']:,.0f} tokens/s")
-    if "seconds_left" in state:
-        parts.append(f"{clock(state['seconds_left'])} left")
+        if done in said and said.get(total):
+            parts.append(f"{said[done]:,}/{said[total]:,}")
+    if "loss" in said:
+        parts.append(f"loss {said['loss']:.3f}")
+    if said.get("tokens_per_second"):
+        parts.append(f"{said['tokens_per_second']:,.0f} tokens/s")
+    if "seconds_left" in said:
+        parts.append(f"{clock(said['seconds_left'])} left")
     return " · ".join(parts)
 
 
