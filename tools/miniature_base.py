@@ -4,6 +4,7 @@ The recipe is `params/miniature-base.yaml`; training is that of every other stag
 `qalign_core/miniature/base/`, with a manifest of everything it depends on and a model card.
 """
 
+# ruff: noqa: E501  (the text of the card)
 from __future__ import annotations
 
 import shutil
