@@ -142,7 +142,8 @@ def add_new(described: Mapping[str, Mapping[str, Any]]) -> None:
                 )
     for act in (refuse_unrecognisable, add):  # all are checked before one is added
         for entry in entries:
-            act(entry)
+            if act is add or entry.code not in PAPER_CODES:  # which `add` refuses
+                act(entry)
 
 
 def refuse_unrecognisable(entry: Language) -> None:

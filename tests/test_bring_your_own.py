@@ -279,19 +279,19 @@ def test_a_chat_example_is_what_the_template_writes(family: str, tmp_path: Path)
     learnt = tokenizer.decode([label for label in example["labels"] if label != IGNORED])
     ends = {"llama3": "It is 5<|eot_id|>", "qwen": "It is 5<|im_end|>", "mistral": " It is 5</s>"}
     assert learnt == ends[family]
-    assert tokenizer.convert_ids_to_tokens(prompts.turn(tokenizer).end_id) == prompts.turn(tokenizer).end
+    assert tokenizer.convert_ids_to_tokens(prompts.turn(tokenizer, "chat").end_id) == prompts.turn(tokenizer, "chat").end
 
 
 def test_the_prompt_of_a_template_with_a_date_does_not_change_from_day_to_day(tmp_path: Path):
     tokenizer = load_tokenizer(str(make_base(tmp_path, "llama3")))
-    assert f"Today Date: {prompts.CHAT_DATE}" in prompts.render(tokenizer, "3 + 2?")
+    assert f"Today Date: {prompts.CHAT_DATE}" in prompts.render(tokenizer, "3 + 2?", "chat")
 
 
 @pytest.mark.parametrize("call", ["strftime_now('%Y-%m-%d')", 'strftime_now( "%Y-%m-%d" )'])
 def test_a_template_that_asks_for_the_date_gets_the_same_one(call: str, tmp_path: Path):
     tokenizer = load_tokenizer(str(make_base(tmp_path, "qwen")))
     tokenizer.chat_template = "{% if strftime_now is defined %}{{ " + call + " }}{% endif %}" + SPECIAL["qwen"][3]
-    assert prompts.render(tokenizer, "3 + 2?").startswith("2024-07-26<|im_start|>user")
+    assert prompts.render(tokenizer, "3 + 2?", "chat").startswith("2024-07-26<|im_start|>user")
 
 
 @pytest.mark.parametrize(
