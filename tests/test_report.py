@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import html
 import html.parser
+import re
 import resource
 import shutil
 import subprocess
