@@ -279,7 +279,8 @@ def test_a_chat_example_is_what_the_template_writes(family: str, tmp_path: Path)
     learnt = tokenizer.decode([label for label in example["labels"] if label != IGNORED])
     ends = {"llama3": "It is 5<|eot_id|>", "qwen": "It is 5<|im_end|>", "mistral": " It is 5</s>"}
     assert learnt == ends[family]
-    assert tokenizer.convert_ids_to_tokens(prompts.turn(tokenizer, "chat").end_id) == prompts.turn(tokenizer, "chat").end
+    turn = prompts.turn(tokenizer, "chat")
+    assert tokenizer.convert_ids_to_tokens(turn.end_id) == turn.end
 
 
 def test_the_prompt_of_a_template_with_a_date_does_not_change_from_day_to_day(tmp_path: Path):
