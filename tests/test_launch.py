@@ -609,6 +609,7 @@ def test_more_gpus_than_can_be_seen_are_refused_before_anything_runs(run: Run, m
 @pytest.mark.parametrize("hidden", ["", "-1"])
 def test_hidden_gpus_are_not_there(monkeypatch, hidden: str):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
     assert launch.gpu_count() == 0
     environment = launch.environment(devices=1000)
     assert environment["DS_ACCELERATOR"] == "cpu"

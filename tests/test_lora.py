@@ -138,7 +138,7 @@ def profile_with(**training: Any) -> params.Profile:
 def test_lora_is_a_method_and_its_numbers_are_checked() -> None:
     assert profile_with(method="lora").training.lora is None  # the defaults of LoraSection
     assert profile_with(method="lora", lora={"rank": 8}).training.lora == LoraSection(rank=8)
-    with pytest.raises(ProfileError, match="lora describes method: lora, but method is full"):
+    with pytest.raises(ProfileError, match="training.lora: describes method: lora, but method is full"):
         profile_with(lora={"rank": 8})
     with pytest.raises(ProfileError, match=r"training\.lora\.rnk: unknown key \(did you mean 'rank'\?\)"):
         profile_with(method="lora", lora={"rnk": 8})

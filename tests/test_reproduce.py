@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import os
@@ -22,7 +23,9 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from qalign_core import launch, params, plan, prepare, reproduce, runs
-from qalign_core.languages import CODES, LANGUAGES
+from qalign_core.languages import CODES
+from qalign_core.miniature.folder import benchmark_problems
+from qalign_core.miniature.language import question
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.runs import Run
 
@@ -145,7 +148,8 @@ def test_notebooks_are_executed_and_pages_are_self_contained(
             r"""(src|srcset|data|poster)\s*=\s*["']?https?:|<link|@import|url\(\s*["']?https?:""", text
         )
     samples = pages[0].read_text(encoding="utf-8")
-    assert all(LANGUAGES[code].native_name in samples for code in CODES)  # all ten scripts
+    first = benchmark_problems("mgsm", 1)[0]
+    assert all(html.escape(question(first, code)) in samples for code in CODES)  # all ten scripts
     executed = nbformat.read(run.notebooks / "04_evaluation.ipynb", as_version=4)
     assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
     shown = json.dumps(executed, ensure_ascii=False)
@@ -238,7 +242,6 @@ def test_a_failing_cell_is_shown_and_the_exit_code_is_not_zero(tmp_path: Path, c
     done = run_reproduce("smoke", "--only", "03", "--run-dir", str(tmp_path / "empty"), cache=cache)
     assert done.returncode == 1
     assert "run notebook 01 (data preparation) first" in done.stdout
-    assert "FileNotFoundError" in done.stdout
 
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}

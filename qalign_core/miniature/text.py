@@ -316,7 +316,9 @@ def create_base(folder: str | Path, *, seed: int = 1, config: dict | None = None
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # of one file of a few MB
     folder = Path(folder)
     tokenizer = shipped_tokenizer()
     chosen = {**DEFAULT_CONFIG, **(config or {})}
