@@ -1,12 +1,12 @@
 """What the notebooks show: questions with their answers, tables about data and training, saved figures.
 
-All text from models and data is escaped here. Menus are there only for someone who sits before a running notebook;
-what papermill and nbconvert make is read later, without a kernel, and gets one telling view.
+All text from models and data is escaped here. Menus appear in a running notebook only; papermill's output, read without
+a kernel, gets one telling view instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from qalign_core.evaluate import answers_folder
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.launch import is_interactive
 from qalign_core.params import Profile
-from qalign_core.prepare import FOLLOWED, translated
+from qalign_core.prepare import FOLLOWED, PAPER_RECIPE, translated
 from qalign_core.responses import KINDS
 from qalign_core.runs import Run
 from qalign_core.show.paper_tables import named
@@ -28,21 +28,8 @@ from qalign_core.show.report import save_figure
 from qalign_core.show.tables import Table, from_frame, markdown_text
 
 _CELL = "text-align: start; vertical-align: top; white-space: pre-wrap; max-width: 32em; padding: .3em .7em"
-# The paper's recipe, to stand beside a profile's. Source: NJUNLP/QAlign training scripts.
-PAPER_RECIPE = {
-    "num_train_epochs": 3,
-    "learning_rate": 2e-5,
-    "lr_scheduler_type": "cosine",
-    "lr_scheduler_kwargs": None,
-    "warmup_steps": 0.03,
-    "weight_decay": 0.0,
-    "adam_beta1": 0.9,
-    "adam_beta2": 0.999,
-    "adam_epsilon": 1e-8,
-    "max_grad_norm": 1.0,
-    "effective batch size": 128,
-}
-
+_TOKEN = "border: 1px solid #d5dbe1; border-radius: 3px; padding: 0 2px; margin: 1px; display: inline-block"
+_TOKEN += "; white-space: pre"
 # ------------------------------------------------------------------------------------- pieces
 
 
@@ -53,13 +40,10 @@ def show(figure: Figure, data: pd.DataFrame, run: Run, name: str, caption: str =
 
 
 def picture(run: Run, name: str) -> Markdown:
-    """Show a figure that was drawn into the run's `figures/` with its caption, or say why there is none."""
+    """Show a figure of the run's `figures/` with its caption."""
     path = run.figures / f"{name}.png"
-    if not path.is_file():
-        return Markdown(f"*No {name}: this profile does not have the systems it compares.*")
-    text = path.with_suffix(".txt")
-    caption = text.read_text(encoding="utf-8").strip() if text.is_file() else ""
-    display(Image(path.read_bytes(), width=720, alt=caption or name))
+    caption = path.with_suffix(".txt").read_text(encoding="utf-8").strip()
+    display(Image(path.read_bytes(), width=720, alt=caption))
     return Markdown(f"<small>{markdown_text(caption)}</small>")
 
 
@@ -74,19 +58,15 @@ def remarks_note(said: Sequence[str]) -> Markdown:
 
 
 def text_table(rows: pd.DataFrame, language: str | None = None) -> str:
-    """Running text in a table whose cells keep their line breaks, as HTML.
-
-    Args:
-        rows: what to show.
-        language: the column that names each row's language code, for the browser's fonts.
-    """
+    """Running text as an HTML table that keeps line breaks; the column `language` names each row's language code, for
+    the browser's fonts."""
     head = "".join(f'<th style="text-align: start">{escape(str(name))}</th>' for name in rows)
-    body = []
+    body = ""
     for row in rows.to_dict("records"):
         code = f' lang="{escape(str(row[language]))}"' if language else ""
-        cells = "".join(f'<td dir="auto"{code} style="{_CELL}">{escape(str(value))}</td>' for value in row.values())
-        body.append(f"<tr>{cells}</tr>")
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+        cells = [f'<td dir="auto"{code} style="{_CELL}">{escape(str(value))}</td>' for value in row.values()]
+        body += f"<tr>{''.join(cells)}</tr>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div style="overflow-x: auto">{table}</div>'
 
 
@@ -96,9 +76,8 @@ def token_view(tokens: Sequence[str], labels: Sequence[int]) -> str:
     for token, label in zip(tokens, labels, strict=True):
         # Byte-level and SentencePiece vocabularies have stand-ins for spaces and newlines.
         text = token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "↵").replace("\n", "↵").replace("<0x0A>", "↵")
-        style = f"background: {'#cfe8f3' if label != -100 else 'transparent'}; border: 1px solid #d5dbe1"
-        style += "; border-radius: 3px; padding: 0 2px; margin: 1px; display: inline-block; white-space: pre"
-        shown.append(f'<span style="{style}">{escape(text)}</span>')
+        colour = "transparent" if label == -100 else "#cfe8f3"
+        shown.append(f'<span style="background: {colour}; {_TOKEN}">{escape(text)}</span>')
     return f'<div style="font-family: monospace; font-size: .8em; line-height: 1.7">{"".join(shown)}</div>'
 
 
@@ -117,11 +96,8 @@ def _by_language(rows: pd.DataFrame, index: list[str], values: str) -> pd.DataFr
 
 
 def outcomes_table(made: pd.DataFrame) -> Table:
-    """What became of the rows that were read: one row per corpus and outcome, one column per language.
-
-    Args:
-        made: `corpus, language, outcome, rows`, as `prepare.write_corpora` returns it.
-    """
+    """What became of the rows that were read (of `prepare.write_corpora`): one row per corpus and outcome, one column
+    per language."""
     if made.empty:
         return from_frame(made, name="outcomes", title="Rows of the corpora", caption="This profile trains nothing.")
     wide = _by_language(made, ["corpus", "outcome"], "rows")
@@ -142,11 +118,13 @@ def audit_table(findings: pd.DataFrame) -> Table:
 def recipe_table(arguments: Mapping[str, Any], effective_batch_size: int) -> Table:
     """A stage's recipe beside the paper's; where they differ, the profile's comments say why."""
     ours = {**arguments, "effective batch size": effective_batch_size}
-    rows = [(name, *(["", value][value is not None] for value in (ours[name], paper)), "≠" * (ours[name] != paper))
-            for name, paper in PAPER_RECIPE.items()]  # fmt: skip
+
+    def plain(value: Any) -> str:
+        return "" if value is None else f"{value:g}" if type(value) in (int, float) else str(value)
+
+    known = {name: paper for name, paper in PAPER_RECIPE.items() if name in ours}
+    rows = [(name, plain(ours[name]), plain(paper), "≠" * (ours[name] != paper)) for name, paper in known.items()]
     frame = pd.DataFrame(rows, columns=["setting", "here", "paper", ""])
-    for column in ("here", "paper"):
-        frame[column] = [f"{v:g}" if isinstance(v, int | float) else str(v) for v in frame[column]]
     return from_frame(frame, name="recipe", title="Recipe", caption="≠ marks where this profile differs.")
 
 
@@ -165,11 +143,7 @@ def lineage_table(profile: Profile, *, ablations: bool = False) -> Table:
 
 
 def stages_table(done: Mapping[tuple[int, tuple[str, ...]], Mapping[str, Any]]) -> Table:
-    """What training each stage took.
-
-    Args:
-        done: (seed, lineage) → the stage's `done.json`.
-    """
+    """What training each stage took: (seed, lineage) → the stage's `done.json`."""
     metrics = {"examples": "rows", "updates": "updates", "tokens": "tokens", "target tokens": "target_tokens"}
     metrics["final loss"] = "final_loss"
     rows = [
@@ -178,8 +152,7 @@ def stages_table(done: Mapping[tuple[int, tuple[str, ...]], Mapping[str, Any]]) 
         | {"minutes": record["wall_seconds"] / 60, "GB": record["peak_memory_bytes"] / 1e9}
         for (seed, lineage), record in done.items()
     ]
-    caption = "GB: peak memory of the largest process, or of the largest device."
-    formats = {"final loss": ".3f"}
+    caption, formats = "GB: peak memory of the largest process, or of the largest device.", {"final loss": ".3f"}
     return from_frame(pd.DataFrame(rows), name="stages", title="Training", caption=caption, formats=formats)
 
 
@@ -197,24 +170,21 @@ def translation_table(quality: pd.DataFrame) -> Table:
 # ------------------------------------------------------------------------------------- answers
 
 ALL = "all questions"
+ROWS_SHOWN = 40  # of a table that a file in the results holds whole
 _KEY = ["benchmark", "language", "index"]
 
 
 def answers_frame(
     run: Run, given: Mapping[str, pd.DataFrame], answers: pd.DataFrame, languages: Sequence[str], mode: str = "paper"
 ) -> pd.DataFrame:
-    """Every answer of one seed beside its question.
+    """Every answer of one seed beside its question: one row per system and question.
 
     Args:
         run: for the questions.
         given: system → its predictions.
         answers: rows of `evaluate.score_run`, of one seed.
         languages: codes, in the tables' order.
-        mode: the scorer that says what is right.
-
-    Returns:
-        `system, benchmark, language, index, question, gold, response, right, error, response_language, differ`;
-        `error` is the kind of a wrong answer, `differ` whether the two scorers read different numbers.
+        mode: the scorer that says what is right; `differ` says where the other one reads another number.
     """
     asked = [{"benchmark": benchmark, "language": code, "index": row["index"], "question": row["question"]}
              for benchmark in dict.fromkeys(answers["benchmark"]) for code in languages
@@ -246,13 +216,7 @@ def question_view(frame: pd.DataFrame, benchmark: str, index: int) -> str:
 
 
 def patterns(frame: pd.DataFrame, benchmark: str, pairs: Sequence[Sequence[str]] = ()) -> dict[str, list[int]]:
-    """Questions by who got them right, the most telling first; a pattern without a question is left out.
-
-    Args:
-        frame: of `answers_frame`.
-        benchmark: whose questions.
-        pairs: (a, b): systems to be set against each other.
-    """
+    """Questions (of `answers_frame`) by who got them right, the most telling first; `pairs` of systems are compared."""
     rows = frame[frame["benchmark"] == benchmark]
     by_system = rows.pivot_table(index="index", columns="system", values="right", aggfunc="sum")
     total, english = by_system.sum(axis=1), rows[rows["language"] == "en"].groupby("index")["right"].sum()
@@ -269,12 +233,7 @@ def patterns(frame: pd.DataFrame, benchmark: str, pairs: Sequence[Sequence[str]]
 
 
 def questions(frame: pd.DataFrame, pairs: Sequence[Sequence[str]] = ()) -> Any:
-    """Menus that lead to every question with all its answers; without a kernel the most telling one.
-
-    Args:
-        frame: of `answers_frame`.
-        pairs: systems to be set against each other.
-    """
+    """Menus that lead to every question of `answers_frame` with its answers; without a kernel the most telling one."""
     benchmarks = list(dict.fromkeys(frame["benchmark"]))
     found = {name: patterns(frame, name, pairs) | {ALL: sorted(set(frame[frame["benchmark"] == name]["index"]))}
              for name in benchmarks}  # fmt: skip
@@ -287,19 +246,18 @@ def _menus(view: Callable[..., str], choices: Mapping[str, Mapping[str, list]]) 
     """Three menus, each of which offers what the one before it leaves, over a view of what is chosen."""
     from ipywidgets import Dropdown, interactive
 
-    names = list(view.__code__.co_varnames[:3])
-    place = next(iter(choices)), next(iter(next(iter(choices.values()))))
-    options = list(choices), list(choices[place[0]]), choices[place[0]][place[1]]
-    menus = [Dropdown(options=found, description=name) for found, name in zip(options, names, strict=True)]
+    menus = {name: Dropdown(description=name) for name in view.__code__.co_varnames[:3]}
+    first, second, third = menus.values()
 
-    def offer(menu: Any, options: Any) -> None:
+    def offer(menu: Dropdown, options: Iterable[Any]) -> None:
         menu.options = list(options)
         menu.index = 0
 
-    menus[0].observe(lambda _: offer(menus[1], choices[menus[0].value]), "value")
-    for menu in menus[:2]:
-        menu.observe(lambda _: offer(menus[2], choices[menus[0].value].get(menus[1].value, [None])), "value")
-    return interactive(lambda **chosen: display(HTML(view(**chosen))), **dict(zip(names, menus, strict=True)))
+    first.observe(lambda _: offer(second, choices[first.value]), "value")
+    for menu in (first, second):
+        menu.observe(lambda _: offer(third, choices[first.value].get(second.value, [None])), "value")
+    offer(first, choices)
+    return interactive(lambda **chosen: display(HTML(view(**chosen))), **menus)
 
 
 def wrong_answers(frame: pd.DataFrame) -> str:
@@ -311,49 +269,36 @@ def wrong_answers(frame: pd.DataFrame) -> str:
     return text_table(first, language="language")
 
 
-def disagreements(
-    differences: pd.DataFrame, given: Mapping[str, pd.DataFrame] | None = None, seed: int | None = None, limit: int = 40
-) -> Table | Markdown:
-    """Answers from which the two scorers read different numbers; those first that only one of them finds right.
-
-    Args:
-        differences: rows of `differences.csv`.
-        given: system → predictions of `seed`, to show how each response ends.
-        seed: whose rows are shown; all by default.
-        limit: rows shown; the results folder holds all of them.
-    """
+def disagreements(differences: pd.DataFrame, given: Mapping[str, pd.DataFrame], seed: int) -> Table | Markdown:
+    """Answers of one seed from which the two scorers read different numbers (`differences.csv`), with how each response
+    ends (`given`: system → predictions); first those that only one of them finds right."""
     if differences.empty:
         return Markdown("The two scorers read the same number from every answer.")
     changed = differences["correct_paper"] != differences["correct_fixed"]
     rows = differences.assign(changed=changed).sort_values("changed", ascending=False, kind="stable")
-    rows = (rows if seed is None else rows[rows["seed"] == seed]).head(limit).reset_index(drop=True)
+    rows = rows[rows["seed"] == seed].head(ROWS_SHOWN).reset_index(drop=True)
     table = rows[["system", "benchmark", "language", "index", "gold"]].assign(
         benchmark=rows["benchmark"].map(named), paper=rows["answer_paper"], fixed=rows["answer_fixed"]
     )
-    if given is not None:
-        texts = pd.concat([made[[*_KEY, "response"]].assign(system=system) for system, made in given.items()])
-        ends = rows.merge(texts, on=["system", *_KEY], how="left")["response"].fillna("").str.split().str.join(" ")
-        table["the response ends"] = [text if len(text) <= 28 else "…" + text[-28:] for text in ends]
+    texts = pd.concat([made[[*_KEY, "response"]].assign(system=system) for system, made in given.items()])
+    ends = rows.merge(texts, on=["system", *_KEY], how="left")["response"].fillna("").str.split().str.join(" ")
+    table["the response ends"] = [text if len(text) <= 28 else "…" + text[-28:] for text in ends]
     caption = (
         f"{len(differences)} answers of all systems and seeds, {int(changed.sum())} of them right for one scorer and "
-        f"wrong for the other; {len(table)} are shown{'' if seed is None else f' of seed {seed}'}, those first. "
+        f"wrong for the other; {len(table)} are shown of seed {seed}, those first. "
         "differences.csv lists all. Paper, fixed: the number that each scorer reads."
     )
     return from_frame(table, name="differences", title="Where the two scorers differ", caption=caption)
 
 
 def suspicious(lines: Sequence[Mapping[str, Any]]) -> Any:
-    """The audit's findings: menus for language, check and data set; without a kernel the first row of each check.
-
-    Args:
-        lines: of `audit.checked`.
-    """
+    """The findings of `audit.checked`: menus for language, check and data set; without a kernel one row per check."""
     found = {(line["language"], line["check"], line["data_set"]): line for line in lines if line["count"]}
     if not found or not is_interactive():
         rows = pd.DataFrame(list(found.values()), columns=["check", "data_set", "language", "count", "example"])
         return HTML(text_table(rows.groupby("check", sort=False).head(1), language="language"))
     choices: dict[str, dict[str, list[str]]] = {}
-    for language, check, data_set in found:
+    for language, check, data_set in sorted(found, key=lambda key: [*CODES, key[0]].index(key[0])):
         choices.setdefault(language, {}).setdefault(check, []).append(data_set)
 
     def view(language: str, check: str, data_set: str) -> str:
@@ -362,9 +307,7 @@ def suspicious(lines: Sequence[Mapping[str, Any]]) -> Any:
         rows = pd.DataFrame(line["rows"], columns=["row", "text"]).assign(language=language)
         return f"<p>{len(rows)} of {line['count']:,} rows</p>{text_table(rows, language='language')}"
 
-    return _menus(
-        view, {code: choices[code] for code in [*(c for c in CODES if c in choices), *(choices.keys() - {*CODES})]}
-    )
+    return _menus(view, choices)
 
 
 # ------------------------------------------------------------------------------------- one question on its way
@@ -377,56 +320,38 @@ def base_job(profile: Profile, run: Run, seed: int) -> plan.Job:
     return plan.translation_job(profile, run, seed, [], task=FOLLOWED)
 
 
-def follow(profile: Profile, run: Run, seed: int, index: int = 0, systems: Sequence[str] = ()) -> str:
-    """One question of the in-domain benchmark in every language: what the base and stage 1 make of it, and what
-    systems answer, as HTML.
-
-    Args:
-        profile: the checked profile.
-        run: where the translations and, for `systems`, the scored answers are.
-        seed: whose.
-        index: of the question; the base translates only the first.
-        systems: whose answers are written out, after notebook 04; of all others it is only said which are right.
-
-    Raises:
-        ValueError: when there is no such question.
-    """
-    first = profile.first_stage()
-    if profile.evaluation.translation is None or first is None:
-        return (
-            "<p><em>This profile trains no stage 1 that translates questions, so there is nothing to follow.</em></p>"
-        )
-    stage1, before = plan.translation_job(profile, run, seed, [first]), base_job(profile, run, seed)
+def follow(profile: Profile, run: Run, seed: int, systems: Sequence[str] = ()) -> str:
+    """The first question in every language, as HTML: its translations by the base model and by stage 1, or with
+    `systems`, after notebook 04, stage 1's translation, their responses, and which of the others are right."""
+    stage = profile.first_stage()
+    if profile.evaluation.translation is None or stage is None:
+        return "<p><em>There is nothing to follow: this profile trains no stage 1 that translates questions.</em></p>"
+    stage1, before = plan.translation_job(profile, run, seed, [stage]), base_job(profile, run, seed)
     if not stage1.done:
         return "<p><em>Stage 1 has not translated any question yet: run notebook 02 first.</em></p>"
     benchmark, codes = translated(profile), list(profile.data.languages)
-    table = pd.DataFrame({"code": codes, "language": map(_native, codes)})
-    table["question"] = [_row(run.benchmark(benchmark, code), index)["question"] for code in codes]
+
+    def first(path: Path, column: str) -> str:
+        return next(row[column].strip() for row in runs.read_json_lines(path) if row["index"] == 0)
 
     def said(job: plan.Job, task: str) -> list[str]:  # English needs no translation
-        return ["–" if c == "en" else _row(job.folder / task / f"{c}.jsonl", index)["response"].strip() for c in codes]
+        return ["–" if code == "en" else first(job.folder / task / f"{code}.jsonl", "response") for code in codes]
 
-    if not systems and index == 0 and before.done:
-        table["before: the base says"] = said(before, FOLLOWED)
-    table["stage 1 says" if systems else "after: stage 1 says"] = said(stage1, "translation")
-    if systems:
-        scored = pd.read_parquet(run.results / "answers.parquet")
-        scored = scored[(scored.seed == seed) & (scored.benchmark == benchmark) & (scored["index"] == index)]
-        right = scored.pivot(index="language", columns="system", values=f"correct_{profile.evaluation.scorer}")
-        marks = right.replace({True: "✓", False: "✗"}).loc[codes]
-        for system in (name for name in systems if name in profile.systems):
-            folder = answers_folder(profile, run, system, seed) / benchmark
-            given = [_row(folder / f"{code}.jsonl", index)["response"].strip() or "(empty)" for code in codes]
-            table[f"{system} answers"] = [f"{mark} {text}" for mark, text in zip(marks[system], given, strict=True)]
-        if others := [name for name in dict.fromkeys(scored.system) if name not in systems]:
-            table["the others"] = ["\n".join(f"{marks.loc[c, name]} {name}" for name in others) for c in codes]
+    table = pd.DataFrame({"code": codes, "language": map(_native, codes)})
+    table["question"] = [first(run.benchmark(benchmark, code), "question") for code in codes]
+    if not systems:
+        if before.done:
+            table["before: the base says"] = said(before, FOLLOWED)
+        return text_table(table.assign(**{"after: stage 1 says": said(stage1, "translation")}), language="code")
+    table["stage 1 says"] = said(stage1, "translation")
+    scored = pd.read_parquet(run.results / "answers.parquet")
+    scored = scored[(scored.seed == seed) & (scored.benchmark == benchmark) & (scored["index"] == 0)]
+    right = scored.pivot(index="language", columns="system", values=f"correct_{profile.evaluation.scorer}")
+    marks = right.replace({True: "✓", False: "✗"}).loc[codes]
+    for system in (name for name in systems if name in profile.systems):
+        folder = answers_folder(profile, run, system, seed) / benchmark
+        responses = [first(folder / f"{code}.jsonl", "response") or "(empty)" for code in codes]
+        table[f"{system} answers"] = [f"{mark} {text}" for mark, text in zip(marks[system], responses, strict=True)]
+    if others := [name for name in dict.fromkeys(scored.system) if name not in systems]:
+        table["the others"] = ["\n".join(f"{marks.loc[c, name]} {name}" for name in others) for c in codes]
     return text_table(table, language="code")
-
-
-def _row(path: Path, index: int) -> dict[str, Any]:
-    """The row of one question."""
-    rows = runs.read_json_lines(path)
-    found = next((row for row in rows if row["index"] == index), None)
-    if found is None:
-        raise ValueError(f"{path}: no question {index}; it has {len(rows)}, numbered from 0")
-    return found

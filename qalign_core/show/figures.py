@@ -1,15 +1,14 @@
 """The paper's figures and ours, drawn from saved results; readable in grey and by the colour-blind.
 
 Every function takes rows of the results files (`intervals.csv`, `agreement.csv`, ...) and systems in their order,
-averages seeds, and returns the figure and the numbers it shows. `captions.yaml` says what the signs mean; the look is
-in `figures.mplstyle`. Figure numbers follow the paper.
+averages seeds, and returns the figure and the numbers it shows. Figure numbers follow the paper.
 """
 
 from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -59,11 +58,20 @@ def style() -> AbstractContextManager:
     return mpl.style.context(STYLE)
 
 
+_styled = mpl.style.context(STYLE)  # as a decorator
+
+
 def look(systems: Sequence[str]) -> dict[str, dict[str, str]]:
     """Colour, marker and hatch of each system."""
     spare = itertools.cycle(_SPARE)
     found = {system: _LOOKS.get(system) or next(spare) for system in systems}
     return {system: dict(zip(("color", "marker", "hatch"), values, strict=True)) for system, values in found.items()}
+
+
+def _panels(rows: int, columns: int, height: float, **layout: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of a text column's width with a panel per row and column: (rows, columns) axes."""
+    figure = Figure(figsize=(WIDTH, height))
+    return figure, figure.subplots(rows, columns, squeeze=False, **layout)
 
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
@@ -93,12 +101,25 @@ def _errors(rows: pd.DataFrame) -> np.ndarray:
     return np.clip([rows["estimate"] - rows["low"], rows["high"] - rows["estimate"]], 0, None)
 
 
-def _bars(axis: Axes, position: np.ndarray, rows: pd.DataFrame, width: float, looks: dict, label: str) -> None:
-    """Bars with 95% intervals."""
-    axis.bar(position, rows["estimate"], width, color=looks["color"], edgecolor="white", linewidth=0.4, label=label,
-             hatch=looks["hatch"])  # fmt: skip
-    axis.errorbar(position, rows["estimate"], _errors(rows), fmt="none", ecolor="#222222", elinewidth=0.9,
-                  capsize=1.8, path_effects=[HALO])  # fmt: skip
+def _bars(
+    axis: Axes,
+    rows: pd.DataFrame,
+    by: str,
+    groups: Sequence[str],
+    systems: Sequence[str],
+    all_width: float,
+    fill: float,
+) -> Iterator[tuple[pd.DataFrame, np.ndarray, float]]:
+    """Draw a bar with its interval per group and system; yield each system's rows, its bars' middles and width."""
+    width = all_width / len(systems)
+    for number, (system, looks) in enumerate(look(systems).items()):
+        part = rows[rows["system"] == system].set_index(by).reindex(groups)
+        middles = np.arange(len(groups)) + width * (number - (len(systems) - 1) / 2)
+        axis.bar(middles, part["estimate"], fill * width, color=looks["color"], edgecolor="white", linewidth=0.4,
+                 label=system, hatch=looks["hatch"])  # fmt: skip
+        axis.errorbar(middles, part["estimate"], _errors(part), fmt="none", ecolor="#222222", elinewidth=0.9,
+                      capsize=1.8, path_effects=[HALO])  # fmt: skip
+        yield part, middles, fill * width
 
 
 # ------------------------------------------------------------------------------------- Figure 1
@@ -107,6 +128,7 @@ FOLLOWED = ("ru", 1)  # matplotlib's own font has no Thai, Bengali, Chinese or J
 _BOX, _MODEL = (2.45, 0.98), (1.1, 0.6)  # inches: width and height of a text's box and of a model's
 
 
+@_styled
 def framework() -> Drawn:
     """Figure 1: the two-stage framework with one question of the miniature in it."""
     language, index = FOLLOWED
@@ -119,27 +141,26 @@ def framework() -> Drawn:
     ]
     data = pd.DataFrame(rows, columns=["step", "objective", "source", "input", "makes", "target", "output"])
     height, middle = 4.5, WIDTH / 2
-    with style():
-        figure = Figure(figsize=(WIDTH, height))
-        axis = figure.add_subplot(xlim=(0, WIDTH), ylim=(0, height))
-        axis.axis("off")
-        for number, row in enumerate(data.itertuples(index=False)):
-            y = height * (1 - (number + 0.57) / 3)
-            axis.text(0.05, y + 0.62, row.step, fontsize=9.5, fontweight="bold", va="center")
-            axis.text(WIDTH - 0.05, y + 0.62, row.objective, fontsize=8.5, color="#444444", ha="right", va="center")
-            for left, text, code, kind in ((0.05, row.input, row.source, "question"),
-                                           (WIDTH - 0.05 - _BOX[0], row.output, row.target, row.makes)):  # fmt: skip
-                _box(axis, left, y, _BOX, "#e3eff8" if code == "en" else "#fdf1d8", "-" if code == "en" else "--")
-                axis.text(left + 0.08, y + 0.39, f"{LANGUAGES[code].name} {kind}", fontsize=7, color=GREY, va="center",
-                          style="italic")  # fmt: skip
-                axis.text(left + 0.08, y - 0.07, textwrap.fill(text, 40), fontsize=7.2, va="center", linespacing=1.25)
-            _box(axis, middle - _MODEL[0] / 2, y, _MODEL, "#0b3c5d", "-")
-            axis.text(middle, y, "language\nmodel", color="white", fontsize=8.5, ha="center", va="center")
-            _arrow(axis, (0.05 + _BOX[0], y), (middle - _MODEL[0] / 2, y))
-            _arrow(axis, (middle + _MODEL[0] / 2, y), (WIDTH - 0.05 - _BOX[0], y))
-            if number < 2:
-                _arrow(axis, (middle, y - 0.3), (middle, y - height / 3 + 0.3), (0, (3, 2)))
-                axis.text(middle + 0.08, y - height / 6, "weights", fontsize=7.5, color="#444444", va="center")
+    figure = Figure(figsize=(WIDTH, height))
+    axis = figure.add_subplot(xlim=(0, WIDTH), ylim=(0, height))
+    axis.axis("off")
+    for number, row in enumerate(data.itertuples(index=False)):
+        y = height * (1 - (number + 0.57) / 3)
+        axis.text(0.05, y + 0.62, row.step, fontsize=9.5, fontweight="bold", va="center")
+        axis.text(WIDTH - 0.05, y + 0.62, row.objective, fontsize=8.5, color="#444444", ha="right", va="center")
+        for left, text, code, kind in ((0.05, row.input, row.source, "question"),
+                                       (WIDTH - 0.05 - _BOX[0], row.output, row.target, row.makes)):  # fmt: skip
+            _box(axis, left, y, _BOX, "#e3eff8" if code == "en" else "#fdf1d8", "-" if code == "en" else "--")
+            axis.text(left + 0.08, y + 0.39, f"{LANGUAGES[code].name} {kind}", fontsize=7, color=GREY, va="center",
+                      style="italic")  # fmt: skip
+            axis.text(left + 0.08, y - 0.07, textwrap.fill(text, 40), fontsize=7.2, va="center", linespacing=1.25)
+        _box(axis, middle - _MODEL[0] / 2, y, _MODEL, "#0b3c5d", "-")
+        axis.text(middle, y, "language\nmodel", color="white", fontsize=8.5, ha="center", va="center")
+        _arrow(axis, (0.05 + _BOX[0], y), (middle - _MODEL[0] / 2, y))
+        _arrow(axis, (middle + _MODEL[0] / 2, y), (WIDTH - 0.05 - _BOX[0], y))
+        if number < 2:
+            _arrow(axis, (middle, y - 0.3), (middle, y - height / 3 + 0.3), (0, (3, 2)))
+            axis.text(middle + 0.08, y - height / 6, "weights", fontsize=7.5, color="#444444", va="center")
     return figure, data
 
 
@@ -157,6 +178,7 @@ def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], lin
 # ------------------------------------------------------------------------------------- accuracy
 
 
+@_styled
 def headline(
     intervals: pd.DataFrame, systems: Sequence[str] = ("MonoReason", "QAlign"), floor: pd.DataFrame | None = None
 ) -> Drawn:
@@ -164,26 +186,24 @@ def headline(
     rows = intervals[intervals["system"].isin(systems) & intervals["measure"].isin([*CODES, "non_english"])]
     data = mean_over_seeds(rows, ["benchmark", "system", "measure"])
     benchmarks = list(dict.fromkeys(data["benchmark"]))
-    with style():
-        figure = Figure(figsize=(WIDTH, 2.3 * len(benchmarks)))
-        axes = figure.subplots(len(benchmarks), 2, squeeze=False, width_ratios=[10, 1.5])
-        for pair, benchmark in zip(axes, benchmarks, strict=True):
-            here = data[data["benchmark"] == benchmark]
-            level = None if floor is None else floor[floor["benchmark"] == benchmark].set_index("language")["accuracy"]
-            others = [code for code in NON_ENGLISH if code in set(here["measure"])]
-            for axis, measures in zip(pair, ([*others, "non_english"], ["en"]), strict=True):
-                _before_after(axis, here, systems, measures)
-                top = here.loc[here["measure"].isin(measures), ["estimate", "high"]].max(axis=None)
-                if level is not None and len(level):
-                    height = level.reindex(others if axis is pair[0] else ["en"]).mean()
-                    axis.axhline(height, color=GREY, linestyle=(0, (4, 2)), linewidth=1, label=FLOOR)
-                    top = max(top, height)
-                _percent(axis, top, "accuracy (%)" if axis is pair[0] else "")
-                _ticks(axis, ["mean" if measure == "non_english" else measure for measure in measures])
-            pair[0].axvline(len(others) - 0.5, color="#bbbbbb", linewidth=0.8)
-            pair[0].set_title(named(benchmark))
-            pair[1].set(title="English", xticks=[])
-        _legend(figure, axes.ravel())
+    figure, axes = _panels(len(benchmarks), 2, 2.3 * len(benchmarks), width_ratios=[10, 1.5])
+    for pair, benchmark in zip(axes, benchmarks, strict=True):
+        here = data[data["benchmark"] == benchmark]
+        level = None if floor is None else floor[floor["benchmark"] == benchmark].set_index("language")["accuracy"]
+        others = [code for code in NON_ENGLISH if code in set(here["measure"])]
+        for axis, measures in zip(pair, ([*others, "non_english"], ["en"]), strict=True):
+            _before_after(axis, here, systems, measures)
+            top = here.loc[here["measure"].isin(measures), ["estimate", "high"]].max(axis=None)
+            if level is not None and len(level):
+                height = level.reindex(others if axis is pair[0] else ["en"]).mean()
+                axis.axhline(height, color=GREY, linestyle=(0, (4, 2)), linewidth=1, label=FLOOR)
+                top = max(top, height)
+            _percent(axis, top, "accuracy (%)" if axis is pair[0] else "")
+            _ticks(axis, ["mean" if measure == "non_english" else measure for measure in measures])
+        pair[0].axvline(len(others) - 0.5, color="#bbbbbb", linewidth=0.8)
+        pair[0].set_title(named(benchmark))
+        pair[1].set(title="English", xticks=[])
+    _legend(figure, axes.ravel())
     return figure, data
 
 
@@ -200,6 +220,7 @@ def _before_after(axis: Axes, rows: pd.DataFrame, systems: Sequence[str], measur
     axis.plot([x0, x1], [y0, y1], color="#999999", linewidth=0.9, zorder=2)
 
 
+@_styled
 def mixed_supervision(
     intervals: pd.DataFrame,
     systems: Sequence[str] = ("MultiReason", "QAlign", "QAlign + mixed"),
@@ -211,30 +232,26 @@ def mixed_supervision(
     benchmarks = list(dict.fromkeys(data["benchmark"]))
     ticks: dict[float, str] = {}
     top = data[["estimate", "high"]].max(axis=None)
-    with style():
-        figure = Figure(figsize=(0.75 * WIDTH, 2.8))
-        axis = figure.subplots()
-        width = 0.8 / len(systems)
-        for number, (system, looks) in enumerate(look(systems).items()):
-            part = data[data["system"] == system].set_index("benchmark").reindex(benchmarks)
-            position = np.arange(len(benchmarks)) + width * (number - (len(systems) - 1) / 2)
-            _bars(axis, position, part, 0.92 * width, looks, system)
-            ticks |= {x: f"{value:.1f}" for x, value in zip(position, part["estimate"], strict=True)}
-        for place, benchmark in enumerate(benchmarks):
-            axis.annotate(named(benchmark), (place, 0), (0, -19), xycoords=("data", "axes fraction"),
-                          textcoords="offset points", ha="center", va="top", fontsize=9)  # fmt: skip
-            if floor is not None and (floor["benchmark"] == benchmark).any():
-                level = floor[floor["benchmark"] == benchmark]["accuracy"].mean()
-                axis.hlines(level, place - 0.45, place + 0.45, color=GREY, linestyle=(0, (4, 2)), linewidth=1.2,
-                            label=FLOOR, path_effects=[HALO])  # fmt: skip
-                top = max(top, level)
-        axis.set_xticks(list(ticks), list(ticks.values()))  # below the axis, numbers are clear of every interval
-        axis.tick_params(axis="x", length=0)
-        _percent(axis, top, "average accuracy (%)")
-        _legend(figure, [axis])
+    figure = Figure(figsize=(0.75 * WIDTH, 2.8))
+    axis = figure.subplots()
+    for part, middles, _ in _bars(axis, data, "benchmark", benchmarks, systems, 0.8, 0.92):
+        ticks |= {x: f"{value:.1f}" for x, value in zip(middles, part["estimate"], strict=True)}
+    for place, benchmark in enumerate(benchmarks):
+        axis.annotate(named(benchmark), (place, 0), (0, -19), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", ha="center", va="top", fontsize=9)  # fmt: skip
+        if floor is not None and (floor["benchmark"] == benchmark).any():
+            level = floor[floor["benchmark"] == benchmark]["accuracy"].mean()
+            axis.hlines(level, place - 0.45, place + 0.45, color=GREY, linestyle=(0, (4, 2)), linewidth=1.2,
+                        label=FLOOR, path_effects=[HALO])  # fmt: skip
+            top = max(top, level)
+    axis.set_xticks(list(ticks), list(ticks.values()))  # below the axis, numbers are clear of every interval
+    axis.tick_params(axis="x", length=0)
+    _percent(axis, top, "average accuracy (%)")
+    _legend(figure, [axis])
     return figure, data
 
 
+@_styled
 def ablations(compared: pd.DataFrame, rows: Mapping[str, str], ours: str = "QAlign") -> Drawn:
     """Table 4 as a picture: how much the other languages lose or win against the paper's stage 1, with intervals."""
     chosen = compared[(compared["b"] == ours) & compared["a"].isin(rows) & (compared["measure"] == "non_english")]
@@ -242,60 +259,47 @@ def ablations(compared: pd.DataFrame, rows: Mapping[str, str], ours: str = "QAli
     data = mean_over_seeds(chosen, ["benchmark", "system"])
     listed = [system for system in rows if system in set(data["system"])]
     benchmarks = list(dict.fromkeys(data["benchmark"]))
-    with style():
-        figure = Figure(figsize=(WIDTH, 1.0 + 0.27 * len(listed)))
-        axes = figure.subplots(1, len(benchmarks), squeeze=False, sharey=True).ravel()
-        for axis, benchmark in zip(axes, benchmarks, strict=True):
-            part = data[data["benchmark"] == benchmark].set_index("system").reindex(listed)
-            axis.axvline(0, color=GREY, linestyle=(0, (4, 2)), linewidth=1, label=ours)
-            axis.errorbar(part["estimate"], range(len(listed)), xerr=_errors(part), linestyle="none", marker="o",
-                          color=BLUE, elinewidth=1.1, label="mean of the other languages")  # fmt: skip
-            axis.set_yticks(range(len(listed)), [rows[system] for system in listed])
-            axis.set_ylim(len(listed) - 0.5, -0.5)
-            axis.grid(True, axis="x")
-            axis.grid(False, axis="y")
-            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axis.set_xlabel(f"points against {ours}")
-            axis.set_title(named(benchmark))
-        _legend(figure, axes)
+    figure, axes = _panels(1, len(benchmarks), 1.0 + 0.27 * len(listed), sharey=True)
+    for axis, benchmark in zip(axes.ravel(), benchmarks, strict=True):
+        part = data[data["benchmark"] == benchmark].set_index("system").reindex(listed)
+        axis.axvline(0, color=GREY, linestyle=(0, (4, 2)), linewidth=1, label=ours)
+        axis.errorbar(part["estimate"], range(len(listed)), xerr=_errors(part), linestyle="none", marker="o",
+                      color=BLUE, elinewidth=1.1, label="mean of the other languages")  # fmt: skip
+        axis.set_yticks(range(len(listed)), [rows[system] for system in listed])
+        axis.set_ylim(len(listed) - 0.5, -0.5)
+        axis.grid(True, axis="x")
+        axis.grid(False, axis="y")
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axis.set_xlabel(f"points against {ours}")
+        axis.set_title(named(benchmark))
+    _legend(figure, axes.ravel())
     return figure, data
 
 
 # ------------------------------------------------------------------------------------- agreement
 
 
-def consistency(
-    intervals: pd.DataFrame, chance: pd.DataFrame | None = None, systems: Sequence[str] | None = None
-) -> Drawn:
+@_styled
+def consistency(intervals: pd.DataFrame, chance: pd.DataFrame, systems: Sequence[str]) -> Drawn:
     """Figure 3: share of questions answered as in English per language and system, with intervals and chance floor."""
-    systems = list(dict.fromkeys(intervals["system"])) if systems is None else list(systems)
     rows = intervals[intervals["system"].isin(systems) & intervals["measure"].isin(NON_ENGLISH)]
     data = mean_over_seeds(rows, ["benchmark", "system", "measure"]).rename(columns={"measure": "language"})
-    if chance is not None:
-        floors = chance.groupby(["benchmark", "system", "language"], sort=False)["chance"].mean().reset_index()
-        data = data.merge(floors, how="left")
+    floors = chance.groupby(["benchmark", "system", "language"], sort=False)["chance"].mean().reset_index()
+    data = data.merge(floors, how="left")
     benchmarks = list(dict.fromkeys(data["benchmark"]))
-    with style():
-        figure = Figure(figsize=(WIDTH, 2.4 * len(benchmarks)))
-        axes = figure.subplots(len(benchmarks), 1, squeeze=False).ravel()
-        for axis, benchmark in zip(axes, benchmarks, strict=True):
-            here = data[data["benchmark"] == benchmark]
-            languages = [code for code in CODES if code in set(here["language"])]
-            width = 0.84 / len(systems)
-            for number, (system, looks) in enumerate(look(systems).items()):
-                part = here[here["system"] == system].set_index("language").reindex(languages)
-                position = np.arange(len(languages)) + width * (number - (len(systems) - 1) / 2)
-                _bars(axis, position, part, 0.96 * width, looks, system)
-                if chance is not None:
-                    axis.hlines(part["chance"], position - 0.48 * width, position + 0.48 * width, color=RED,
-                                linewidth=1.2, path_effects=[HALO])  # fmt: skip
-            if chance is not None:
-                axis.plot([], [], color=RED, linewidth=1.2, label="chance")
-            _ticks(axis, languages)
-            _percent(axis, here[["estimate", "high"]].max(axis=None))
-            axis.set_title(named(benchmark))
-        figure.supylabel("same answer as in English (%)", fontsize=9)
-        _legend(figure, axes)
+    figure, axes = _panels(len(benchmarks), 1, 2.4 * len(benchmarks))
+    for axis, benchmark in zip(axes.ravel(), benchmarks, strict=True):
+        here = data[data["benchmark"] == benchmark]
+        languages = [code for code in CODES if code in set(here["language"])]
+        for part, middles, width in _bars(axis, here, "language", languages, systems, 0.84, 0.96):
+            axis.hlines(part["chance"], middles - width / 2, middles + width / 2, color=RED, linewidth=1.2,
+                        path_effects=[HALO])  # fmt: skip
+        axis.plot([], [], color=RED, linewidth=1.2, label="chance")
+        _ticks(axis, languages)
+        _percent(axis, here[["estimate", "high"]].max(axis=None))
+        axis.set_title(named(benchmark))
+    figure.supylabel("same answer as in English (%)", fontsize=9)
+    _legend(figure, axes.ravel())
     return figure, data
 
 
@@ -315,43 +319,40 @@ def _heatmap(axis: Axes, table: pd.DataFrame, top: float, title: str) -> None:
         spine.set(visible=True, color="#999999", linewidth=0.6)
 
 
+@_styled
 def agreement_map(agreement: pd.DataFrame, systems: Sequence[str] = ("MonoReason", "QAlign")) -> Drawn:
     """How often any two languages give the same answer: one map per benchmark and system, on the scale of its data."""
     keys = ["benchmark", "system", "language", "other"]
     rows = agreement[agreement["system"].isin(systems)]
     data = rows.groupby(keys, sort=False)["agreement"].mean().reset_index()
     benchmarks = list(dict.fromkeys(data["benchmark"]))
-    with style():
-        figure = Figure(figsize=(WIDTH, 3.1 * len(benchmarks)))
-        axes = figure.subplots(len(benchmarks), len(systems), squeeze=False)
-        for line, benchmark in zip(axes, benchmarks, strict=True):
-            here = data[data["benchmark"] == benchmark]
-            top = here["agreement"].max() or 1
-            for axis, system in zip(line, systems, strict=True):
-                matrix = here[here["system"] == system].pivot(index="language", columns="other", values="agreement")
-                codes = [code for code in CODES if code in matrix.index]
-                _heatmap(axis, matrix.loc[codes, codes], top, f"{named(benchmark)}, {system}")
-                axis.set_aspect("equal")
-            bar = figure.colorbar(line[0].collections[0], ax=line, shrink=0.75, aspect=25, pad=0.02)
-            bar.set_label("same answer (% of questions)")
-            bar.outline.set_visible(False)
+    figure, axes = _panels(len(benchmarks), len(systems), 3.1 * len(benchmarks))
+    for line, benchmark in zip(axes, benchmarks, strict=True):
+        here = data[data["benchmark"] == benchmark]
+        top = here["agreement"].max() or 1
+        for axis, system in zip(line, systems, strict=True):
+            matrix = here[here["system"] == system].pivot(index="language", columns="other", values="agreement")
+            codes = [code for code in CODES if code in matrix.index]
+            _heatmap(axis, matrix.loc[codes, codes], top, f"{named(benchmark)}, {system}")
+            axis.set_aspect("equal")
+        bar = figure.colorbar(line[0].collections[0], ax=line, shrink=0.75, aspect=25, pad=0.02)
+        bar.set_label("same answer (% of questions)")
+        bar.outline.set_visible(False)
     return figure, data
 
 
-def solved_languages(solved: pd.DataFrame, systems: Sequence[str] | None = None) -> Drawn:
+@_styled
+def solved_languages(solved: pd.DataFrame, systems: Sequence[str]) -> Drawn:
     """In how many of the languages questions are solved: one row per system, one column per number of languages."""
-    systems = list(dict.fromkeys(solved["system"])) if systems is None else list(systems)
     keys = ["benchmark", "system", "languages"]
     rows = solved[solved["system"].isin(systems)]
     data = rows.groupby(keys, sort=False)[["questions", "percent"]].mean().reset_index()
     benchmarks = list(dict.fromkeys(data["benchmark"]))
-    with style():
-        figure = Figure(figsize=(WIDTH, 0.95 + 0.27 * len(systems)))
-        axes = figure.subplots(1, len(benchmarks), squeeze=False, sharey=True).ravel()
-        for axis, benchmark in zip(axes, benchmarks, strict=True):
-            table = data[data["benchmark"] == benchmark].pivot(index="system", columns="languages", values="percent")
-            _heatmap(axis, table.loc[systems], 100, f"{named(benchmark)} (% of questions)")
-            axis.set_xlabel("languages in which a question is solved")
+    figure, axes = _panels(1, len(benchmarks), 0.95 + 0.27 * len(systems), sharey=True)
+    for axis, benchmark in zip(axes.ravel(), benchmarks, strict=True):
+        table = data[data["benchmark"] == benchmark].pivot(index="system", columns="languages", values="percent")
+        _heatmap(axis, table.loc[systems], 100, f"{named(benchmark)} (% of questions)")
+        axis.set_xlabel("languages in which a question is solved")
     return figure, data
 
 
@@ -362,60 +363,60 @@ def _facets(names: pd.Series, height: float, **share: Any) -> tuple[Figure, dict
     """A panel per name, with its title; four are two by two."""
     panels = list(dict.fromkeys(names))
     columns = 2 if len(panels) == 4 else min(3, len(panels))
-    figure = Figure(figsize=(WIDTH, height * -(-len(panels) // columns)))
-    axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False, **share).ravel()
-    for axis, name in itertools.zip_longest(axes, panels):
+    rows = -(-len(panels) // columns)
+    figure, axes = _panels(rows, columns, height * rows, **share)
+    for axis, name in itertools.zip_longest(axes.ravel(), panels):
         axis.set_title(name) if name is not None else axis.remove()
-    return figure, dict(zip(panels, axes, strict=False))
+    return figure, dict(zip(panels, axes.ravel(), strict=False))
 
 
+@_styled
 def training_curves(training: pd.DataFrame) -> Drawn:
     """Training loss by update on a logarithmic axis: one panel per stage, one line per lineage and seed."""
     data = training[["lineage", "seed", "step", "loss"]].reset_index(drop=True)
     split = data["lineage"].str.rpartition("/")
     data = data.assign(stage=split[2], after=split[0].replace("", "base").str.replace("/", ", "))
     starts = list(dict.fromkeys(data["after"]))
-    with style():
-        colours = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
-        figure, axes = _facets(data["stage"], 2.1)
-        for stage, axis in axes.items():
-            here = data[data["stage"] == stage]
-            for (after, _), part in here.groupby(["after", "seed"], sort=False):
-                number = starts.index(after)
-                axis.plot(part["step"], part["loss"], color=colours[number % len(colours)], linewidth=1.1,
-                          linestyle=("-", "--", "-.", ":")[number % 4], label=f"from {after}")  # fmt: skip
-            axis.set_xlabel("update")
-            axis.set_xlim(left=0)
-            if (here["loss"] > 0).all():  # the first losses of a new task are a hundred times the last
-                axis.set_yscale("log")
-                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
-                axis.yaxis.set_major_formatter("{x:g}")
-                axis.yaxis.set_minor_locator(NullLocator())
-        figure.supylabel("training loss", fontsize=9)
-        _legend(figure, list(axes.values()))
+    colours = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
+    figure, axes = _facets(data["stage"], 2.1)
+    for stage, axis in axes.items():
+        here = data[data["stage"] == stage]
+        for (after, _), part in here.groupby(["after", "seed"], sort=False):
+            number = starts.index(after)
+            axis.plot(part["step"], part["loss"], color=colours[number % len(colours)], linewidth=1.1,
+                      linestyle=("-", "--", "-.", ":")[number % 4], label=f"from {after}")  # fmt: skip
+        axis.set_xlabel("update")
+        axis.set_xlim(left=0)
+        if (here["loss"] > 0).all():  # the first losses of a new task are a hundred times the last
+            axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_locator(NullLocator())
+    figure.supylabel("training loss", fontsize=9)
+    _legend(figure, list(axes.values()))
     return figure, data
 
 
+@_styled
 def length_histogram(lengths: pd.DataFrame, limit: int = 512) -> Drawn:
     """How long the examples of each corpus are, and how many are longer than the limit, where some are."""
     edges, binned = np.linspace(0, max(lengths["tokens"].max(), 1.05 * limit), 65), []
-    with style():
-        figure, axes = _facets(lengths["corpus"], 1.75, sharex=True)
-        for corpus, axis in axes.items():
-            part = lengths[lengths["corpus"] == corpus]
-            counts, _ = np.histogram(part["tokens"], edges, weights=part["examples"])
-            share, over = 100.0 * counts / counts.sum(), part.loc[part["tokens"] > limit, "examples"].sum()
-            axis.stairs(share, edges, fill=True, color=BLUE, alpha=0.75)
-            axis.axvline(limit, color="#333333", linestyle=(0, (4, 2)), linewidth=1)
-            if over:
-                axis.set_title(f"{100.0 * over / counts.sum():.1f}% over {limit}", loc="right", fontsize=7.5)
-            axis.tick_params(labelbottom=True)
-            axis.set_xlim(left=0)
-            axis.set_ylim(0, 1.1 * share.max())
-            binned.append(pd.DataFrame({"corpus": corpus, "tokens_from": edges[:-1], "tokens_to": edges[1:],
-                                        "examples": counts, "percent": share}))  # fmt: skip
-        figure.supxlabel("tokens", fontsize=9)
-        figure.supylabel("examples (%)", fontsize=9)
+    figure, axes = _facets(lengths["corpus"], 1.75, sharex=True)
+    for corpus, axis in axes.items():
+        part = lengths[lengths["corpus"] == corpus]
+        counts, _ = np.histogram(part["tokens"], edges, weights=part["examples"])
+        share, over = 100.0 * counts / counts.sum(), part.loc[part["tokens"] > limit, "examples"].sum()
+        axis.stairs(share, edges, fill=True, color=BLUE, alpha=0.75)
+        axis.axvline(limit, color="#333333", linestyle=(0, (4, 2)), linewidth=1)
+        if over:
+            axis.set_title(f"{100.0 * over / counts.sum():.1f}% over {limit}", loc="right", fontsize=7.5)
+        axis.tick_params(labelbottom=True)
+        axis.set_xlim(left=0)
+        axis.set_ylim(0, 1.1 * share.max())
+        binned.append(pd.DataFrame({"corpus": corpus, "tokens_from": edges[:-1], "tokens_to": edges[1:],
+                                    "examples": counts, "percent": share}))  # fmt: skip
+    figure.supxlabel("tokens", fontsize=9)
+    figure.supylabel("examples (%)", fontsize=9)
     return figure, pd.concat(binned, ignore_index=True)
 
 
@@ -433,6 +434,7 @@ def set_name(name: str) -> str:
     return "real mGSM" if name == "real-mgsm" else named(name)
 
 
+@_styled
 def layers(measures: pd.DataFrame) -> Drawn:
     """Retrieval of the English question and cosine by layer: mean over the other languages, one line per model."""
     keys = ["set", "model", "layer"]
@@ -443,43 +445,40 @@ def layers(measures: pd.DataFrame) -> Drawn:
     data = data.merge(spread, on=keys).assign(chance=lambda rows: 100.0 / rows["set"].map(questions))
     data.insert(data.columns.get_loc("cosine_others") + 1, "closer", data["cosine"] - data["cosine_others"])
     sets = list(dict.fromkeys(data["set"]))
-    with style():
-        figure = Figure(figsize=(WIDTH, 2.3 * len(sets)))
-        axes = figure.subplots(len(sets), len(_MEASURES), squeeze=False)
-        for line, name in zip(axes, sets, strict=True):
-            here = data[data["set"] == name]
-            for axis, (column, title) in zip(line, _MEASURES.items(), strict=True):
-                for model, part in here.groupby("model", sort=False):
-                    colour, marker, dashes = _LINES.get(model, ("#000000", "D", "-."))
-                    axis.plot(part["layer"], part[column], color=colour, marker=marker, linestyle=dashes, markersize=4,
-                              clip_on=False, zorder=3, label=model)  # fmt: skip
-                axis.set_title(f"{set_name(name)}: {title}" if column == "retrieval" else title, fontsize=8.5)
-                axis.set_ylim(min(0, 1.1 * here[column].min()), None if column == "closer" else 1)
-                axis.set_xlabel("layer (0: embeddings)")
-                axis.xaxis.set_major_locator(MaxNLocator(9, integer=True))
-            chance = here["chance"].iloc[0]
-            _percent(line[0], max(chance, here["retrieval"].max()))
-            line[0].axhline(chance, color=GREY, linestyle=(0, (1, 1.5)), linewidth=1, label="chance")
-        _legend(figure, axes.ravel())
+    figure, axes = _panels(len(sets), len(_MEASURES), 2.3 * len(sets))
+    for line, name in zip(axes, sets, strict=True):
+        here = data[data["set"] == name]
+        for axis, (column, title) in zip(line, _MEASURES.items(), strict=True):
+            for model, part in here.groupby("model", sort=False):
+                colour, marker, dashes = _LINES.get(model, ("#000000", "D", "-."))
+                axis.plot(part["layer"], part[column], color=colour, marker=marker, linestyle=dashes, markersize=4,
+                          clip_on=False, zorder=3, label=model)  # fmt: skip
+            axis.set_title(f"{set_name(name)}: {title}" if column == "retrieval" else title, fontsize=8.5)
+            axis.set_ylim(min(0, 1.1 * here[column].min()), None if column == "closer" else 1)
+            axis.set_xlabel("layer (0: embeddings)")
+            axis.xaxis.set_major_locator(MaxNLocator(9, integer=True))
+        chance = here["chance"].iloc[0]
+        _percent(line[0], max(chance, here["retrieval"].max()))
+        line[0].axhline(chance, color=GREY, linestyle=(0, (1, 1.5)), linewidth=1, label="chance")
+    _legend(figure, axes.ravel())
     return figure, data
 
 
+@_styled
 def planes(points: pd.DataFrame) -> Drawn:
     """The questions of all languages on the first two principal components: one panel per model and set, one seed."""
     data = points[points["seed"] == points["seed"].min()].reset_index(drop=True)
     sets, models = list(dict.fromkeys(data["set"])), list(dict.fromkeys(data["model"]))
-    with style():
-        figure = Figure(figsize=(WIDTH, 2.65 * len(sets)))
-        axes = figure.subplots(len(sets), len(models), squeeze=False)
-        for axis, (name, model) in zip(axes.ravel(), itertools.product(sets, models), strict=True):
-            here = data[(data["set"] == name) & (data["model"] == model)]
-            axis.set_title(f"{set_name(name)}: {model}")
-            axis.grid(False)
-            axis.set(xticks=[], yticks=[])
-            axis.set_xlabel(f"{here['x_share'].iloc[0]:.0f}% of the variance", fontsize=7.5)
-            axis.set_ylabel(f"{here['y_share'].iloc[0]:.0f}%", fontsize=7.5)
-            _plane(axis, here)
-        _legend(figure, [axes[0, 0]])
+    figure, axes = _panels(len(sets), len(models), 2.65 * len(sets))
+    for axis, (name, model) in zip(axes.ravel(), itertools.product(sets, models), strict=True):
+        here = data[(data["set"] == name) & (data["model"] == model)]
+        axis.set_title(f"{set_name(name)}: {model}")
+        axis.grid(False)
+        axis.set(xticks=[], yticks=[])
+        axis.set_xlabel(f"{here['x_share'].iloc[0]:.0f}% of the variance", fontsize=7.5)
+        axis.set_ylabel(f"{here['y_share'].iloc[0]:.0f}%", fontsize=7.5)
+        _plane(axis, here)
+    _legend(figure, [axes[0, 0]])
     return figure, data
 
 

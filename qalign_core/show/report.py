@@ -1,6 +1,6 @@
-"""Every table and figure of a run, drawn from its saved results, with what a reader must be told in plain words.
+"""Every table and figure of a run, drawn from its saved results, without torch.
 
-`python -m qalign_core.show.report RESULTS FIGURES` redraws everything, without torch.
+`python -m qalign_core.show.report RESULTS FIGURES` redraws everything.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -46,11 +43,11 @@ PICTURED = {  # the same in its picture, as README has them; a system's number o
     "Shuffled pairs": "shuffled pairs",
     "Questions alone": "foreign questions alone",
 }
-_FORMATS = {  # their canvases draw a figure once; `savefig` draws each format twice
-    "svg": (FigureCanvasSVG, {"Date": None}),
-    "pdf": (FigureCanvasPdf, {"CreationDate": None}),
-    "png": (FigureCanvasAgg, {"Software": None}),
-}
+_METADATA = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+    "png": {"Software": None},
+}  # the same bytes each time
 ACROSS_SEEDS = "Shown: the mean over seeds, with the lowest and highest end of any seed's interval. "
 
 # ------------------------------------------------------------------------------------- in plain words
@@ -84,13 +81,7 @@ def few_groups(intervals: pd.DataFrame) -> str:
 
 
 def remarks(accuracy: pd.DataFrame, floor: pd.DataFrame | None = None, scorer: str = "paper") -> list[str]:
-    """What a reader must be told before reading the numbers; empty when there is nothing to warn of.
-
-    Args:
-        accuracy: rows of `accuracy.csv`.
-        floor: rows of `floor.csv`.
-        scorer: whose numbers are read.
-    """
+    """What a reader must be told before reading one scorer's rows of `accuracy.csv`; empty where there is nothing."""
     said = []
     for benchmark, rows in accuracy[accuracy["scorer"] == scorer].groupby("benchmark", sort=False):
         name = named(benchmark)
@@ -123,36 +114,32 @@ def _caption(
     results: Results,
     benchmarks: Iterable[str],
     *,
-    method: str | None = None,
-    published_size: str | None = None,
+    method: str = "",  # how intervals were made
+    published_size: str | None = None,  # of the LLaMA-2 behind published numbers
     floor: bool = False,
     gap: bool = False,
-    each: bool = False,
+    each: bool = False,  # every seed stands by itself, none are averaged
     extra: str = "",
 ) -> str:
-    """The text below a table or figure of these benchmarks, followed by `extra`.
-
-    It says how intervals were made (`method`), the size of LLaMA-2 behind published numbers, what floor and gap are
-    where they are shown, and whether several seeds are averaged or each stands by itself.
-    """
+    """The text below a table or figure of these benchmarks, followed by `extra`."""
     questions, seeds = {name: results.run["questions"][name] for name in benchmarks}, results.run["seeds"]
     averaged = len(seeds) > 1 and not each
     many = f"mean over {len(seeds)} seeds ({', '.join(map(str, seeds))})" if averaged else seeds_of(seeds)
     counts = [f"{n:,}" + f" ({named(name)})" * (len(questions) > 1) for name, n in questions.items()]
     low, high = statistics.wilson(round(min(questions.values()) / 2), min(questions.values()))
-    parts = [
-        f"Profile {results.run['profile']}, {many}, {' and '.join(counts)} questions a language, "
-        f"{results.run['scorer']} scorer.",
-        f"95% intervals: {method}."
-        if method
-        else f"Near 50% the 95% interval of one language, of one seed, is {high - low:.0f} points wide or more.",
-        "Gap: English minus the mean of the other languages, in points." * gap,
-        f"Grey rows: published numbers, LLaMA-2 {published_size}; {SECONDARY} marks secondary sources."
-        if published_size
-        else "",
-        "Floor: what a rule reaches that sees a question's digits and none of its words." * floor,
-    ]
-    return " ".join(part for part in [*parts, extra] if part).strip()
+    said = f"Profile {results.run['profile']}, {many}, {' and '.join(counts)} questions a language, "
+    said += f"{results.run['scorer']} scorer."
+    if method:
+        said += f" 95% intervals: {method}."
+    else:
+        said += f" Near 50% the 95% interval of one language, of one seed, is {high - low:.0f} points wide or more."
+    if gap:
+        said += " Gap: English minus the mean of the other languages, in points."
+    if published_size:
+        said += f" Grey rows: published numbers, LLaMA-2 {published_size}; {SECONDARY} marks secondary sources."
+    if floor:
+        said += " Floor: what a rule reaches that sees a question's digits and none of its words."
+    return f"{said} {extra}".strip()
 
 
 def _averaged(results: Results, rows: pd.DataFrame, extra: str = "", **words: Any) -> str:
@@ -176,21 +163,16 @@ def _accuracy_tables(results: Results) -> Iterator[Table]:
     profile = f"Profile {run['profile']}, {run['scorer']} scorer. "
     if "corpora" in data:
         yield paper_tables.data_table(data["corpora"], caption=f"Profile {run['profile']}.")
+    published = {name: entry["published"] for name, entry in results.systems.items() if entry.get("published")}
     for benchmark in dict.fromkeys(data["accuracy"]["benchmark"]):
         own = intervals[intervals["benchmark"] == benchmark]
         level = {} if floor is None else floor[floor["benchmark"] == benchmark].set_index("language")["accuracy"]
+        words = _caption(results, [benchmark], published_size=run["base_size"], floor=len(level) > 0, gap=True)
+        each = _caption(results, [benchmark], method=method_of(own), gap=True, each=True, extra=few_groups(own))
         yield paper_tables.accuracy_table(
-            data["accuracy"],
-            benchmark,
-            caption=_caption(results, [benchmark], published_size=run["base_size"], floor=len(level) > 0, gap=True),
-            scorer=run["scorer"],
-            systems=main,
-            published_as={n: entry["published"] for n, entry in results.systems.items() if entry.get("published")},
-            published_size=run["base_size"],
-            floor=dict(level) or None,
-            intervals=own,
-            unfolded=_caption(results, [benchmark], method=method_of(own), gap=True, each=True, extra=few_groups(own)),
-        )
+            data["accuracy"], benchmark, caption=words, scorer=run["scorer"], systems=main, published_as=published,
+            published_size=run["base_size"], floor=dict(level) or None, intervals=own, unfolded=each,
+        )  # fmt: skip
     words = _averaged(results, intervals, few_groups(intervals), gap=True)
     yield paper_tables.gap_table(intervals, caption=words, systems=main)
     training = "Question intervals leave out what training with another seed would change."
@@ -237,15 +219,11 @@ def _response_tables(results: Results) -> Iterator[Table]:
         yield trace_table(data["trace"], caption=f"{words}.")
 
 
-def _has_consistency(results: Results) -> bool:
-    return {"agreement", "consistency", "agreement_map", "solved"} <= results.tables.keys()
-
-
 def _consistency_tables(results: Results) -> Iterator[Table]:
     """Figure 3 in numbers, one table per benchmark, and what agreement is made of."""
-    if not _has_consistency(results):
-        return
     data, main = results.tables, results.main()
+    if "solved" not in data:
+        return
     benchmarks = list(dict.fromkeys(data["accuracy"]["benchmark"]))
     for benchmark in benchmarks:
         extra = "No number: responses without one, in all languages; they never agree."
@@ -270,35 +248,32 @@ def _listed(results: Results, kinds: Sequence[str], labels: Mapping[str, str]) -
 def _ablations(results: Results) -> Iterator[Table]:
     """Table 4, and the profile's own studies in a table like it."""
     data, size = results.tables, results.run["base_size"]
-    if not {"ablations", "ablation_intervals", "ablation_rows"} <= data.keys():
+    if "ablation_rows" not in data:
         return
-    intervals = data["ablation_intervals"]
+    intervals, compared = data["ablation_intervals"], data["ablations"]
     examples = data["ablation_rows"].set_index("system")["examples"].dropna().astype(int).to_dict()
-    words: dict[str, Any] = {"method": method_of(intervals), "each": True}
     benchmarks = dict.fromkeys(intervals["benchmark"])
+
+    def captions(extra: str, published: str = "") -> dict[str, str]:
+        each = _caption(results, benchmarks, method=method_of(intervals), each=True, extra=extra)
+        return {"caption": _averaged(results, intervals, extra + published), "unfolded": each}
+
     if listed := _listed(results, ("ablation", "control"), LABELS):
         known: dict[tuple[str, str], float] = {}
-        for benchmark in benchmarks if size else ():
-            cells = published_cells(benchmark, size) if benchmark in BENCHMARKS else pd.DataFrame({"language": []})
-            cells = cells[cells["language"] == "average"]
+        for benchmark in (name for name in benchmarks if size and name in BENCHMARKS):
+            cells = published_cells(benchmark, size).query("language == 'average'")
             known |= {(benchmark, c["system"]): c["value"] for c in cells.to_dict("records") if c["system"] in listed}
-        extra = "To ours, to same size: paired differences in points, each with its interval."
-        unfolded = _caption(results, benchmarks, extra=extra, **words)
-        if known:
-            extra += (
-                f" Published: average over ten languages, LLaMA-2 {size}. The paper's other cells of this table are "
-                "not known to us and stay blank."
-            )
-        yield paper_tables.ablation_table(
-            intervals, data["ablations"], listed, caption=_averaged(results, intervals, extra), unfolded=unfolded,
-            examples=examples, published=known,
-        )  # fmt: skip
+        published = (
+            f" Published: average over ten languages, LLaMA-2 {size}. The paper's other cells of this table are "
+            "not known to us and stay blank."
+        )
+        words = captions(
+            "To ours, to same size: paired differences in points, each with its interval.", published if known else ""
+        )
+        yield paper_tables.ablation_table(intervals, compared, listed, **words, examples=examples, published=known)
     if listed := _listed(results, ("study",), {}):
-        extra = "To ours: paired difference in points. Examples: of stage 1."
-        yield paper_tables.ablation_table(
-            intervals, data["ablations"], listed, caption=_averaged(results, intervals, extra),
-            unfolded=_caption(results, benchmarks, extra=extra, **words), examples=examples, study=True,
-        )  # fmt: skip
+        words = captions("To ours: paired difference in points. Examples: of stage 1.")
+        yield paper_tables.ablation_table(intervals, compared, listed, **words, examples=examples, study=True)
 
 
 # ------------------------------------------------------------------------------------- figures
@@ -306,67 +281,63 @@ def _ablations(results: Results) -> Iterator[Table]:
 
 def run_figures(results: Results) -> dict[str, tuple]:
     """name → (figure, its data, caption) of every figure the results allow."""
+    found = {}
+    for name, (figure, data), words in _figures(results):
+        found[name] = figure, data, f"{words} {figures.CAPTIONS.get(name, '')}".strip()
+    return found
+
+
+def _figures(results: Results) -> Iterator[tuple[str, figures.Drawn, str]]:
+    """Name, figure with its data, and how the caption begins."""
     data, main, run = results.tables, results.main(), results.run
     intervals, floor, profile = data["intervals"], data.get("floor"), f"Profile {run['profile']}"
-    benchmarks = list(dict.fromkeys(data["accuracy"]["benchmark"]))
     pair = [name for name in (WITHOUT, OURS) if name in main]
-    made: dict[str, tuple] = {"figure-1-framework": (*figures.framework(), "")}
+    yield "figure-1-framework", figures.framework(), ""
     if len(pair) == 2:
-        made["figure-headline"] = (*figures.headline(intervals, pair, floor), _averaged(results, intervals))
+        yield "figure-headline", figures.headline(intervals, pair, floor), _averaged(results, intervals)
     if set(MIXED) <= set(main):
         drawn = figures.mixed_supervision(intervals, MIXED, floor)
-        made["figure-2-mixed-supervision"] = (*drawn, _averaged(results, intervals))
-    if _has_consistency(results):
+        yield "figure-2-mixed-supervision", drawn, _averaged(results, intervals)
+    if "solved" in data:
         systems = _solving(results)
-        extra = ""
-        if left := [name for name in main if name not in systems]:
-            extra = f"Only in the table: {', '.join(left)}."
+        left = ", ".join(name for name in main if name not in systems)
         drawn = figures.consistency(data["agreement"], data["consistency"], systems)
-        made["figure-3-consistency"] = (*drawn, _averaged(results, data["agreement"], extra))
-        made["figure-solved-languages"] = (
-            *figures.solved_languages(data["solved"], main),
-            _caption(results, benchmarks),
-        )
+        words = _averaged(results, data["agreement"], f"Only in the table: {left}." if left else "")
+        yield "figure-3-consistency", drawn, words
+        words = _caption(results, dict.fromkeys(data["accuracy"]["benchmark"]))
+        yield "figure-solved-languages", figures.solved_languages(data["solved"], main), words
         if len(pair) == 2:
-            made["figure-agreement-map"] = (
-                *figures.agreement_map(data["agreement_map"], pair),
-                _caption(results, benchmarks),
-            )
-    if {"ablations", "ablation_intervals", "ablation_rows"} <= data.keys():
+            yield "figure-agreement-map", figures.agreement_map(data["agreement_map"], pair), words
+    if "ablation_rows" in data:
         examples = data["ablation_rows"].set_index("system")["examples"].dropna().astype(int).to_dict()
         labels = {name: PICTURED.get(name, re.sub(r" \(\d+\)$", "", name)) for name in data["ablation_rows"]["system"]}
         labels |= {name: f"{labels[name]} ({number:,})" for name, number in examples.items()}
-        for name, kinds, rows in (
-            ("figure-ablation", ("ablation", "control"), labels),
-            ("figure-study-other", ("study",), {}),
-        ):
-            if listed := _listed(results, kinds, rows):
-                drawn = figures.ablations(data["ablations"], listed, OURS)
-                made[name] = (*drawn, _averaged(results, data["ablation_intervals"]))
-    if {"representations", "representations_points"} <= data.keys():
+        words = _averaged(results, data["ablation_intervals"])
+        if listed := _listed(results, ("ablation", "control"), labels):
+            yield "figure-ablation", figures.ablations(data["ablations"], listed, OURS), words
+        if listed := _listed(results, ("study",), {}):
+            yield "figure-study-other", figures.ablations(data["ablations"], listed, OURS), words
+    if "representations_points" in data:
         measures, points = data["representations"], data["representations_points"]
         counts = measures.groupby("set", sort=False)["questions"].min()
         many = [f"{n:,}" + f" ({figures.set_name(name)})" * (len(counts) > 1) for name, n in counts.items()]
         said = f"{' and '.join(many)} questions a language"
         words = f"{profile}, {seeds_of(measures['seed'])}, {said}, mean of the other languages."
-        made["figure-representations-layers"] = (*figures.layers(measures), words)
+        yield "figure-representations-layers", figures.layers(measures), words
         words = f"{profile}, {seeds_of([points['seed'].min()])}, {said}."
-        made["figure-representations-plane"] = (*figures.planes(points), words)
+        yield "figure-representations-plane", figures.planes(points), words
     if len(data.get("training", ())):
         words = f"{profile}, {seeds_of(data['training']['seed'])}."
-        made["figure-training"] = (*figures.training_curves(data["training"]), words)
+        yield "figure-training", figures.training_curves(data["training"]), words
     if len(data.get("lengths", ())):
-        many = data["lengths"].groupby("corpus", sort=False)["examples"].sum()
+        lengths = data["lengths"]
+        many = lengths.groupby("corpus", sort=False)["examples"].sum()
         counted = f"{many.min():,} to {many.max():,}" if many.nunique() > 1 else f"{many.iloc[0]:,}"
-        limit = int(data["lengths"]["limit"].iloc[0]) if "limit" in data["lengths"] else PAPER_LIMIT
-        over = data["lengths"].loc[data["lengths"]["tokens"] > limit, "examples"].sum()
-        words = (
-            f"{profile}, {seeds_of(run['seeds'][:1])}, {counted} examples a corpus. Prompt, target and markers; "
-            f"dashed: truncated at {limit:,} tokens{'' if over else ', which no example reaches'}."
-        )
-        made["figure-lengths"] = (*figures.length_histogram(data["lengths"], limit), words)
-    return {name: (figure, shown, f"{words} {figures.CAPTIONS.get(name, '')}".strip())
-            for name, (figure, shown, words) in made.items()}  # fmt: skip
+        limit = int(lengths["limit"].iloc[0]) if "limit" in lengths else PAPER_LIMIT
+        over = "" if (lengths["tokens"] > limit).any() else ", which no example reaches"
+        words = f"{profile}, {seeds_of(run['seeds'][:1])}, {counted} examples a corpus. Prompt, target and markers; "
+        words += f"dashed: truncated at {limit:,} tokens{over}."
+        yield "figure-lengths", figures.length_histogram(lengths, limit), words
 
 
 def _solving(results: Results) -> list[str]:
@@ -385,15 +356,13 @@ def save_figure(figure: Figure, folder: str | Path, name: str, data: pd.DataFram
     """
     contents: dict[str, str | bytes] = {}
     with figures.style():
-        FigureCanvasAgg(figure)
         figure.set_dpi(200)
         if (engine := figure.get_layout_engine()) is not None:
             engine.execute(figure)
             figure.set_layout_engine("none")  # laid out once, not for each format again
-        for suffix, (canvas, metadata) in _FORMATS.items():
+        for suffix, metadata in _METADATA.items():
             buffer = io.BytesIO()
-            figure.set_dpi(200)  # of the PNG; the others have changed it
-            getattr(canvas(figure), f"print_{suffix}")(buffer, metadata=metadata)
+            figure.savefig(buffer, format=suffix, dpi=200, metadata=metadata)
             contents[suffix] = buffer.getvalue()
     contents["csv"] = data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
     if caption:
@@ -402,29 +371,17 @@ def save_figure(figure: Figure, folder: str | Path, name: str, data: pd.DataFram
 
 
 def redraw(results_folder: str | Path, figures_folder: str | Path, only: Sequence[str] = ("",)) -> list[Path]:
-    """Write every table and figure of a results folder; the same results give the same bytes.
-
-    Args:
-        results_folder: `runs/<profile>/results`.
-        figures_folder: where to write.
-        only: write those whose names begin with one of these.
-
-    Returns:
-        The files written.
+    """Write every table and figure whose name begins with one of `only`; the same results give the same bytes.
 
     Raises:
         FileNotFoundError: where the evaluation's results are missing.
     """
-    results = read_results(results_folder)
-    return _write(results, run_tables(results), figures_folder, only)
-
-
-def _write(results: Results, tables: Sequence[Table], folder: str | Path, only: Sequence[str] = ("",)) -> list[Path]:
-    chosen = tuple(only)
-    paths = [path for table in tables if table.name.startswith(chosen) for path in save_table(table, folder)]
-    for name, (figure, shown, words) in run_figures(results).items():
+    results, chosen = read_results(results_folder), tuple(only)
+    found = [table for table in run_tables(results) if table.name.startswith(chosen)]
+    paths = [path for table in found for path in save_table(table, figures_folder)]
+    for name, (figure, data, caption) in run_figures(results).items():
         if name.startswith(chosen):
-            paths += save_figure(figure, folder, name, shown, words)
+            paths += save_figure(figure, figures_folder, name, data, caption)
     return paths
 
 
@@ -436,14 +393,8 @@ def heading(results: Results) -> str:
     return f"QAlign, profile {results.run['profile']}"
 
 
-def front(run: Run, results: Results, tables: Sequence[Table] | None = None) -> str:
-    """What is on the index page above the list of chapters, as HTML.
-
-    Args:
-        run: holds the figures.
-        results: of the same run.
-        tables: `run_tables(results)`, where they are there already.
-    """
+def front(run: Run, results: Results, tables: Sequence[Table]) -> str:
+    """What is on the index page above the list of chapters, as HTML; `tables` as from `run_tables`."""
     main, asked = results.main(), results.run["questions"]
     questions = ", ".join(f"{count:,} of {named(name)}" for name, count in asked.items())
     said = remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"])
@@ -454,8 +405,8 @@ def front(run: Run, results: Results, tables: Sequence[Table] | None = None) -> 
     ]
     if said:
         parts.append(f"<blockquote><ul>{''.join(f'<li>{escape(text)}</li>' for text in said)}</ul></blockquote>")
-    shown = [table for table in tables or run_tables(results) if table.name.startswith((*ACCURACY, "table-4"))]
     parts += [_picture(run, name) for name in ("figure-1-framework", "figure-headline")]
+    shown = [table for table in tables if table.name.startswith((*ACCURACY, "table-4"))]
     parts += [f'<div class="output_area">{table._repr_html_()}</div>' for table in shown]
     return "\n".join([*parts, _picture(run, "figure-ablation")])
 
@@ -465,13 +416,9 @@ def _picture(run: Run, name: str) -> str:
     path = run.figures / f"{name}.png"
     if not path.is_file():
         return ""
-    text = path.with_suffix(".txt")
-    words = escape(text.read_text(encoding="utf-8").strip()) if text.is_file() else ""
-    data = base64.b64encode(path.read_bytes()).decode()
-    return (
-        f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{data}" width="720">'
-        f"<figcaption>{words}</figcaption></figure>"
-    )
+    words = escape(path.with_suffix(".txt").read_text(encoding="utf-8").strip())
+    image = f'<img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"'
+    return f'<figure>{image} width="720"><figcaption>{words}</figcaption></figure>'
 
 
 # ------------------------------------------------------------------------------------- the command
@@ -483,22 +430,20 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m qalign_core.show.report RESULTS FIGURES", file=sys.stderr)
         return 2
     try:
-        results = read_results(arguments[0])
-        tables = run_tables(results)
-        paths = _write(results, tables, arguments[1])
+        paths, results = redraw(*arguments), read_results(arguments[0])
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    console = Console()
-    for table in tables:
+    console = Console(markup=False, highlight=False)
+    for table in run_tables(results):
         if table.name.startswith(ACCURACY):
             print_table(table, console)
             console.print()
     for remark in remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"]):
-        console.print(remark, style="bold", markup=False, highlight=False)
+        console.print(remark, style="bold")
     for name in results.absent:
-        console.print(f"not drawn: what needs {name}, which is not in {arguments[0]}", markup=False, highlight=False)
-    console.print(f"{len(paths)} files in {arguments[1]}", markup=False, highlight=False)
+        console.print(f"not drawn: what needs {name}, which is not in {arguments[0]}")
+    console.print(f"{len(paths)} files in {arguments[1]}")
     return 0
 
 

@@ -1,7 +1,4 @@
-"""One table, five ways to show it: HTML in a notebook, the terminal, and CSV, Markdown and LaTeX files.
-
-Everything that reaches HTML is escaped here, because responses, questions and names of systems are text from outside.
-"""
+"""One table as HTML in a notebook, in the terminal, and as CSV, Markdown and LaTeX files; all text is escaped here."""
 
 from __future__ import annotations
 
@@ -41,56 +38,35 @@ _LATEX |= {"≤": r"$\leq$", "≥": r"$\geq$", r"\color{gray}": r"\color[gray]{0
 
 @dataclass(frozen=True, repr=False)
 class Table:
-    """A finished table: its numbers and the same cells as they are printed.
+    """A finished table: its numbers and the same cells as they are printed."""
 
-    Attributes:
-        name: stem of its files, such as `"table-2-mgsm"`.
-        title: such as `"Table 2. Accuracy on mGSM (%)"`.
-        caption: what a reader must know: profile, seeds, questions, intervals, floor.
-        data: the numbers, as they go into the CSV file.
-        text: the cells as they are printed; the first column names the row.
-        bold: cells of `text` in bold, as (row, column name).
-        muted: rows set apart in grey: published numbers and floors.
-        hints: provenance of single cells, shown where a pointer rests on them; the columns of `text`.
-        details: tables to unfold below this one; they have files of their own.
-    """
-
-    name: str
+    name: str  # stem of its files
     title: str
     caption: str
-    data: pd.DataFrame
-    text: pd.DataFrame
-    bold: frozenset[tuple[int, str]] = frozenset()
-    muted: frozenset[int] = frozenset()
-    hints: pd.DataFrame | None = None
-    details: tuple[Table, ...] = ()
+    data: pd.DataFrame  # the numbers, as they go into the CSV file
+    text: pd.DataFrame  # the cells as they are printed; the first column names the row
+    bold: frozenset[tuple[int, str]] = frozenset()  # (row, column name)
+    muted: frozenset[int] = frozenset()  # rows in grey: published numbers and floors
+    hints: pd.DataFrame | None = None  # provenance of single cells, shown on hover; the columns of `text`
+    details: tuple[Table, ...] = ()  # to unfold below this one; they have files of their own
 
     def __repr__(self) -> str:
         return f"{self.title} ({len(self.text)} rows)"
 
     def _repr_html_(self) -> str:
-        more = "".join(f"<details><summary>{html.escape(t.title)}</summary>{t._repr_html_()}</details>"
-                       for t in self.details)  # fmt: skip
+        more = [f"<details><summary>{html.escape(t.title)}</summary>{t._repr_html_()}</details>" for t in self.details]
         caption = f"<strong>{html.escape(self.title)}</strong><br>{html.escape(self.caption)}"
         # The caption stands below the part that scrolls, so that it can be read on a narrow screen.
         return (
             f'<figure style="margin: .6em 0"><div style="overflow-x: auto">{styled(self).to_html()}</div>'
-            f'<figcaption style="{_CAPTION}">{caption}</figcaption>{more}</figure>'
+            f'<figcaption style="{_CAPTION}">{caption}</figcaption>{"".join(more)}</figure>'
         )
 
 
 def from_frame(
     frame: pd.DataFrame, *, name: str, title: str, caption: str = "", formats: Mapping[str, str] | None = None
 ) -> Table:
-    """A plain table of a frame: whole numbers as `1,234`, others with one decimal, missing ones blank.
-
-    Args:
-        frame: what to show; its first column names the rows.
-        name: stem of the files.
-        title: heading.
-        caption: text below.
-        formats: format specifications of single columns, such as `{"p": ".4f"}`.
-    """
+    """A plain table of a frame: whole numbers as `1,234`, others with one decimal or as `formats` says per column."""
 
     def cell(column: str, value: Any) -> str:
         if pd.isna(value):
@@ -111,19 +87,15 @@ def bounded(value: float, low: float, high: float, *, sign: str = "") -> str:
     return f"{value:{sign}.1f}" if pd.isna(low) else f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
-def _marked(table: Table, muted: str) -> pd.DataFrame:
-    """The CSS of every cell."""
+def _styler(table: Table, escape: str, muted: str) -> Styler:
+    """The cells with their CSS, every cell and heading escaped."""
     styles = pd.DataFrame("", index=table.text.index, columns=table.text.columns)
     rows = sorted(table.muted)
     styles.iloc[rows] = table.text.iloc[rows].ne("").replace({True: muted, False: ""})
     for row, column in table.bold:
         styles.loc[row, column] = "font-weight: bold"
-    return styles
-
-
-def _styler(table: Table, escape: str, muted: str) -> Styler:
     styler = table.text.style.format(escape=escape).format_index(escape=escape, axis=1).hide(axis="index")
-    return styler.apply(lambda _: _marked(table, muted), axis=None)
+    return styler.apply(lambda _: styles, axis=None)
 
 
 def styled(table: Table) -> Styler:
@@ -131,9 +103,9 @@ def styled(table: Table) -> Styler:
     long = [n for n, c in enumerate(table.text) if n and table.text[c].str.len().max() > RUNNING_TEXT]
     left = [{"selector": f"th.col{n}, td.col{n}", "props": "text-align: left"} for n in long]
     styler = _styler(table, "html", "color: #767676").set_table_styles([*_CSS, *left])  # grey on white and on black
-    if table.hints is not None:  # pandas writes them as they are
+    if table.hints is not None:  # pandas writes hints and the identifier as they are
         styler = styler.set_tooltips(table.hints.map(html.escape), as_title_attribute=True)
-    return styler.set_uuid(re.sub(r"[^\w-]", "-", table.name))  # it stands in HTML as it is
+    return styler.set_uuid(re.sub(r"[^\w-]", "-", table.name))
 
 
 def _latex(table: Table) -> str:
@@ -199,11 +171,12 @@ def print_table(table: Table, console: Console | None = None) -> None:
 
 # ------------------------------------------------------------------------------------- provenance
 
-_SHORT = 8  # characters of a fingerprint that a person compares
 
-
-def _short(text: Any) -> str:
-    return text[:_SHORT] + "+" * text.endswith("+changes") if isinstance(text, str) else ""
+def _short(fingerprint: Any) -> str:
+    """As much of a fingerprint as a person compares."""
+    if not isinstance(fingerprint, str):
+        return ""
+    return fingerprint[:8] + "+" * fingerprint.endswith("+changes")
 
 
 def trace_table(rows: pd.DataFrame, *, caption: str = "") -> Table:
@@ -216,8 +189,7 @@ def trace_table(rows: pd.DataFrame, *, caption: str = "") -> Table:
         cells["files"] = ", ".join(f"{count} {state}" for state, count in states.items())
         shown.append({**cells, "lineage": first["lineage"]})
         folder = Path(first["predictions"]).parent.parent.as_posix()
-        behind = {"trained": first["model_done"], "answered": first["predictions_done"], "files": folder}
-        hints.append({column: text for column, text in behind.items() if isinstance(text, str)})
+        hints.append({"trained": first["model_done"], "answered": first["predictions_done"], "files": folder})
     words = (
         "Trained, answered: beginning of the fingerprint in the done.json of the last stage and of the generation; "
         "commit: of the package, + where files differed from it. trace.csv in the results says the same of every cell "
@@ -235,9 +207,9 @@ def cell_table(results: Mapping[str, pd.DataFrame], system: str, benchmark: str,
     Raises:
         ValueError: for a cell that is not there.
     """
-    wanted = {"system": system, "benchmark": benchmark, "language": language}
-    rows = results["accuracy"].merge(results["trace"], on=["system", "seed", "benchmark", "language"])
-    rows = rows[(rows[list(wanted)] == pd.Series(wanted)).all(axis=1) & (rows["scorer"] == scorer)]
+    keys = ["system", "benchmark", "language"]
+    rows = results["accuracy"].merge(results["trace"], on=[*keys, "seed"])
+    rows = rows[(rows[keys] == [system, benchmark, language]).all(axis=1) & (rows["scorer"] == scorer)]
     if rows.empty:
         raise ValueError(f"no cell {system!r}, {benchmark!r}, {language!r} in the tables of this run")
 
@@ -255,9 +227,7 @@ def cell_table(results: Mapping[str, pd.DataFrame], system: str, benchmark: str,
             "generated by": job(row.predictions_done, row.predictions_fingerprint),
             "package": f"commit {row.commit}" if isinstance(row.commit, str) else None,
         }
-        steps[f"seed {row.seed}"] = {
-            k: text if isinstance(text, str) else "not in this run" for k, text in said.items()
-        }
+        steps[f"seed {row.seed}"] = pd.Series(said, dtype=object).fillna("not in this run")
     title = f"One number followed back: {system}, {benchmark}, {language}"
     frame = pd.DataFrame(steps).rename_axis("").reset_index()
     return from_frame(frame, name="cell", title=title, caption="Paths begin in the run folder.")
