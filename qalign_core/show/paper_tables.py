@@ -6,9 +6,11 @@ systems in their order, and a caption. Several seeds are averaged, except where 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from qalign_core.comparisons import OURS, mean_over_seeds
@@ -17,15 +19,8 @@ from qalign_core.responses import KINDS, RATES
 from qalign_core.results import SECONDARY, SIZES, SOURCES, published_cells
 from qalign_core.show.tables import Table, bounded, from_frame
 
-
-class _Benchmarks(dict[str, tuple[str, str]]):
-    """Number of the paper's table and printed name of each benchmark; somebody's own has its name and no number."""
-
-    def __missing__(self, name: str) -> tuple[str, str]:
-        return "", name
-
-
-BENCHMARKS = _Benchmarks({"mgsm": ("Table 2", "mGSM"), "msvamp": ("Table 3", "mSVAMP")})
+# Number of the paper's table and printed name of each benchmark; one's own has its own name and no number.
+BENCHMARKS = {"mgsm": ("Table 2", "mGSM"), "msvamp": ("Table 3", "mSVAMP")}
 HEADINGS = {"system": "System", "average": "Avg.", "non_english": "non-en", "english": "en", "gap": "gap"}
 LEVEL = 0.05  # of a test
 BOUNDS = ["estimate", "low", "high"]
@@ -33,7 +28,7 @@ BOUNDS = ["estimate", "low", "high"]
 
 def named(benchmark: str) -> str:
     """A benchmark as the tables call it."""
-    return BENCHMARKS[benchmark][1]
+    return BENCHMARKS.get(benchmark, ("", benchmark))[1]
 
 
 def _cells(rows: pd.DataFrame, columns: Sequence[str] = BOUNDS, sign: str = "") -> list[str]:
@@ -127,26 +122,24 @@ def accuracy_table(
         caption: text below.
         scorer: whose numbers are shown.
         systems: all by default, as they come.
-        published_as: our system → its name in `params/published.csv`, where the two differ, with a size behind it
-            (`"QAlign 13B"`) where that is not `published_size`.
-        published_size: `"7B"`, `"13B"`, or `None` for a table without published numbers.
+        published_as: our system → its name in `params/published.csv`, with a size behind it (`"QAlign 13B"`) where that
+            is not `published_size`.
+        published_size: of the published rows' LLaMA-2, or `None` for a table without them.
         floor: language code → accuracy (percent) of the language-blind rule, as the last row.
-        intervals: rows of `intervals.csv`, shown on demand: as each number's hint and in a table to unfold.
-        unfolded: caption of the table of intervals.
+        intervals: rows of `intervals.csv`, for each number's hint and the table to unfold, whose caption is `unfolded`.
 
     Raises:
         ValueError: for a system without an accuracy in every language.
     """
-    number, name = BENCHMARKS[benchmark]
-    size = published_size if benchmark in BENCHMARKS else None  # nothing is published of somebody's own
+    number, name = BENCHMARKS.get(benchmark, ("", benchmark))
+    size = published_size if benchmark in BENCHMARKS else None  # nothing is published of one's own
     rows = accuracy[(accuracy["benchmark"] == benchmark) & (accuracy["scorer"] == scorer)]
     wide = rows.groupby(["system", "language"], sort=False)["accuracy"].mean().unstack("language")
     wide = wide[[code for code in CODES if code in wide]]
     wide = wide.reindex(list(dict.fromkeys(rows["system"])) if systems is None else systems)
-    lacking = wide[wide.isna().any(axis=1)]
-    if not len(wide) or len(lacking):
-        what = lacking.index[0] if len(lacking) else "any system"
-        raise ValueError(f"no accuracy of {what} on {benchmark} in every language; evaluate it first")
+    lacking = wide.index[wide.isna().any(axis=1)]
+    if len(lacking):
+        raise ValueError(f"no accuracy of {lacking[0]} on {benchmark} in every language; evaluate it first")
     if "en" not in wide:
         raise ValueError(f"no accuracy on {benchmark} in English ('en'), which means and gap need; evaluate it first")
     ours = _with_means(wide)
@@ -192,7 +185,7 @@ def accuracy_table(
 
 def _intervals_table(rows: pd.DataFrame, benchmark: str, systems: list[str], stem: str, caption: str) -> Table:
     """Every number of Table 2 or 3 with its 95% interval: one row per language or mean and seed."""
-    number, name = BENCHMARKS[benchmark]
+    number, name = BENCHMARKS.get(benchmark, ("", benchmark))
     names = {code: f"{LANGUAGES[code].name} ({code})" for code in CODES}
     names |= {measure: HEADINGS[measure] for measure in ("average", "non_english", "gap")}
     rows = rows[rows["system"].isin(systems)].reset_index(drop=True)
@@ -261,21 +254,25 @@ def comparison_table(compared: pd.DataFrame, *, caption: str = "") -> Table:
 def languages_table(compared: pd.DataFrame, *, clustered: bool = False, caption: str = "") -> Table:
     """Declared differences by language: points, in bold where the exact McNemar test still finds them after Holm's
     correction over the languages."""
+    keys = ["a", "b", "benchmark", "seed"]
     codes = [code for code in CODES if code in set(compared["language"])]
-    text: list[dict[str, str]] = []
-    hints: list[dict[str, str]] = []
-    bold = set()
-    for (a, b, benchmark, seed), rows in compared.groupby(["a", "b", "benchmark", "seed"], sort=False):
-        text.append({"Difference": f"{a} − {b}", "benchmark": named(benchmark), "seed": str(seed)})
-        hints.append({})
-        for row in rows.itertuples():
-            text[-1][row.language] = f"{row.difference:+.1f}"
-            hints[-1][row.language] = (
-                f"{row.only_a} questions only {a} has right, {row.only_b} only {b}; "
-                f"exact McNemar p {p_text(row.p)}, with Holm's correction {p_text(row.p_holm)}"
-            )
-            if row.p_holm < LEVEL:
-                bold.add((len(text) - 1, row.language))
+    behind = [
+        f"{row.only_a} questions only {row.a} has right, {row.only_b} only {row.b}; "
+        f"exact McNemar p {p_text(row.p)}, with Holm's correction {p_text(row.p_holm)}"
+        for row in compared.itertuples()
+    ]
+    cells = compared.assign(cell=compared["difference"].map("{:+.1f}".format), hint=behind)
+    wide = cells.pivot(index=keys, columns="language", values=["cell", "hint", "p_holm"])
+    wide = wide.reindex(pd.MultiIndex.from_frame(cells[keys].drop_duplicates()))
+    rows = wide.index.to_frame(index=False)
+    first = pd.DataFrame({"Difference": rows["a"] + " − " + rows["b"], "benchmark": rows["benchmark"].map(named)})
+    first["seed"] = rows["seed"].astype(str)
+    text = first.join(wide["cell"][codes].fillna("").reset_index(drop=True))
+    hints = first.assign(Difference="", benchmark="", seed="").join(
+        wide["hint"][codes].fillna("").reset_index(drop=True)
+    )
+    found = (wide["p_holm"][codes].reset_index(drop=True) < LEVEL).stack()
+    bold = frozenset(found.index[found.to_numpy()])
     words = (
         f"Bold: p under {LEVEL:g} by the exact McNemar test, with Holm's correction over the {len(codes)} languages "
         f"({len(bold)} of {len(compared)} differences); every p is in the CSV file and behind its number."
@@ -285,11 +282,8 @@ def languages_table(compared: pd.DataFrame, *, clustered: bool = False, caption:
             " This run's questions come in groups of near duplicates, but the test takes each for an independent one: "
             "its p are too small."
         )
-    columns = ["Difference", "benchmark", "seed", *codes]
-    printed, behind = (pd.DataFrame(rows, columns=columns, dtype=object).fillna("") for rows in (text, hints))
-    title = "Differences language by language (points)"
-    return Table("table-languages", title, f"{caption} {words}".strip(), compared.reset_index(drop=True), printed,
-                 frozenset(bold), hints=behind)  # fmt: skip
+    title, caption = "Differences language by language (points)", f"{caption} {words}".strip()
+    return Table("table-languages", title, caption, compared.reset_index(drop=True), text, bold, hints=hints)
 
 
 def seeds_table(intervals: pd.DataFrame, systems: Sequence[str], *, caption: str = "") -> Table:
@@ -349,22 +343,20 @@ def consistency_table(
 def split_table(counts: pd.DataFrame, *, caption: str = "", systems: Sequence[str] | None = None) -> Table:
     """What agreement with English is made of, each part with its chance floor: means over languages and seeds."""
     data, text = [], []
-    for benchmark in dict.fromkeys(counts["benchmark"]):
-        for system in dict.fromkeys(counts["system"]) if systems is None else systems:
-            found = counts[(counts["benchmark"] == benchmark) & (counts["system"] == system)]
-            row, cells = {"system": system, "benchmark": benchmark}, {"System": system, "benchmark": named(benchmark)}
-            for name, heading in SPLITS.items():
-                floor = "chance" if name == "consistency" else f"{name}_chance"
-                pooled = found["both_wrong"] if name == "same_given_both_wrong" else found["both_wrong"] * 0 + 1
-                there = found[name].notna() * pooled  # the weight of each language
-                value, chance = (
-                    (found[column].fillna(0) * there).sum() / (there.sum() or float("nan")) for column in (name, floor)
-                )
-                row |= {name: value, floor: chance}
-                cells[heading] = "" if pd.isna(value) else f"{value:.1f} ({chance:.1f})"
-            row["both_wrong"] = int(found["both_wrong"].sum())
-            data.append(row)
-            text.append({**cells, "n both wrong": f"{row['both_wrong']:,}"})
+    systems = list(dict.fromkeys(counts["system"])) if systems is None else systems
+    for benchmark, system in itertools.product(dict.fromkeys(counts["benchmark"]), systems):
+        found = counts[(counts["benchmark"] == benchmark) & (counts["system"] == system)]
+        row, cells = {"system": system, "benchmark": benchmark}, {"System": system, "benchmark": named(benchmark)}
+        for name, heading in SPLITS.items():
+            floor = "chance" if name == "consistency" else f"{name}_chance"
+            pooled = found["both_wrong"] if name == "same_given_both_wrong" else 1
+            weights = found[name].notna() * pooled  # of each language
+            total = weights.sum() or float("nan")
+            row |= {column: (found[column].fillna(0) * weights).sum() / total for column in (name, floor)}
+            cells[heading] = "" if pd.isna(row[name]) else f"{row[name]:.1f} ({row[floor]:.1f})"
+        row["both_wrong"] = int(found["both_wrong"].sum())
+        data.append(row)
+        text.append({**cells, "n both wrong": f"{row['both_wrong']:,}"})
     title = "What agreement with English is made of (%)"
     return Table("table-consistency-split", title, caption, pd.DataFrame(data), pd.DataFrame(text))
 
@@ -445,9 +437,9 @@ def ablation_table(
     compared: pd.DataFrame,
     rows: Mapping[str, str],
     *,
+    examples: Mapping[str, int],
     caption: str = "",
     unfolded: str = "",
-    examples: Mapping[str, int] | None = None,
     published: Mapping[tuple[str, str], float] | None = None,
     study: bool = False,
 ) -> Table:
@@ -457,9 +449,9 @@ def ablation_table(
         intervals: rows of `ablation_intervals.csv`.
         compared: rows of `ablations.csv` for the pairs (variant, ours) and (variant, its control of equal size).
         rows: system → how the table names it, in order, such as `{"MonoReason": "none", ...}`.
-        caption: text below.
-        unfolded: caption of the table of every seed by itself, which several seeds have below their means.
         examples: system → examples of its stage 1.
+        caption: text below.
+        unfolded: caption of the table of every seed, which several seeds have below their means.
         published: (benchmark, system) → the published average over all languages, in percent.
         study: whether these are the profile's own studies, not Table 4.
 
@@ -470,37 +462,35 @@ def ablation_table(
     heading, control = "Stage 1", "to same size"
     if study:
         name, title, heading, control = "table-study-other", "Other studies (%)", "System", "to its control"
-    lacking = [system for system in rows if system not in set(intervals["system"])]
-    if lacking:
+    if lacking := [system for system in rows if system not in set(intervals["system"])]:
         raise ValueError(f"{title.partition('.')[0]}: no results of {lacking[0]!r}; evaluate it first")
     chosen = intervals[intervals["system"].isin(rows)]
     differences = compared[(compared["measure"] == "non_english") & compared["a"].isin(rows)]
-    differences = differences.rename(columns={"difference": "estimate"})
-    columns = {"to_ours": "non-en, to ours"} | ({"to_control": control} if (differences["b"] != OURS).any() else {})
+    differences = differences.rename(columns={"difference": "estimate", "a": "system"})
+    to_control = (differences["b"] != OURS).any()
+    place, keys = {system: number for number, system in enumerate(rows)}, ["benchmark", "system", "seed"]
 
     def table(name: str, title: str, caption: str, chosen: pd.DataFrame, differences: pd.DataFrame) -> Table:
-        keys = ["benchmark", "system", "seed"]
-        order = chosen[keys].drop_duplicates()
-        order = order.sort_values("system", key=lambda names: names.map(list(rows).index), kind="stable")
-        order = order.sort_values("benchmark", key=lambda n: n.map(list(dict.fromkeys(n)).index), kind="stable")
-        data = order[["system", *keys[::2]]].reset_index(drop=True)
+        data = chosen[["system", "benchmark", "seed"]].drop_duplicates()
+        number = pd.factorize(data["benchmark"])[0]  # a benchmark at a time, systems in their order
+        data = data.iloc[np.lexsort([data["system"].map(place), number])].reset_index(drop=True)
         labels = data["system"].map(rows)
         text = pd.DataFrame({heading: labels, "benchmark": data["benchmark"].map(named)})
         text["seed"] = data["seed"].astype(str)
-        if heading.lower() != "system":
+        if not study:
             data.insert(0, heading.lower(), labels)
-        if examples is not None:
-            data["examples"] = data["system"].map(examples)
-            text["examples"] = ["" if pd.isna(n) else f"{int(n):,}" for n in data["examples"]]
+        data["examples"] = data["system"].map(examples)
+        text["examples"] = ["" if pd.isna(n) else f"{int(n):,}" for n in data["examples"]]
         for measure in ("english", "non_english", "average"):
             found = data[keys].merge(chosen[chosen["measure"] == measure], on=keys, how="left")
             data[[measure, f"{measure}_low", f"{measure}_high"]] = found[BOUNDS]
             text[HEADINGS[measure]] = _cells(found)
-        for kind, column in columns.items():
-            one = differences[(differences["b"] == OURS) == (kind == "to_ours")].rename(columns={"a": "system"})
-            found = data[keys].merge(one[[*keys, *BOUNDS, "p"]], on=keys, how="left")
-            data[[kind, f"{kind}_low", f"{kind}_high", f"{kind}_p"]] = found[[*BOUNDS, "p"]]
-            text[column] = _cells(found, sign="+")
+        ours = differences["b"] == OURS
+        for kind, column, those in (("to_ours", "non-en, to ours", ours), ("to_control", control, ~ours)):
+            if kind == "to_ours" or to_control:
+                found = data[keys].merge(differences.loc[those, [*keys, *BOUNDS, "p"]], on=keys, how="left")
+                data[[kind, f"{kind}_low", f"{kind}_high", f"{kind}_p"]] = found[[*BOUNDS, "p"]]
+                text[column] = _cells(found, sign="+")
         if published:
             known = [published.get(key) for key in zip(data["benchmark"], data["system"], strict=True)]
             data["published_average"] = known
@@ -512,7 +502,7 @@ def ablation_table(
     every = f"{title.removesuffix(' (%)')}: every seed (%)"
     each = table(f"{name}-seeds", every, unfolded, chosen, differences)
     means = mean_over_seeds(chosen, ["system", "benchmark", "measure"]).assign(seed=0)
-    over_seeds = mean_over_seeds(differences, ["a", "b", "benchmark", "measure"]).assign(seed=0, p=float("nan"))
+    over_seeds = mean_over_seeds(differences, ["system", "b", "benchmark", "measure"]).assign(seed=0, p=float("nan"))
     averaged = table(name, title, caption, means, over_seeds)
     data = averaged.data.drop(columns="seed").dropna(axis=1, how="all")  # means have no p
     return replace(averaged, data=data, details=(each,))

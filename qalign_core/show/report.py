@@ -210,7 +210,7 @@ def _response_tables(results: Results) -> Iterator[Table]:
             table = paper_tables.accuracy_table(
                 rows, benchmark, caption=scored, scorer=scorer, systems=results.main(), published_size=None
             )
-            number, name = BENCHMARKS[benchmark]
+            number, name = BENCHMARKS.get(benchmark, ("", benchmark))
             title = f"{number or benchmark} without broken questions. Accuracy on {name} (%)"
             details.append(replace(table, name=f"table-cleaned-{benchmark}", title=title))
         averages = paper_tables.cleaned_table(data["cleaned"], scorer=scorer, caption=scored)
