@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -102,19 +102,13 @@ def _errors(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _bars(
-    axis: Axes,
-    rows: pd.DataFrame,
-    by: str,
-    groups: Sequence[str],
-    systems: Sequence[str],
-    all_width: float,
-    fill: float,
+    axis: Axes, rows: pd.DataFrame, by: str, groups: Iterable[str], systems: Sequence[str], space: float, fill: float
 ) -> Iterator[tuple[pd.DataFrame, np.ndarray, float]]:
     """Draw a bar with its interval per group and system; yield each system's rows, its bars' middles and width."""
-    width = all_width / len(systems)
+    width = space / len(systems)
     for number, (system, looks) in enumerate(look(systems).items()):
         part = rows[rows["system"] == system].set_index(by).reindex(groups)
-        middles = np.arange(len(groups)) + width * (number - (len(systems) - 1) / 2)
+        middles = np.arange(len(part)) + width * (number - (len(systems) - 1) / 2)
         axis.bar(middles, part["estimate"], fill * width, color=looks["color"], edgecolor="white", linewidth=0.4,
                  label=system, hatch=looks["hatch"])  # fmt: skip
         axis.errorbar(middles, part["estimate"], _errors(part), fmt="none", ecolor="#222222", elinewidth=0.9,
@@ -185,14 +179,19 @@ def headline(
     """Accuracy per language before and after question alignment, over the floor; English beside it on its own scale."""
     rows = intervals[intervals["system"].isin(systems) & intervals["measure"].isin([*CODES, "non_english"])]
     data = mean_over_seeds(rows, ["benchmark", "system", "measure"])
-    benchmarks = list(dict.fromkeys(data["benchmark"]))
+    benchmarks = data.groupby("benchmark", sort=False)
     figure, axes = _panels(len(benchmarks), 2, 2.3 * len(benchmarks), width_ratios=[10, 1.5])
-    for pair, benchmark in zip(axes, benchmarks, strict=True):
-        here = data[data["benchmark"] == benchmark]
+    for pair, (benchmark, here) in zip(axes, benchmarks, strict=True):
         level = None if floor is None else floor[floor["benchmark"] == benchmark].set_index("language")["accuracy"]
         others = [code for code in NON_ENGLISH if code in set(here["measure"])]
         for axis, measures in zip(pair, ([*others, "non_english"], ["en"]), strict=True):
-            _before_after(axis, here, systems, measures)
+            x, ends = np.arange(len(measures)), []
+            for number, (system, looks) in enumerate(look(systems).items()):
+                part = here[here["system"] == system].set_index("measure").reindex(measures)
+                ends.append((x + 0.16 * (2 * number - 1), part["estimate"]))
+                axis.errorbar(*ends[-1], _errors(part), linestyle="none", marker=looks["marker"], elinewidth=1.1,
+                              color=looks["color"], zorder=3, clip_on=False, label=system)  # fmt: skip
+            axis.plot(*zip(*ends, strict=True), color="#999999", linewidth=0.9, zorder=2)
             top = here.loc[here["measure"].isin(measures), ["estimate", "high"]].max(axis=None)
             if level is not None and len(level):
                 height = level.reindex(others if axis is pair[0] else ["en"]).mean()
@@ -205,19 +204,6 @@ def headline(
         pair[1].set(title="English", xticks=[])
     _legend(figure, axes.ravel())
     return figure, data
-
-
-def _before_after(axis: Axes, rows: pd.DataFrame, systems: Sequence[str], measures: Sequence[str]) -> None:
-    """Two points per measure with their intervals, joined by a line."""
-    x, ends = np.arange(len(measures)), []
-    for number, (system, looks) in enumerate(look(systems).items()):
-        part = rows[rows["system"] == system].set_index("measure").reindex(measures)
-        at = x + 0.16 * (2 * number - 1)
-        axis.errorbar(at, part["estimate"], _errors(part), linestyle="none", marker=looks["marker"], elinewidth=1.1,
-                      color=looks["color"], zorder=3, clip_on=False, label=system)  # fmt: skip
-        ends.append((at, part["estimate"].to_numpy()))
-    (x0, y0), (x1, y1) = ends[0], ends[-1]
-    axis.plot([x0, x1], [y0, y1], color="#999999", linewidth=0.9, zorder=2)
 
 
 @_styled
@@ -258,17 +244,17 @@ def ablations(compared: pd.DataFrame, rows: Mapping[str, str], ours: str = "QAli
     chosen = chosen.rename(columns={"difference": "estimate", "a": "system"})
     data = mean_over_seeds(chosen, ["benchmark", "system"])
     listed = [system for system in rows if system in set(data["system"])]
-    benchmarks = list(dict.fromkeys(data["benchmark"]))
+    benchmarks = data.groupby("benchmark", sort=False)
     figure, axes = _panels(1, len(benchmarks), 1.0 + 0.27 * len(listed), sharey=True)
-    for axis, benchmark in zip(axes.ravel(), benchmarks, strict=True):
-        part = data[data["benchmark"] == benchmark].set_index("system").reindex(listed)
+    for axis, (benchmark, here) in zip(axes.ravel(), benchmarks, strict=True):
+        part = here.set_index("system").reindex(listed)
         axis.axvline(0, color=GREY, linestyle=(0, (4, 2)), linewidth=1, label=ours)
         axis.errorbar(part["estimate"], range(len(listed)), xerr=_errors(part), linestyle="none", marker="o",
                       color=BLUE, elinewidth=1.1, label="mean of the other languages")  # fmt: skip
         axis.set_yticks(range(len(listed)), [rows[system] for system in listed])
         axis.set_ylim(len(listed) - 0.5, -0.5)
-        axis.grid(True, axis="x")
-        axis.grid(False, axis="y")
+        axis.grid(axis="x")
+        axis.grid(visible=False, axis="y")
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axis.set_xlabel(f"points against {ours}")
         axis.set_title(named(benchmark))
@@ -286,10 +272,9 @@ def consistency(intervals: pd.DataFrame, chance: pd.DataFrame, systems: Sequence
     data = mean_over_seeds(rows, ["benchmark", "system", "measure"]).rename(columns={"measure": "language"})
     floors = chance.groupby(["benchmark", "system", "language"], sort=False)["chance"].mean().reset_index()
     data = data.merge(floors, how="left")
-    benchmarks = list(dict.fromkeys(data["benchmark"]))
+    benchmarks = data.groupby("benchmark", sort=False)
     figure, axes = _panels(len(benchmarks), 1, 2.4 * len(benchmarks))
-    for axis, benchmark in zip(axes.ravel(), benchmarks, strict=True):
-        here = data[data["benchmark"] == benchmark]
+    for axis, (benchmark, here) in zip(axes.ravel(), benchmarks, strict=True):
         languages = [code for code in CODES if code in set(here["language"])]
         for part, middles, width in _bars(axis, here, "language", languages, systems, 0.84, 0.96):
             axis.hlines(part["chance"], middles - width / 2, middles + width / 2, color=RED, linewidth=1.2,
@@ -325,10 +310,9 @@ def agreement_map(agreement: pd.DataFrame, systems: Sequence[str] = ("MonoReason
     keys = ["benchmark", "system", "language", "other"]
     rows = agreement[agreement["system"].isin(systems)]
     data = rows.groupby(keys, sort=False)["agreement"].mean().reset_index()
-    benchmarks = list(dict.fromkeys(data["benchmark"]))
+    benchmarks = data.groupby("benchmark", sort=False)
     figure, axes = _panels(len(benchmarks), len(systems), 3.1 * len(benchmarks))
-    for line, benchmark in zip(axes, benchmarks, strict=True):
-        here = data[data["benchmark"] == benchmark]
+    for line, (benchmark, here) in zip(axes, benchmarks, strict=True):
         top = here["agreement"].max() or 1
         for axis, system in zip(line, systems, strict=True):
             matrix = here[here["system"] == system].pivot(index="language", columns="other", values="agreement")
@@ -347,10 +331,10 @@ def solved_languages(solved: pd.DataFrame, systems: Sequence[str]) -> Drawn:
     keys = ["benchmark", "system", "languages"]
     rows = solved[solved["system"].isin(systems)]
     data = rows.groupby(keys, sort=False)[["questions", "percent"]].mean().reset_index()
-    benchmarks = list(dict.fromkeys(data["benchmark"]))
+    benchmarks = data.groupby("benchmark", sort=False)
     figure, axes = _panels(1, len(benchmarks), 0.95 + 0.27 * len(systems), sharey=True)
-    for axis, benchmark in zip(axes.ravel(), benchmarks, strict=True):
-        table = data[data["benchmark"] == benchmark].pivot(index="system", columns="languages", values="percent")
+    for axis, (benchmark, here) in zip(axes.ravel(), benchmarks, strict=True):
+        table = here.pivot(index="system", columns="languages", values="percent")
         _heatmap(axis, table.loc[systems], 100, f"{named(benchmark)} (% of questions)")
         axis.set_xlabel("languages in which a question is solved")
     return figure, data
@@ -444,10 +428,9 @@ def layers(measures: pd.DataFrame) -> Drawn:
     questions = measures.groupby("set")["questions"].min()
     data = data.merge(spread, on=keys).assign(chance=lambda rows: 100.0 / rows["set"].map(questions))
     data.insert(data.columns.get_loc("cosine_others") + 1, "closer", data["cosine"] - data["cosine_others"])
-    sets = list(dict.fromkeys(data["set"]))
+    sets = data.groupby("set", sort=False)
     figure, axes = _panels(len(sets), len(_MEASURES), 2.3 * len(sets))
-    for line, name in zip(axes, sets, strict=True):
-        here = data[data["set"] == name]
+    for line, (name, here) in zip(axes, sets, strict=True):
         for axis, (column, title) in zip(line, _MEASURES.items(), strict=True):
             for model, part in here.groupby("model", sort=False):
                 colour, marker, dashes = _LINES.get(model, ("#000000", "D", "-."))

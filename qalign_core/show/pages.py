@@ -62,13 +62,7 @@ def title(notebook: nbformat.NotebookNode) -> str:
 
 
 def page(notebook: nbformat.NotebookNode, chapters: Sequence[tuple[str, str]] = (), current: str = "") -> str:
-    """One executed notebook as an HTML page.
-
-    Args:
-        notebook: with its outputs; images become part of the page.
-        chapters: (file name, title) of every page to link to.
-        current: this page's file name.
-    """
+    """One executed notebook with its outputs as an HTML page that links to `chapters`, (file name, title) each."""
     return _document(title(notebook), body(notebook), chapters, current)
 
 
@@ -114,13 +108,13 @@ def write_report(notebooks: str | Path, folder: str | Path, front: str = "", hea
     Args:
         notebooks: the run's `notebooks/`.
         folder: where to write; what is there under the same names is replaced.
-        front: HTML on the index page above the list of chapters, such as `report.front` makes.
+        front: HTML on the index page above the list of chapters.
         heading: of the index page.
 
     Returns:
-        The index page, then the chapters in order of their numbers; nothing where no notebook was executed.
+        The index page, then the chapters in order; nothing where no notebook was executed.
     """
-    paths = sorted(p for p in Path(notebooks).glob("[0-9]*.ipynb"))
+    paths = sorted(Path(notebooks).glob("[0-9]*.ipynb"))
     if not paths:
         return []
     loaded = [nbformat.read(path, as_version=4) for path in paths]

@@ -56,7 +56,7 @@ def _said_once(text: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def data_table(corpora: pd.DataFrame, *, caption: str = "") -> Table:
-    """Table 1: one row per data set, such as `data set, languages, examples, tokens`."""
+    """Table 1: one row per data set."""
     return from_frame(corpora.convert_dtypes(), name="table-1-data", title="Table 1. Data sets", caption=caption)
 
 
@@ -107,26 +107,15 @@ def accuracy_table(
     *,
     caption: str = "",
     scorer: str = "paper",
-    systems: Sequence[str] | None = None,
-    published_as: Mapping[str, str] | None = None,
-    published_size: str | None = "7B",
-    floor: Mapping[str, float] | None = None,
-    intervals: pd.DataFrame | None = None,
-    unfolded: str = "",
+    systems: Sequence[str] | None = None,  # all by default
+    published_as: Mapping[str, str]
+    | None = None,  # our system → its name in params/published.csv, such as "QAlign 13B"
+    published_size: str | None = "7B",  # of LLaMA-2 where the name has none; None for no published numbers
+    floor: Mapping[str, float] | None = None,  # language code → accuracy (percent) of the language-blind rule
+    intervals: pd.DataFrame | None = None,  # rows of intervals.csv, for each number's hint and a table to unfold
+    unfolded: str = "",  # caption of that table
 ) -> Table:
     """Table 2 (mGSM) or Table 3 (mSVAMP): systems × languages with means and gap, the best of ours in bold.
-
-    Args:
-        accuracy: rows of `accuracy.csv`.
-        benchmark: `"mgsm"`, `"msvamp"`, or one of the user's own.
-        caption: text below.
-        scorer: whose numbers are shown.
-        systems: all by default, as they come.
-        published_as: our system → its name in `params/published.csv`, with a size behind it (`"QAlign 13B"`) where that
-            is not `published_size`.
-        published_size: of the published rows' LLaMA-2, or `None` for a table without them.
-        floor: language code → accuracy (percent) of the language-blind rule, as the last row.
-        intervals: rows of `intervals.csv`, for each number's hint and the table to unfold, whose caption is `unfolded`.
 
     Raises:
         ValueError: for a system without an accuracy in every language.
@@ -437,11 +426,11 @@ def ablation_table(
     compared: pd.DataFrame,
     rows: Mapping[str, str],
     *,
-    examples: Mapping[str, int],
+    examples: Mapping[str, int],  # system → examples of its stage 1
     caption: str = "",
-    unfolded: str = "",
-    published: Mapping[tuple[str, str], float] | None = None,
-    study: bool = False,
+    unfolded: str = "",  # caption of the table of every seed, which several seeds have below their means
+    published: Mapping[tuple[str, str], float] | None = None,  # (benchmark, system) → published average, in percent
+    study: bool = False,  # whether these are the profile's own studies, not Table 4
 ) -> Table:
     """Averages of English and the other languages per system, with the paired differences to ours and to its control.
 
@@ -449,11 +438,6 @@ def ablation_table(
         intervals: rows of `ablation_intervals.csv`.
         compared: rows of `ablations.csv` for the pairs (variant, ours) and (variant, its control of equal size).
         rows: system → how the table names it, in order, such as `{"MonoReason": "none", ...}`.
-        examples: system → examples of its stage 1.
-        caption: text below.
-        unfolded: caption of the table of every seed, which several seeds have below their means.
-        published: (benchmark, system) → the published average over all languages, in percent.
-        study: whether these are the profile's own studies, not Table 4.
 
     Raises:
         ValueError: for a system without results.

@@ -93,19 +93,17 @@ def remarks(accuracy: pd.DataFrame, floor: pd.DataFrame | None = None, scorer: s
             )
         elif means.max() < NEAR_ZERO:
             said.append(f"{name}: every average is under {NEAR_ZERO:g}%; differences between systems mean little.")
-        if floor is not None and (floor["benchmark"] == benchmark).any():
-            level = floor.loc[floor["benchmark"] == benchmark, "accuracy"].mean()
-            below = list(means.index[means <= level])
-            if len(below) == len(means):
-                said.append(
-                    f"{name}: on average no system is above the language-blind floor of {level:.1f}%: a rule "
-                    "that never reads a word does as well."
-                )
-            elif below:
-                listed = ", ".join(dict.fromkeys(system for system, _ in below))
-                said.append(f"{name}: {listed}: on average not above the language-blind floor of {level:.1f}%.")
-        few = int(rows["total"].min())
-        if few < 100:
+        level = float("nan") if floor is None else floor.loc[floor["benchmark"] == benchmark, "accuracy"].mean()
+        below = means.index[means <= level]
+        if len(below) == len(means):
+            said.append(
+                f"{name}: on average no system is above the language-blind floor of {level:.1f}%: a rule "
+                "that never reads a word does as well."
+            )
+        elif len(below):
+            listed = ", ".join(below.unique("system"))
+            said.append(f"{name}: {listed}: on average not above the language-blind floor of {level:.1f}%.")
+        if (few := int(rows["total"].min())) < 100:
             said.append(f"{name}: only {few} questions a language; single languages are mostly noise.")
     return said
 
@@ -210,8 +208,8 @@ def _response_tables(results: Results) -> Iterator[Table]:
             table = paper_tables.accuracy_table(
                 rows, benchmark, caption=scored, scorer=scorer, systems=results.main(), published_size=None
             )
-            number, name = BENCHMARKS.get(benchmark, ("", benchmark))
-            title = f"{number or benchmark} without broken questions. Accuracy on {name} (%)"
+            number, name = BENCHMARKS.get(benchmark, (benchmark, benchmark))
+            title = f"{number} without broken questions. Accuracy on {name} (%)"
             details.append(replace(table, name=f"table-cleaned-{benchmark}", title=title))
         averages = paper_tables.cleaned_table(data["cleaned"], scorer=scorer, caption=scored)
         yield replace(averages, details=tuple(details))
