@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from datasets import Dataset
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -35,21 +35,9 @@ RIGHT = {
 PAIRS = [("QAlign", "MonoReason"), ("QAlign", "Theirs")]
 
 
-class Tags(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: set[str] = set()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes |= {name for name, _ in attrs}
-
-
 def harmless(text: str) -> bool:
-    parser = Tags()
-    parser.feed(text)
-    return parser.tags <= HARMLESS and "onerror" not in parser.attributes
+    tags = BeautifulSoup(text, "html.parser").find_all(True)
+    return all(tag.name in HARMLESS and "onerror" not in tag.attrs for tag in tags)
 
 
 @pytest.fixture
@@ -114,11 +102,8 @@ def test_questions_are_sorted_by_who_got_them_right(frame: pd.DataFrame) -> None
     }
 
 
-def test_without_a_kernel_the_most_telling_question_is_shown(frame: pd.DataFrame) -> None:
-    assert browse.questions(frame, PAIRS).data == browse.question_view(frame, "mgsm", 0)
-
-
 def test_menus_lead_to_questions(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert browse.questions(frame, PAIRS).data == browse.question_view(frame, "mgsm", 0)  # without a kernel
     monkeypatch.setattr(browse, "is_interactive", lambda: True)
     benchmark, which, question, _ = browse.questions(frame, PAIRS).children
     assert benchmark.value == "mgsm"
@@ -140,16 +125,15 @@ def test_the_first_wrong_answer_of_each_kind_is_shown_as_text(frame: pd.DataFram
 def test_disagreements_show_what_was_read_and_where() -> None:
     row = {"system": "A", "seed": 1, "benchmark": "mgsm", "language": "de", "index": 3, "gold": 3.5}
     row |= {"answer_paper": 35.0, "answer_fixed": 3.5, "correct_paper": False, "correct_fixed": True}
-    harmless = row | {"language": "ru", "answer_fixed": 0.35, "correct_fixed": False}
-    rows = pd.DataFrame([harmless, row, row | {"seed": 2}])
+    neither = row | {"language": "ru", "answer_fixed": 0.35, "correct_fixed": False}
+    rows = pd.DataFrame([neither, row, row | {"seed": 2}])
     text = "Erst rechnet sie lange, und dann ist die Antwort 3,5"
-    given = pd.DataFrame([{"benchmark": "mgsm", "language": "de", "index": 3, "response": text}])
-    table = browse.disagreements(rows, {"A": given}, seed=1)
+    given = {"A": pd.DataFrame([{"benchmark": "mgsm", "language": "de", "index": 3, "response": text}])}
+    table = browse.disagreements(rows, given, 1)
     assert table.text["language"].tolist() == ["de", "ru"]  # what changes the score comes first
     assert table.text["the response ends"].tolist() == ["…" + text[-28:], ""]
     assert "3 answers of all systems and seeds, 2 of them right for one scorer" in table.caption
-    assert len(browse.disagreements(rows, limit=1).text) == 1
-    assert "same number from every answer" in browse.disagreements(rows.head(0)).data
+    assert "same number from every answer" in browse.disagreements(rows.head(0), given, 1).data
 
 
 # ------------------------------------------------------------------------------------------------- data
@@ -233,16 +217,15 @@ def test_a_page_holds_no_script_and_keeps_the_text(frame: pd.DataFrame) -> None:
     assert "<script" not in page
     assert "<p>raw</p>" in page
     assert page.count("&lt;script&gt;alert") == len(CODES) + 1
-    parser = Tags()
-    parser.feed(page)
-    assert "onerror" not in parser.attributes
+    assert not BeautifulSoup(page, "html.parser").find(onerror=True)
 
 
 def test_the_recipe_stands_beside_the_papers() -> None:
-    ours = {**browse.PAPER_RECIPE, "learning_rate": 1e-3}
+    ours = {**browse.PAPER_RECIPE, "learning_rate": 1e-3, "bf16": False}
     table = browse.recipe_table(ours, 16).text.set_index("setting")
     assert table.loc["learning_rate"].tolist() == ["0.001", "2e-05", "≠"]
     assert table.loc["effective batch size"].tolist() == ["16", "128", "≠"]
+    assert table.loc["bf16"].tolist() == ["False", "True", "≠"]
     assert table.loc["lr_scheduler_kwargs"].tolist() == ["", "", ""]
 
 
@@ -262,11 +245,6 @@ def profile_of(**systems: Any) -> Profile:
     return params.validate(sections)
 
 
-def finish(job: plan.Job) -> None:
-    runs.write_json(job.folder / "job.json", job.content)
-    runs.write_json(job.folder / "done.json", job.content)
-
-
 @pytest.fixture
 def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run whose base and stage 1 have translated two questions, and whose answers are scored."""
@@ -277,10 +255,11 @@ def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             found.benchmark("mgsm", code), [{"index": i, "question": f"{question}{i}"} for i in (0, 1)]
         )
     jobs = {task: plan.Job({"fingerprint": task}, found.folder / task) for task in said}
-    for task, responses in said.items():
-        rows = [{"index": i, "response": response} for i, response in enumerate(responses)]
-        runs.write_json_lines(jobs[task].folder / task / "sw.jsonl", rows)
-        finish(jobs[task])
+    for task, job in jobs.items():
+        rows = [{"index": i, "response": response} for i, response in enumerate(said[task])]
+        runs.write_json_lines(job.folder / task / "sw.jsonl", rows)
+        for name in ("job.json", "done.json"):
+            runs.write_json(job.folder / name, job.content)
     monkeypatch.setattr(plan, "translation_job", lambda *_, task="translation": jobs[task])
     monkeypatch.setattr(browse, "answers_folder", lambda profile, run, system, seed: run.folder / system)
     scored = []
@@ -301,6 +280,7 @@ def test_before_any_answer_the_base_stands_beside_stage_1(followed: Run):
     assert "matufaha matufaha" in page
     assert "after: stage 1 says" in page
     assert "Ann has &lt;3&gt;?" in page
+    assert "Kiswahili" in page
     assert "answers" not in page
 
 
@@ -311,20 +291,6 @@ def test_afterwards_the_answers_are_marked_and_the_others_only_counted(followed:
     assert "SFT says" not in page
     assert page.count("✓") == 2
     assert page.count("✗") == 4  # MonoReason and, among the others, SFT
-
-
-def test_another_question_is_followed_without_the_base(followed: Run):
-    page = browse.follow(profile_of(), followed, 1, index=1)
-    assert "Second?" in page
-    assert "the base says" not in page
-    with pytest.raises(ValueError, match="no question 7; it has 2, numbered from 0"):
-        browse.follow(profile_of(), followed, 1, index=7)
-
-
-def test_a_language_names_itself(followed: Run):
-    page = browse.follow(profile_of(), followed, 1)
-    assert "Kiswahili" in page
-    assert page.count("<tr>") == 3
 
 
 def test_what_is_not_there_is_said(followed: Run):

@@ -32,7 +32,6 @@ PAGES = sorted(
     for path in ROOT.glob(f"{place}.md")
 )
 THEIR_OWN = {"two-machines", "my/profile.yaml"}  # profiles that README has its reader write
-MODULE = r"-m (qalign_core[\w.]*)(.*)"
 
 
 def prose(page: Path) -> str:
@@ -87,13 +86,23 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not dead, "\n".join(dead)
 
 
-def test_links_are_found_and_the_pages_are_there() -> None:
+def test_what_is_checked_is_found() -> None:
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "THIRD_PARTY.md"} <= {page.name for page in PAGES}
     assert links('[a](b.md#c) ![d](e.png) `[x](y)` <img src="f.svg"> [`g`](h.py)') == [
-        *("b.md#c", "e.png", "f.svg", "h.py"),
+        "b.md#c",
+        "e.png",
+        "f.svg",
+        "h.py",
     ]
     assert "what-you-will-see" in anchors(ROOT / "README.md")
     assert len(links(README)) > 20
+    assert {"make reproduce", "make dry-run PROFILE=llama2-7b", "hf auth login", "make doctor"} <= set(commands())
+    assert any(command.startswith("papermill notebooks/04") for command in commands())
+    assert any(command.startswith("deepspeed --module") for command in commands())
+    assert len(blocks(README, "yaml")) >= 2
+    assert len(snippets()) >= 5
+    assert len(quoted()) >= 12
+    assert not any(re.search("gave a sign of life", text) for text in messages())
 
 
 def test_paths_in_code_exist() -> None:
@@ -115,21 +124,22 @@ def commands() -> list[str]:
     return sorted({" ".join(re.sub(r"\s+#.*", "", line).split()) for line in found})
 
 
-def check_make(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def check_make(words: list[str], folder: Path) -> None:
     """Make knows the target, and what it would run of this package takes its arguments."""
     planned = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert planned.returncode == 0, planned.stderr
-    for module, rest in re.findall(MODULE, planned.stdout.replace("\\\n", " ")):
-        check_module(module, shlex.split(rest))
+    for module, rest in re.findall(r"-m (qalign_core[\w.]*)(.*)", planned.stdout.replace("\\\n", " ")):
+        check_python(["-m", module, *shlex.split(rest)], folder)
 
 
-def check_module(module: str, arguments: list[str]) -> None:
-    """A module of this package that can be run, and for those with options, options it has."""
+def check_python(words: list[str], folder: Path) -> None:
+    """A module of this package that can be run, with options it has; reproductions are planned in an empty folder."""
+    _, module, *arguments = words
     assert importlib.util.find_spec(module), f"no module {module}"
     if module == "qalign_core.reproduce":
-        given = reproduce.parser().parse_args(arguments)
-        if given.profile not in THEIR_OWN:
-            reproduce.select(params.load(given.profile), given.only, given.start)
+        if reproduce.parser().parse_args(arguments).profile not in THEIR_OWN:
+            assert reproduce.main([*arguments, "--dry-run", "--run-dir", str(folder)]) == 0
+            assert list(folder.iterdir()) == []
     elif module == "qalign_core.doctor":
         params.load(doctor.parser().parse_args(arguments).profile)
     elif module == "qalign_core.show.report":
@@ -137,7 +147,7 @@ def check_module(module: str, arguments: list[str]) -> None:
         assert len(arguments) == 2
 
 
-def check_papermill(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def check_papermill(words: list[str], folder: Path) -> None:
     from papermill.cli import papermill
 
     given = papermill.make_context("papermill", list(words)).params
@@ -146,23 +156,17 @@ def check_papermill(words: list[str], capfd: pytest.CaptureFixture[str]) -> None
         params.load(ROOT / file)
 
 
-def check_hub(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def check_hub(words: list[str], folder: Path) -> None:
     command = [Path(sys.executable).with_name("hf"), *words, "--help"]
     assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
 
 
-def check_deepspeed(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def check_deepspeed(words: list[str], folder: Path) -> None:
     from deepspeed.launcher.runner import parse_args
 
     given = parse_args(list(words))
     assert given.module
     assert importlib.util.find_spec(given.user_script)
-    capfd.readouterr()
-
-
-def check_python(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
-    _, module, *arguments = words
-    check_module(module, arguments)
 
 
 CHECKS = {
@@ -175,28 +179,10 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("command", commands())
-def test_commands_can_be_given(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_commands_can_be_given(command: str, tmp_path: Path) -> None:
     program, *words = shlex.split(command)
     assert program in CHECKS, f"say in {Path(__file__).name} how `{program}` is checked"
-    CHECKS[program](words, capfd)
-
-
-def test_commands_are_found() -> None:
-    assert {"make reproduce", "make dry-run PROFILE=llama2-7b", "hf auth login", "make doctor"} <= set(commands())
-    assert any(command.startswith("papermill notebooks/04") for command in commands())
-    assert any(command.startswith("deepspeed --module") for command in commands())
-
-
-@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make ") and "reproduce" in c.split()])
-def test_what_can_be_planned_is_planned(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Reproductions and dry runs, as dry runs in an empty run folder."""
-    planned = subprocess.run(["make", "-n", *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True)
-    ((_, rest),) = re.findall(r"-m (qalign_core.reproduce)(.*)", planned.stdout)
-    arguments = [word for word in shlex.split(rest) if word != "--dry-run"]
-    if arguments[0] not in THEIR_OWN:
-        assert reproduce.main([*arguments, "--dry-run", "--run-dir", str(tmp_path)]) == 0
-        assert "to do  notebook" in capsys.readouterr().out
-        assert list(tmp_path.iterdir()) == []
+    CHECKS[program](words, tmp_path)
 
 
 def test_make_help_and_a_dry_run_really_run(tmp_path: Path) -> None:
@@ -208,15 +194,8 @@ def test_make_help_and_a_dry_run_really_run(tmp_path: Path) -> None:
     given = [f"VENV={tmp_path}", f"BIN={Path(sys.executable).parent}"]
     environment = {**os.environ, "QALIGN_RUN_DIR": str(tmp_path / "run"), "CUDA_VISIBLE_DEVICES": ""}
     for words, expected in ((["help"], "make reproduce"), (["dry-run", "ONLY=04 05"], "04_evaluation")):
-        done = subprocess.run(
-            ["make", *given, *words],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = subprocess.run(["make", *given, *words], cwd=ROOT, env=environment, capture_output=True, text=True,
+                              timeout=300, check=False)  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         assert expected in done.stdout
     assert not (tmp_path / "run").exists()
@@ -240,13 +219,11 @@ def test_shell_scripts_parse() -> None:
 
 def merged(into: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
     """A profile with what a snippet says; a section of the snippet adds to that of the profile."""
-    return {
-        **into,
-        **{
-            k: merged(into[k], v) if isinstance(v, dict) and isinstance(into.get(k), dict) else v
-            for k, v in said.items()
-        },
-    }
+    found = dict(into)
+    for key, value in said.items():
+        inside = isinstance(value, dict) and isinstance(into.get(key), dict)
+        found[key] = merged(into[key], value) if inside else value
+    return found
 
 
 def snippets() -> list[str]:
@@ -265,11 +242,6 @@ def test_parts_of_profiles_are_valid(snippet: str, tmp_path: Path) -> None:
     if said.get("model", {}).get("base") == "miniature":
         base["data"]["sources"] = dict.fromkeys(base["data"]["sources"], "miniature")
     params.validate(merged(base, said))
-
-
-def test_parts_of_profiles_are_found() -> None:
-    assert len(blocks(README, "yaml")) >= 2
-    assert len(snippets()) >= 5
 
 
 @pytest.mark.parametrize(
@@ -309,9 +281,8 @@ def messages() -> tuple[str, ...]:
     for path in sorted((ROOT / "qalign_core").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
-                found.append(
-                    "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
-                )
+                parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
+                found.append("".join(parts))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return tuple(found)
@@ -327,11 +298,6 @@ def quoted() -> list[str]:
 def test_messages_are_what_the_code_says(message: str) -> None:
     pattern = re.compile(".*".join(re.escape(part) for part in message.split("…")))
     assert any(pattern.search(text) for text in messages()), f"nothing in qalign_core says {message!r}"
-
-
-def test_messages_are_found() -> None:
-    assert len(quoted()) >= 12
-    assert not any(re.search("gave a sign of life", text) for text in messages())
 
 
 # ------------------------------------------------------------------------------------------------- results

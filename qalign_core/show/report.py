@@ -35,7 +35,6 @@ MIXED = ("MultiReason", "QAlign", "QAlign + mixed")  # Figure 2
 FOUR = ("MonoReason", *MIXED)  # Figure 3; of other systems, the first four
 NEAR_ZERO = 5.0  # percent
 FEW_GROUPS = 20  # clusters below which resampling them gives intervals that are too narrow
-PAPER_LIMIT = 512  # tokens, of results that do not say at which length their examples were truncated
 LABELS = {WITHOUT: "none", OURS: "X→En questions (ours)"}  # rows of Table 4
 PICTURED = {  # the same in its picture, as README has them; a system's number of examples is put behind
     WITHOUT: "none",
@@ -43,11 +42,7 @@ PICTURED = {  # the same in its picture, as README has them; a system's number o
     "Shuffled pairs": "shuffled pairs",
     "Questions alone": "foreign questions alone",
 }
-_METADATA = {
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-    "png": {"Software": None},
-}  # the same bytes each time
+_METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates nor versions
 ACROSS_SEEDS = "Shown: the mean over seeds, with the lowest and highest end of any seed's interval. "
 
 # ------------------------------------------------------------------------------------- in plain words
@@ -71,13 +66,10 @@ def method_of(intervals: pd.DataFrame) -> str:
 
 def few_groups(intervals: pd.DataFrame) -> str:
     """A warning where a benchmark's questions form only a few groups; nothing otherwise."""
-    if "clusters" not in intervals:
-        return ""
     groups = intervals.groupby("benchmark", sort=False)["clusters"].min()
     said = [f"{named(name)} {int(count)}" for name, count in groups.items() if 1 < count < FEW_GROUPS]
-    if not said:
-        return ""
-    return f"The questions form only few groups ({', '.join(said)}): resampling so few gives intervals too narrow."
+    words = f"The questions form only few groups ({', '.join(said)}): resampling so few gives intervals too narrow."
+    return words if said else ""
 
 
 def remarks(accuracy: pd.DataFrame, floor: pd.DataFrame | None = None, scorer: str = "paper") -> list[str]:
@@ -331,7 +323,7 @@ def _figures(results: Results) -> Iterator[tuple[str, figures.Drawn, str]]:
         lengths = data["lengths"]
         many = lengths.groupby("corpus", sort=False)["examples"].sum()
         counted = f"{many.min():,} to {many.max():,}" if many.nunique() > 1 else f"{many.iloc[0]:,}"
-        limit = int(lengths["limit"].iloc[0]) if "limit" in lengths else PAPER_LIMIT
+        limit = int(lengths["limit"].iloc[0])
         over = "" if (lengths["tokens"] > limit).any() else ", which no example reaches"
         words = f"{profile}, {seeds_of(run['seeds'][:1])}, {counted} examples a corpus. Prompt, target and markers; "
         words += f"dashed: truncated at {limit:,} tokens{over}."
