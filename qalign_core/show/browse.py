@@ -28,8 +28,8 @@ from qalign_core.show.report import save_figure
 from qalign_core.show.tables import Table, from_frame, markdown_text
 
 _CELL = "text-align: start; vertical-align: top; white-space: pre-wrap; max-width: 32em; padding: .3em .7em"
-_TOKEN = "border: 1px solid #d5dbe1; border-radius: 3px; padding: 0 2px; margin: 1px; display: inline-block"
-_TOKEN += "; white-space: pre"
+_TOKEN = "border: 1px solid #d5dbe1; padding: 0 2px; margin: 1px; display: inline-block; white-space: pre"
+
 # ------------------------------------------------------------------------------------- pieces
 
 

@@ -69,10 +69,8 @@ def from_frame(
     """A plain table of a frame: whole numbers as `1,234`, others with one decimal or as `formats` says per column."""
 
     def cell(column: str, value: Any) -> str:
-        if pd.isna(value):
-            return ""
-        if column not in (formats or {}) and isinstance(value, bool | str):
-            return str(value)
+        if pd.isna(value) or isinstance(value, bool | str):
+            return "" if pd.isna(value) else str(value)
         whole = float(value).is_integer() and "float" not in str(frame[column].dtype)
         return format(value, (formats or {}).get(column, "," if whole else ",.1f"))
 
@@ -152,9 +150,8 @@ def save_table(table: Table, folder: str | Path) -> list[Path]:
     return written + [path for more in table.details for path in save_table(more, folder)]
 
 
-def print_table(table: Table, console: Console | None = None) -> None:
+def print_table(table: Table, console: Console) -> None:
     """Print the table in the terminal. Columns keep their width: a terminal too narrow for it scrolls or wraps."""
-    console = console or Console()
     printed = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for position, column in enumerate(table.text):
         printed.add_column(Text(str(column)), justify="right" if position else "left", no_wrap=True)
@@ -174,31 +171,29 @@ def print_table(table: Table, console: Console | None = None) -> None:
 
 def _short(fingerprint: Any) -> str:
     """As much of a fingerprint as a person compares."""
-    if not isinstance(fingerprint, str):
-        return ""
-    return fingerprint[:8] + "+" * fingerprint.endswith("+changes")
+    return fingerprint[:8] + "+" * fingerprint.endswith("+changes") if isinstance(fingerprint, str) else ""
 
 
 def trace_table(rows: pd.DataFrame, *, caption: str = "") -> Table:
     """What each system's numbers were computed from (`trace.csv`): one row per system and seed."""
-    shown, hints = [], []
-    for (system, seed), part in rows.groupby(["system", "seed"], sort=False):
-        first, states = part.iloc[0], part["state"].value_counts()
-        cells = {"System": system, "seed": str(seed), "trained": _short(first["model_fingerprint"])}
-        cells |= {"answered": _short(first["predictions_fingerprint"]), "commit": _short(first["commit"])}
-        cells["files"] = ", ".join(f"{count} {state}" for state, count in states.items())
-        shown.append({**cells, "lineage": first["lineage"]})
-        folder = Path(first["predictions"]).parent.parent.as_posix()
-        hints.append({"trained": first["model_done"], "answered": first["predictions_done"], "files": folder})
+    runs = rows.groupby(["system", "seed"], sort=False)
+    first, states = runs.head(1).reset_index(drop=True), [part["state"].value_counts() for _, part in runs]
+    text = pd.DataFrame({"System": first["system"], "seed": first["seed"].astype(str)})
+    text["trained"] = first["model_fingerprint"].map(_short)
+    text["answered"] = first["predictions_fingerprint"].map(_short)
+    text["commit"] = first["commit"].map(_short)
+    text["files"] = [", ".join(f"{count} {state}" for state, count in counts.items()) for counts in states]
+    text["lineage"] = first["lineage"]
+    hints = first[["model_done", "predictions_done"]].set_axis(["trained", "answered"], axis=1)
+    hints["files"] = [Path(path).parent.parent.as_posix() for path in first["predictions"]]
     words = (
         "Trained, answered: beginning of the fingerprint in the done.json of the last stage and of the generation; "
         "commit: of the package, + where files differed from it. trace.csv in the results says the same of every cell "
         "of Tables 2 and 3, with the paths of all files."
     )
-    text = pd.DataFrame(shown)
-    hint = pd.DataFrame(hints, columns=text.columns, dtype=object).fillna("")
     title, caption = "Where the numbers come from", f"{caption} {words}".strip()
-    return Table("table-trace", title, caption, rows.reset_index(drop=True), text, hints=hint)
+    hints = hints.reindex(columns=text.columns).astype(object).fillna("")
+    return Table("table-trace", title, caption, rows.reset_index(drop=True), text, hints=hints)
 
 
 def cell_table(results: Mapping[str, pd.DataFrame], system: str, benchmark: str, language: str, scorer: str) -> Table:
@@ -208,26 +203,20 @@ def cell_table(results: Mapping[str, pd.DataFrame], system: str, benchmark: str,
         ValueError: for a cell that is not there.
     """
     keys = ["system", "benchmark", "language"]
-    rows = results["accuracy"].merge(results["trace"], on=[*keys, "seed"])
+    rows = results["accuracy"].merge(results["trace"], on=[*keys, "seed"]).astype(object)
     rows = rows[(rows[keys] == [system, benchmark, language]).all(axis=1) & (rows["scorer"] == scorer)]
     if rows.empty:
         raise ValueError(f"no cell {system!r}, {benchmark!r}, {language!r} in the tables of this run")
-
-    def job(done: Any, fingerprint: Any) -> str | None:
-        return f"{done} ({_short(fingerprint)})" if isinstance(done, str) else None
-
-    steps = {}
-    for row in rows.itertuples():
-        said = {
-            "the number": f"{row.accuracy:.1f}% ({row.correct} of {row.total} right)",
-            "lineage": row.lineage,
-            "model": row.model,
-            "its last stage": job(row.model_done, row.model_fingerprint),
-            "its answers": f"{row.predictions} (sha256 {_short(row.sha256)}, {row.state})",
-            "generated by": job(row.predictions_done, row.predictions_fingerprint),
-            "package": f"commit {row.commit}" if isinstance(row.commit, str) else None,
-        }
-        steps[f"seed {row.seed}"] = pd.Series(said, dtype=object).fillna("not in this run")
+    said = {
+        "the number": [f"{row.accuracy:.1f}% ({row.correct} of {row.total} right)" for row in rows.itertuples()],
+        "lineage": rows["lineage"],
+        "model": rows["model"],
+        "its last stage": rows["model_done"] + " (" + rows["model_fingerprint"].map(_short) + ")",
+        "its answers": rows["predictions"] + " (sha256 " + rows["sha256"].map(_short) + ", " + rows["state"] + ")",
+        "generated by": rows["predictions_done"] + " (" + rows["predictions_fingerprint"].map(_short) + ")",
+        "package": "commit " + rows["commit"],
+    }
+    frame = pd.DataFrame(said).fillna("not in this run").T.set_axis([f"seed {seed}" for seed in rows["seed"]], axis=1)
     title = f"One number followed back: {system}, {benchmark}, {language}"
-    frame = pd.DataFrame(steps).rename_axis("").reset_index()
+    frame = frame.rename_axis("").reset_index()
     return from_frame(frame, name="cell", title=title, caption="Paths begin in the run folder.")
