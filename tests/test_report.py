@@ -290,7 +290,7 @@ def test_splits_are_shown_with_their_floor_and_pooled_where_a_language_has_none(
 
 def test_the_figures_show_the_numbers_beside_them(results_folder):
     data = results.read_results(results_folder).tables
-    figure, shown = figures.agreement_map(data["agreement_map"])
+    figure, shown = figures.agreement_map(data["agreement_map"], ["MonoReason", "QAlign"])
     maps = [axis for axis in figure.axes if axis.get_title(loc="left")]
     assert [axis.get_title(loc="left") for axis in maps][:2] == ["mGSM, MonoReason", "mGSM, QAlign"]
     assert len(shown) == 2 * 2 * 90
@@ -313,7 +313,7 @@ def test_the_papers_systems_look_the_same_in_every_figure():
 
 def test_the_data_beside_a_figure_are_the_numbers_it_shows(results_folder):
     data = results.read_results(results_folder).tables
-    figure, shown = figures.mixed_supervision(data["intervals"], floor=data["floor"])
+    figure, shown = figures.mixed_supervision(data["intervals"], report.MIXED, data["floor"])
     bars = sorted(round(bar.get_height(), 6) for bar in figure.axes[0].patches)
     assert bars == sorted(shown["estimate"].round(6))
     written = [label.get_text() for label in figure.axes[0].get_xticklabels()]
@@ -329,7 +329,7 @@ def test_the_data_beside_a_figure_are_the_numbers_it_shows(results_folder):
 def test_nothing_is_drawn_outside_the_picture(results_folder):
     data = results.read_results(results_folder).tables
     for figure, _ in (
-        figures.headline(data["intervals"], floor=data["floor"]),
+        figures.headline(data["intervals"], ["MonoReason", "QAlign"], data["floor"]),
         figures.consistency(data["agreement"], data["consistency"], list(SKILL)),
         figures.training_curves(data["training"]),
     ):
@@ -457,7 +457,8 @@ def test_every_panel_shows_every_point(highest):
     rows["estimate"] = rows["high"] - 4
     chance = rows.rename(columns={"measure": "language"}).assign(chance=5.0)
     scales = [axis for axis in figures.consistency(rows, chance, ["MonoReason", "QAlign"])[0].axes for _ in range(2)]
-    both = figures.headline(rows)[0].axes  # the other languages and English, by benchmark
+    figure, _ = figures.headline(rows, ["MonoReason", "QAlign"], None)
+    both = figure.axes  # the other languages and English, by benchmark
     for benchmark, *panels in zip(("mgsm", "mgsm", "msvamp", "msvamp"), both, scales, strict=True):
         assert all(axis.get_ylim()[1] >= (99 if benchmark == highest else 25) for axis in panels)
 

@@ -173,9 +173,7 @@ def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], lin
 
 
 @_styled
-def headline(
-    intervals: pd.DataFrame, systems: Sequence[str] = ("MonoReason", "QAlign"), floor: pd.DataFrame | None = None
-) -> Drawn:
+def headline(intervals: pd.DataFrame, systems: Sequence[str], floor: pd.DataFrame | None) -> Drawn:
     """Accuracy per language before and after question alignment, over the floor; English beside it on its own scale."""
     rows = intervals[intervals["system"].isin(systems) & intervals["measure"].isin([*CODES, "non_english"])]
     data = mean_over_seeds(rows, ["benchmark", "system", "measure"])
@@ -207,11 +205,7 @@ def headline(
 
 
 @_styled
-def mixed_supervision(
-    intervals: pd.DataFrame,
-    systems: Sequence[str] = ("MultiReason", "QAlign", "QAlign + mixed"),
-    floor: pd.DataFrame | None = None,
-) -> Drawn:
+def mixed_supervision(intervals: pd.DataFrame, systems: Sequence[str], floor: pd.DataFrame | None) -> Drawn:
     """Figure 2: average accuracy with translated training data alone, with question alignment, and with both."""
     rows = intervals[intervals["system"].isin(systems) & (intervals["measure"] == "average")]
     data = mean_over_seeds(rows, ["benchmark", "system"])
@@ -238,7 +232,7 @@ def mixed_supervision(
 
 
 @_styled
-def ablations(compared: pd.DataFrame, rows: Mapping[str, str], ours: str = "QAlign") -> Drawn:
+def ablations(compared: pd.DataFrame, rows: Mapping[str, str], ours: str) -> Drawn:
     """Table 4 as a picture: how much the other languages lose or win against the paper's stage 1, with intervals."""
     chosen = compared[(compared["b"] == ours) & compared["a"].isin(rows) & (compared["measure"] == "non_english")]
     chosen = chosen.rename(columns={"difference": "estimate", "a": "system"})
@@ -305,7 +299,7 @@ def _heatmap(axis: Axes, table: pd.DataFrame, top: float, title: str) -> None:
 
 
 @_styled
-def agreement_map(agreement: pd.DataFrame, systems: Sequence[str] = ("MonoReason", "QAlign")) -> Drawn:
+def agreement_map(agreement: pd.DataFrame, systems: Sequence[str]) -> Drawn:
     """How often any two languages give the same answer: one map per benchmark and system, on the scale of its data."""
     keys = ["benchmark", "system", "language", "other"]
     rows = agreement[agreement["system"].isin(systems)]
@@ -382,7 +376,7 @@ def training_curves(training: pd.DataFrame) -> Drawn:
 
 
 @_styled
-def length_histogram(lengths: pd.DataFrame, limit: int = 512) -> Drawn:
+def length_histogram(lengths: pd.DataFrame, limit: int) -> Drawn:
     """How long the examples of each corpus are, and how many are longer than the limit, where some are."""
     edges, binned = np.linspace(0, max(lengths["tokens"].max(), 1.05 * limit), 65), []
     figure, axes = _facets(lengths["corpus"], 1.75, sharex=True)

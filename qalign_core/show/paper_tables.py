@@ -108,8 +108,7 @@ def accuracy_table(
     caption: str = "",
     scorer: str = "paper",
     systems: Sequence[str] | None = None,  # all by default
-    published_as: Mapping[str, str]
-    | None = None,  # our system → its name in params/published.csv, such as "QAlign 13B"
+    published_as: Mapping[str, str] | None = None,  # our system → its name in published.csv, such as "QAlign 13B"
     published_size: str | None = "7B",  # of LLaMA-2 where the name has none; None for no published numbers
     floor: Mapping[str, float] | None = None,  # language code → accuracy (percent) of the language-blind rule
     intervals: pd.DataFrame | None = None,  # rows of intervals.csv, for each number's hint and a table to unfold
@@ -323,8 +322,8 @@ def consistency_table(
     by_run = counts.groupby(keys)
     data["without_number"] = by_run["without_number"].sum() + by_run["english_without_number"].first()
     text["no number"] = data["without_number"].map("{:,}".format)
-    text = _without_seed(text.reset_index()).rename(columns={"system": "System"}).rename_axis(columns=None)
-    text = text.assign(seed=text["seed"].astype(str)) if "seed" in text else text
+    text = text.reset_index().rename(columns={"system": "System"}).rename_axis(columns=None)
+    text = _without_seed(text.assign(seed=text["seed"].astype(str)))
     title = f"Same answer as in English on {named(benchmark)} (%)"
     return Table(f"table-consistency-{benchmark}", title, caption, data.reset_index(), text)
 
