@@ -74,7 +74,7 @@ def _panels(rows: int, columns: int, height: float, **layout: Any) -> tuple[Figu
     return figure, figure.subplots(rows, columns, squeeze=False, **layout)
 
 
-def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+def _legend(figure: Figure, axes: Iterable[Axes]) -> None:
     """One legend above all panels, outside the data: systems, then lines of reference."""
     found = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     entries = {label: found[label] for label in sorted(found, key=lambda label: label in (FLOOR, "chance"))}

@@ -244,26 +244,30 @@ def _ablations(results: Results) -> Iterator[Table]:
     examples = data["ablation_rows"].set_index("system")["examples"].dropna().astype(int).to_dict()
     benchmarks = dict.fromkeys(intervals["benchmark"])
 
-    def captions(extra: str, published: str = "") -> dict[str, str]:
-        each = _caption(results, benchmarks, method=method_of(intervals), each=True, extra=extra)
-        return {"caption": _averaged(results, intervals, extra + published), "unfolded": each}
+    def each(extra: str) -> str:
+        return _caption(results, benchmarks, method=method_of(intervals), each=True, extra=extra)
 
     if listed := _listed(results, ("ablation", "control"), LABELS):
         known: dict[tuple[str, str], float] = {}
         for benchmark in (name for name in benchmarks if size and name in BENCHMARKS):
             cells = published_cells(benchmark, size).query("language == 'average'")
             known |= {(benchmark, c["system"]): c["value"] for c in cells.to_dict("records") if c["system"] in listed}
-        published = (
-            f" Published: average over ten languages, LLaMA-2 {size}. The paper's other cells of this table are "
-            "not known to us and stay blank."
-        )
-        words = captions(
-            "To ours, to same size: paired differences in points, each with its interval.", published if known else ""
-        )
-        yield paper_tables.ablation_table(intervals, compared, listed, **words, examples=examples, published=known)
+        extra = words = "To ours, to same size: paired differences in points, each with its interval."
+        if known:
+            words += (
+                f" Published: average over ten languages, LLaMA-2 {size}. The paper's other cells of this table are "
+                "not known to us and stay blank."
+            )
+        yield paper_tables.ablation_table(
+            intervals, compared, listed, caption=_averaged(results, intervals, words), unfolded=each(extra),
+            examples=examples, published=known,
+        )  # fmt: skip
     if listed := _listed(results, ("study",), {}):
-        words = captions("To ours: paired difference in points. Examples: of stage 1.")
-        yield paper_tables.ablation_table(intervals, compared, listed, **words, examples=examples, study=True)
+        extra = "To ours: paired difference in points. Examples: of stage 1."
+        yield paper_tables.ablation_table(
+            intervals, compared, listed, caption=_averaged(results, intervals, extra), unfolded=each(extra),
+            examples=examples, study=True,
+        )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------- figures
