@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -114,7 +115,7 @@ def sizes_of(config: PretrainedConfig, lora: dict[str, Any] | None = None) -> Si
 
     if any(getattr(config, field, None) is None for field in FIELDS):
         return None
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings(action="ignore"):
         model = AutoModelForCausalLM.from_config(config)
         parameters = model.num_parameters()
         largest = max(sum(p.numel() for p in module.parameters(recurse=False)) for module in model.modules())
@@ -228,7 +229,7 @@ def estimates(profile: Profile, run: Run | None = None) -> pd.DataFrame | None:
     Tokens are those that notebook 01 counted, if it did in `run`. None for the miniature, for bases of an unknown kind,
     or where nothing is trained.
     """
-    sizes, rows = base_sizes(profile), {}
+    sizes, rows = base_sizes(profile), dict[str, list[str]]()
     if sizes is None or not profile.lineages():
         return None
     for name, (stage, offloaded) in LAYOUTS.items():

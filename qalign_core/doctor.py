@@ -221,14 +221,14 @@ def disk_needed(profile: Profile, run: Run) -> dict[str, tuple[Path, float]]:
     from qalign_core.prepare import hub_models
     from qalign_core.sources import cache_dir, is_local
 
-    sizes, needed = base_sizes(profile), MINIATURE_DISK * len(profile.run.seeds)
+    sizes, needed = base_sizes(profile), 1.0 * MINIATURE_DISK * len(profile.run.seeds)
     if sizes:
         ahead = sum(not run.model(s, stage).is_dir() for s in profile.run.seeds for stage in profile.lineages())
         # A finished model is fp32; a checkpoint has 12 bytes of optimizer state and 2 of weight a trained parameter,
         # and one more of them than is kept is there while it is written.
-        checkpoints = 14 * sizes.trained * (profile.training.save_total_limit + 1)
+        checkpoints = 14.0 * sizes.trained * (profile.training.save_total_limit + 1)
         needed = ahead * 4 * sizes.parameters + (checkpoints if ahead else 0)
-    places = {"run folder": (run.folder, needed), "data cache": (cache_dir(), 0 if not sizes else GIB)}
+    places = {"run folder": (run.folder, needed), "data cache": (cache_dir(), 1.0 * GIB if sizes else 0.0)}
     if absent := [name for name, revision in hub_models(profile) if not is_local(name, revision)]:
         fetched = sum(2 * (sizes.parameters if sizes and n == profile.model.base else billions(n)) for n in absent)
         places["hub cache"] = (Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE), fetched)

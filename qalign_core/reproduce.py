@@ -260,8 +260,9 @@ def watch(name: str, run: Run, console: Console) -> Iterator[None]:
             job, state = running_job(run)
             seen += [job] if job and job not in seen else []
             if console.is_terminal:
-                head = Text.assemble(spinner.render(time.monotonic()), f" {name}  {clock(time.monotonic() - begun)}")
-                head.append(f"  job {len(seen)}" if seen else "")
+                frame: Any = spinner.render(time.monotonic())
+                jobs = f"  job {len(seen)}" if seen else ""
+                head = Text.assemble(frame, f" {name}  {clock(time.monotonic() - begun)}{jobs}")
                 live.update(Group(head, job_line(job, state)) if job else head, refresh=True)
             elif job and time.monotonic() - said > 30:
                 said = time.monotonic()
