@@ -51,12 +51,12 @@ MACHINES = (
     Machine("1 × A100 80 GB", 1, 80, 312e12),
     Machine("1 × RTX 4090 24 GB", 1, 24, 165e12),
 )
-# Examples per language and tokens per example (template included, truncated at 512) of the known corpora. The tokens
-# are guesses for LLaMA-2's tokenizer; once notebook 01 has counted them with the base's own, that count is used.
+# Examples per language of the known corpora, and tokens per example (template included, truncated at 512): guesses for
+# LLaMA-2's tokenizer; once notebook 01 has counted them with the base's own, that count is used.
 PAIRS = {"bn": 6525, "th": 7466, "sw": 7469, "ja": 7466, "zh": 7363, "de": 7464, "fr": 7464, "ru": 7360, "es": 7468}
 CORPORA: dict[str, tuple[dict[str, int], int]] = {
-    **{name: (PAIRS, 270) for name in ("questions-x-en", "questions-en-x")},
-    **{name: (PAIRS, 380) for name in ("responses-x-en", "responses-en-x")},
+    **{f"questions-{direction}": (PAIRS, 270) for direction in ("x-en", "en-x")},
+    **{f"responses-{direction}": (PAIRS, 380) for direction in ("x-en", "en-x")},
     "flores-x-en": (dict.fromkeys(NON_ENGLISH, 997), 170),
     "gsm8k": ({"en": 7476}, 240),
     "gsm8kinstruct": (dict.fromkeys([*NON_ENGLISH, "en"], 7356), 340),
@@ -233,12 +233,12 @@ def estimates(profile: Profile, run: Run | None = None) -> pd.DataFrame | None:
     if sizes is None or not profile.lineages():
         return None
     for name, (stage, offloaded) in LAYOUTS.items():
-        rows[name] = cells = []
+        rows[name] = []
         for machine in MACHINES:
             memory = training_memory(profile, sizes, machine.devices, stage, offloaded)
             ram = f" + {memory.host / GIB:.0f} of RAM" if offloaded else ""
-            fits = memory.device <= 0.95 * machine.memory * GIB
-            cells.append(f"{memory.device / GIB:.0f} GiB{ram}{'' if fits else ' ✗'}")
+            fits = "" if memory.device <= 0.95 * machine.memory * GIB else " ✗"
+            rows[name].append(f"{memory.device / GIB:.0f} GiB{ram}{fits}")
     counted = {}
     if run and (path := run.results / "corpora.csv").is_file():
         table = pd.read_csv(path).dropna(subset=["tokens"]).query("rows > 0")

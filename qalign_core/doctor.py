@@ -155,18 +155,15 @@ def packages(path: Path = REQUIREMENTS) -> Finding:
     for name, version in wanted.items():
         try:
             installed = metadata.version(name)
+            if installed.split("+")[0] != version:  # torch says +cpu or +cu130, of the same version
+                other.append(f"{name} {installed} (pinned: {version})")
         except metadata.PackageNotFoundError:
             missing.append(name)
-            continue
-        if installed.split("+")[0] != version:  # torch says +cpu or +cu130, of the same version
-            other.append(f"{name} {installed} (pinned: {version})")
-
-    def some(names: list[str]) -> str:
-        return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
+    named = missing or other
+    some = ", ".join(named[:4]) + (f" and {len(named) - 4} more" if len(named) > 4 else "")
     if missing:
-        return Finding("packages", PROBLEM, f"missing: {some(missing)}", "make setup")
-    found = some(other) or f"all {len(wanted)} of requirements.txt"
+        return Finding("packages", PROBLEM, f"missing: {some}", "make setup")
+    found = some or f"all {len(wanted)} of requirements.txt"
     return verdict("packages", not other, found, "make setup; other versions may give other results", WARNING)
 
 
@@ -265,8 +262,7 @@ def disk(profile: Profile, run: Run) -> Iterator[Finding]:
 def probe() -> dict[str, Any]:
     """What torch sees, in a process of its own: it honours CUDA_VISIBLE_DEVICES in all its forms, and knows WSL2.
 
-    Raises:
-        OSError, subprocess.TimeoutExpired: when torch, or the driver behind it, does not work.
+    Raises OSError or subprocess.TimeoutExpired when torch, or the driver behind it, does not work.
     """
     ask = partial(subprocess.run, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
     answer = ask([sys.executable, "-c", PROBE])
@@ -293,14 +289,12 @@ def gpus(profile: Profile) -> Iterator[Finding]:
         remedy = "nvidia-smi must work (load the driver, or reboot after its update), and torch fit the driver's CUDA: "
         yield Finding("GPU", PROBLEM, str(error), f"{remedy}https://pytorch.org")
         return
-    found = seen["gpus"]
-    if not found:
-        remedy = "use a machine with them (README, On GPUs); PROFILE=mini needs none"
+    if not (found := seen["gpus"]):
         said = f"none; the profile needs {devices}" if wants else "none, and none is needed"
-        yield verdict("GPU", not wants, said, remedy)
+        yield verdict("GPU", not wants, said, "use a machine with them (README, On GPUs); PROFILE=mini needs none")
         return
-    here = f"{len(found)} × {found[0]['name']}, {found[0]['memory'] / GIB:.0f} GiB, CUDA {seen['cuda']}"
     enough = len(found) >= devices
+    here = f"{len(found)} × {found[0]['name']}, {found[0]['memory'] / GIB:.0f} GiB, CUDA {seen['cuda']}"
     here += f"; the profile {'uses' if enough else 'needs'} {devices}"
     yield verdict("GPU", enough, here, launch.on_fewer(profile, len(found)))
     if wants and sizes is not None and profile.lineages():
@@ -313,10 +307,10 @@ def gpus(profile: Profile) -> Iterator[Finding]:
     if busy := [gpu for gpu in found[:devices] if gpu["used"] > 0.1 * gpu["memory"]]:
         used = f"{busy[0]['used'] / GIB:.0f} of {busy[0]['memory'] / GIB:.0f} GiB in use"
         yield Finding("GPU memory", WARNING, used, "another program uses the GPU: nvidia-smi names it")
-    old = min(gpu["capability"] for gpu in found) < 8
-    if old and (profile.training.bf16 or profile.evaluation.dtype == "bfloat16"):
-        slow = f"{found[0]['name']} computes no bf16"
-        yield Finding("bf16", WARNING, slow, "a GPU of NVIDIA's Ampere generation or newer does")
+    wants_bf16 = profile.training.bf16 or profile.evaluation.dtype == "bfloat16"
+    if wants_bf16 and min(gpu["capability"] for gpu in found) < 8:
+        remedy = "a GPU of NVIDIA's Ampere generation or newer does"
+        yield Finding("bf16", WARNING, f"{found[0]['name']} computes no bf16", remedy)
     if devices > 1 and not seen["nccl"]:  # by which several GPUs speak with each other
         yield Finding("NCCL", PROBLEM, "this torch has none", "install torch from https://pytorch.org with CUDA")
     elif devices > 1:
@@ -357,9 +351,8 @@ def data_set(profile: Profile, name: str, codes: list[str]) -> Finding:
     file, found = known.needed(codes)[absent[0]].path, f"{len(absent)} of {total} files to fetch ({source})"
     url = f"{os.environ.get(sources.REPOSITORY_URL, lock.repository.url).rstrip('/')}/{lock.repository.commit}/{file}"
     if source == "hub":
-        url = hf_hub_url(
-            known.repo_id, file, repo_type="dataset", revision=known.revision, endpoint=os.environ.get("HF_ENDPOINT")
-        )
+        options = {"repo_type": "dataset", "revision": known.revision, "endpoint": os.environ.get("HF_ENDPOINT")}
+        url = hf_hub_url(known.repo_id, file, **options)
     why, remedy = refusal(url, known.repo_id, known.revision, "data set")
     return verdict(title, not why, f"{found}: {why or 'reachable'}", remedy)
 
@@ -374,8 +367,7 @@ def model(name: str, revision: str | None) -> Finding:
     if is_local(name, revision):
         return Finding(title, OK, "is here")
     if name.count("/") != 1:
-        remedy = "correct model.base, or the system's checkpoint"
-        return Finding(title, PROBLEM, "no such folder with a config.json", remedy)
+        return Finding(title, PROBLEM, "no such folder with a config.json", "correct model.base, or the checkpoint")
     url = hf_hub_url(name, "config.json", revision=revision, endpoint=os.environ.get("HF_ENDPOINT"))
     why, remedy = refusal(url, name, revision)
     return verdict(title, not why, why or "to fetch: readable", remedy)
@@ -398,11 +390,11 @@ def refusal(url: str, name: str, revision: str | None, kind: str = "model") -> t
         why, _, remedy = unreadable_model(name, revision, error, kind).partition(": ")
         return why, remedy
     except errors.HfHubHTTPError as error:
-        answer = f"{url}: the server answered {error.response.status_code}"
-        return answer, "compare with params/data.lock.yaml, or try again later"
+        why = f"{url}: the server answered {error.response.status_code}"
+        return why, "compare with params/data.lock.yaml, or try again later"
     except Exception as error:  # of whichever HTTP client huggingface_hub uses
-        reason = f"{url.split('/')[2]} cannot be reached ({type(error).__name__})"
-        return reason, "check the network and its proxy, or use folders of your own"
+        why = f"{url.split('/')[2]} cannot be reached ({type(error).__name__})"
+        return why, "check the network and its proxy, or use folders of your own"
     return "", ""
 
 

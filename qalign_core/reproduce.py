@@ -52,8 +52,9 @@ CACHES = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a profile's notebooks; the exit code is 0 only if every one of them succeeded."""
-    options = parser().parse_args(arguments)
-    console = Console(highlight=False)
+    options, console = parser().parse_args(arguments), Console(highlight=False)
+    if options.run_dir is not None and not options.run_dir.strip():  # as of a shell variable that is not set
+        parser().error("--run-dir: is empty; name a folder, or leave the option out for runs/PROFILE")
     try:
         profile = load(options.profile)
         chosen = select(profile, options.only, options.start)
@@ -65,6 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
             dry_run(profile, run, chosen, console)
             return 0
         check(profile, run, chosen)
+        if not launch.gpu_count():
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it looked for a GPU in vain
         plan.open_run(profile, options.run_dir)
         with FileLock(run.folder / ".lock", timeout=0), confined(run):
             return reproduce(profile, run, chosen, console)
@@ -86,15 +89,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--only", nargs="+", metavar="NN", help="run only these notebooks, such as: 04 05")
     found.add_argument("--from", dest="start", metavar="NN", help="run this notebook and those after it")
     found.add_argument("--dry-run", action="store_true", help="print what is done and what is to do, run nothing")
-    found.add_argument("--run-dir", metavar="DIR", type=run_folder, help="another run folder than runs/PROFILE")
+    found.add_argument("--run-dir", metavar="DIR", help="another run folder than runs/PROFILE")
     return found
-
-
-def run_folder(path: str) -> str:
-    """The path of `--run-dir`; an empty one, as of a shell variable that is not set, would mean runs/PROFILE."""
-    if not path.strip():
-        raise argparse.ArgumentTypeError("is empty; name a folder, or leave the option out for runs/PROFILE")
-    return path
 
 
 def notebooks_of(profile: Profile) -> list[Path]:
@@ -195,8 +191,6 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
     attempt = unfinished(output)
     attempt.parent.mkdir(parents=True, exist_ok=True)
     os.environ[plan.RUN_FOLDER] = str(run.folder)
-    if not launch.gpu_count():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it looked for a GPU in vain
     log = attempt.with_suffix(".log")
     try:
         with watch(path.stem, run, console), TemporaryDirectory(prefix="qalign-") as sockets, stderr_into(log):
@@ -244,7 +238,7 @@ def stderr_into(log: Path) -> Iterator[None]:
 
 
 def kernel_said(log: Path, lines: int = 20) -> str:
-    """The end of what a kernel wrote to stderr, to be shown after what went wrong; nothing if there is nothing."""
+    """The end of what a kernel wrote to stderr, to be shown after what went wrong, if there is any."""
     said = COLOURS.sub("", log.read_text(encoding="utf-8", errors="replace")).strip().splitlines()
     return f"\n\nThe last lines its kernel wrote ({_short(log)}):\n" + "\n".join(said[-lines:]) if said else ""
 
