@@ -227,15 +227,10 @@ def disk_needed(profile: Profile, run: Run) -> dict[str, tuple[Path, float]]:
         needed = ahead * 4 * sizes.parameters + (checkpoints if ahead else 0)
     places = {"run folder": (run.folder, needed), "data cache": (cache_dir(), 1.0 * GIB if sizes else 0.0)}
     if absent := [name for name, revision in hub_models(profile) if not is_local(name, revision)]:
-        fetched = sum(2 * (sizes.parameters if sizes and n == profile.model.base else billions(n)) for n in absent)
+        named = [re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", name, re.IGNORECASE) for name in absent]  # such as `…-7B`
+        fetched = sum(2e9 * float(match[1]) for match in named if match)  # in bf16
         places["hub cache"] = (Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE), fetched)
     return places
-
-
-def billions(name: str) -> float:
-    """Parameters, as far as a model's name tells: 7e9 for `…-7B`; 0 if it does not."""
-    match = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", name, re.IGNORECASE)
-    return float(match[1]) * 1e9 if match else 0.0
 
 
 def disk(profile: Profile, run: Run) -> Iterator[Finding]:

@@ -78,17 +78,11 @@ def gpu_count() -> int:
 
 
 def check_devices(profile: Profile) -> None:
-    """Refuse a profile that wants more GPUs of this machine than there are; without any, its ranks are CPU processes.
-
-    Raises:
-        ProfileError: saying what to set.
-    """
-    count, visible = gpu_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    if profile.run.hostfile is None and 0 < count < profile.run.devices:
-        chosen = f" (CUDA_VISIBLE_DEVICES={visible})" if visible else ""
-        raise ProfileError(
-            f"run.devices: {profile.run.devices} GPUs, but {count} can be seen here{chosen}: {on_fewer(profile, count)}"
-        )
+    """Refuse a profile that wants more GPUs of this machine than it has; without any, its ranks are CPU processes."""
+    count, wanted, visible = gpu_count(), profile.run.devices, os.environ.get("CUDA_VISIBLE_DEVICES")
+    if profile.run.hostfile is None and 0 < count < wanted:
+        seen = f"{count} can be seen here" + (f" (CUDA_VISIBLE_DEVICES={visible})" if visible else "")
+        raise ProfileError(f"run.devices: {wanted} GPUs, but {seen}: {on_fewer(profile, count)}")
 
 
 def on_fewer(profile: Profile, count: int) -> str:
@@ -113,12 +107,6 @@ def environment(devices: int) -> dict[str, str]:
 
 def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
     """Run a job unless it is done: the same call starts, resumes, or returns at once.
-
-    Args:
-        job: what `plan` made.
-        profile: for devices and the launcher.
-        run: the run folder, whose `current.json` says what is running.
-        show: whether to draw a progress line in the notebook.
 
     Returns:
         The job's folder, with a `done.json` that bears the job's fingerprint.
@@ -173,11 +161,7 @@ def use_shipped_base(job: Job) -> bool:
 
 
 def refuse_other_settings(job: dict[str, Any], folder: Path, run: Run) -> None:
-    """Refuse to replace a finished job, or checkpoints of one, by one with other settings: nothing done is ever lost.
-
-    Raises:
-        JobError: naming the settings that differ and the ways out.
-    """
+    """Refuse to replace a finished job, or checkpoints, by one with other settings: nothing done is ever lost."""
     job_path, step = folder / "job.json", train.newest_step(folder / "checkpoints")
     try:
         done = runs.is_done(job_path)
@@ -257,14 +241,14 @@ def _supervise(job_path: Path, module: str, profile: Profile, run: Run, show: bo
             again = "; run the cell again to go on from there" if is_interactive() and not done else ""
             text = f"{'done' if done else 'stopped'} after {clock(time.time() - begun)}{again}"
             draw(title, text, None, progress, handle)
-    code = process.returncode
     if hung:
         how = f"gave no sign of life for {limit} s (run.silence_seconds) and was stopped: run the cell again to go on "
         how += "from its last checkpoint, or raise that number if it is only slow"
-        raise JobError(failure(folder, log, how, start))
-    if code != 0 or not runs.is_done(job_path):
-        how = f"ended with exit code {code}" if code else "ended without its done.json"
-        raise JobError(failure(folder, log, how, start))
+    elif process.returncode == 0 and runs.is_done(job_path):
+        return
+    else:
+        how = f"ended with exit code {process.returncode}" if process.returncode else "ended without its done.json"
+    raise JobError(failure(folder, log, how, start))
 
 
 def stop_group(process: subprocess.Popen) -> None:
@@ -382,12 +366,8 @@ def is_interactive() -> bool:
 
 
 def draw(title: str, text: str, share: float | None = None, progress: Path | None = None, handle: Any = None) -> Any:
-    """Show a job's progress in the notebook, in place of what was shown under `handle`; to someone who looks on, with a
-    bar and the loss curve of `progress`.
-
-    Returns:
-        The handle to draw it again; None in a plain Python, where it is a printed line.
-    """
+    """Show a job's progress in the notebook, in place of what was shown under `handle`, and return the handle to do so
+    again; to someone who looks on, with a bar and the loss curve of `progress`; in a plain Python, as a line."""
     from IPython import get_ipython
     from IPython.display import display
 

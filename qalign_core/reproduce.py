@@ -115,12 +115,8 @@ def select(profile: Profile, only: list[str] | None, start: str | None) -> list[
 
 
 def check(profile: Profile, run: Run, chosen: list[Path]) -> None:
-    """Look before anything runs for what would else stop it hours later.
-
-    Raises:
-        ProfileError: when external predictions are not there, or fewer GPUs than the profile wants.
-        DownloadError: when something would have to be fetched where nothing may be.
-    """
+    """Refuse, before anything runs, what would else stop it hours later: absent external predictions, fewer GPUs than
+    the profile wants, and what would have to be fetched where nothing may be."""
     if any(path.name.startswith("04") for path in chosen):
         for title, there, why in evaluate.external_overview(profile):
             if not there:
@@ -180,8 +176,7 @@ def reproduce(profile: Profile, run: Run, chosen: list[Path], console: Console) 
 def execute(path: Path, output: Path, profile: Profile, run: Run, console: Console) -> str | None:
     """Execute one notebook by papermill in a kernel of its own; what was executed before stays until this one is done.
 
-    Returns:
-        None, or the failed cell's traceback (or how the kernel died), and what the kernel said outside of its cells.
+    Returns the failed cell's traceback, or how the kernel died, and what the kernel said outside of its cells.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError

@@ -185,9 +185,7 @@ def check_text(text: str, where: str) -> None:
 def read_json_lines(path: str | Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
     """One JSON object a line.
 
-    Args:
-        path: of the file.
-        fields: of a file that was not written here: each row must have text in every one of them, and an id of its own.
+    In a file that was not written here each row must have text in every one of `fields`, and an id of its own.
 
     Raises:
         FileNotFoundError, BadRow: for an absent file, broken JSON, a missing or non-text field, an id used twice.

@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -407,19 +406,6 @@ def test_rank_0_does_not_wait_for_the_dead(job, monkeypatch):
     with pytest.raises(RuntimeError, match="20 of 40 answers are missing .* one of the 2 ranks died"):
         generate.generate(job)
     assert not job.with_name("done.json").exists()
-
-
-def test_two_ranks_through_the_launcher(job, responses):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", "2", "--master_port", port]
-    command += ["--module", "qalign_core.generate", str(job)]
-    subprocess.run(command, env=environment, check=True, timeout=120)
-    assert read_responses(job) == responses
-    assert sorted(path.name for path in (job.parent / "generated").glob("*.jsonl")) == ["rank-0.jsonl", "rank-1.jsonl"]
-    assert len(generated_keys(job)) == 40
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
