@@ -360,11 +360,8 @@ class Answers:
         """What all ranks did since `start_clock`."""
         seconds = max(time.monotonic() - self._begun, 1e-6)
         generated, tokens = (now - before for now, before in zip(self.answered(), self._before, strict=True))
-        found = {"generated": generated, "seconds": round(seconds, 3)}
-        return found | {
-            "questions_per_second": round(generated / seconds, 3),
-            "tokens_per_second": round(tokens / seconds, 1),
-        }
+        rates = {"questions_per_second": round(generated / seconds, 3), "tokens_per_second": round(tokens / seconds, 1)}
+        return {"generated": generated, "seconds": round(seconds, 3), **rates}
 
     def beat(self, phase: str) -> None:
         """Write a line of progress if it is time to; `phase` is `loading`, `generating` or `writing`."""
@@ -372,10 +369,10 @@ class Answers:
             return
         self.refresh()
         done, total, rates = self.answered()[0], len(self.keys), self.rates()
+        rates = {key: rate for key, rate in rates.items() if key.endswith("per_second")}
         speed = rates["questions_per_second"]
-        line = {"time": time.time(), "phase": phase, "done": done, "total": total, "questions_per_second": speed}
-        line |= {"tokens_per_second": rates["tokens_per_second"]}
-        line |= {"seconds_left": round((total - done) / speed, 1) if speed else None}
+        left = round((total - done) / speed, 1) if speed else None
+        line = {"time": time.time(), "phase": phase, "done": done, "total": total, **rates, "seconds_left": left}
         with self.progress.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         self._phase, self._written = phase, time.monotonic()

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -328,11 +329,11 @@ PACKAGES = "torch transformers deepspeed accelerate peft datasets tokenizers num
 
 def is_done(job_path: str | Path) -> bool:
     """Whether the job's `done.json` exists and bears the fingerprint of its `job.json`."""
-    job_path, done = Path(job_path), Path(job_path).with_name("done.json")
-    if not (job_path.is_file() and done.is_file()):
+    paths = Path(job_path), Path(job_path).with_name("done.json")
+    if not all(path.is_file() for path in paths):
         return False
-    wanted = read_object(job_path).get("fingerprint")
-    return wanted is not None and read_object(done).get("fingerprint") == wanted
+    wanted, found = (read_object(path).get("fingerprint") for path in paths)
+    return wanted is not None and found == wanted
 
 
 def write_done(folder: Path, fingerprint: str, metrics: dict[str, Any], **more: Any) -> Path:
@@ -374,16 +375,13 @@ def cores() -> int:
 
 def git_commit() -> str | None:
     """Commit of the package's checkout (with `+changes` if the tree differs from it), or None outside of one."""
-    answers = []
-    for command in (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"]):
-        try:
-            answer = subprocess.run(
-                command, cwd=Path(__file__).resolve().parent, capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        answers.append(answer.stdout.strip())
-    return answers[0] + ("+changes" if answers[1] else "")
+    ask = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True)
+    try:
+        commit = ask(["git", "rev-parse", "HEAD"]).stdout.strip()
+        changes = ask(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changes else "")
 
 
 # ------------------------------------------------------------------------------------------------- lifeline
