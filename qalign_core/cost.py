@@ -105,7 +105,10 @@ def _sizes(base: str, revision: str | None, lora: str) -> Sizes | None:
         kind, *numbers, vocabulary, tied = KNOWN[base]
         fields: dict[str, Any] = dict(zip(FIELDS, numbers, strict=True))
         config = AutoConfig.for_model(kind, **fields, vocab_size=vocabulary, tie_word_embeddings=tied)
-    return sizes_of(config, json.loads(lora))
+    try:
+        return sizes_of(config, json.loads(lora))
+    except ValueError as error:  # target_modules that the base does not have
+        raise params.ProfileError(str(error)) from None
 
 
 def sizes_of(config: PretrainedConfig, lora: dict[str, Any] | None = None) -> Sizes | None:

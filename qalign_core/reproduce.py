@@ -27,7 +27,7 @@ from qalign_core import cost, evaluate, launch, plan, prepare, runs
 from qalign_core.launch import clock, describe, latest, share_done
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, load
 from qalign_core.plan import Job
-from qalign_core.runs import DamagedFileError, Run
+from qalign_core.runs import BadRow, DamagedFileError, Run
 from qalign_core.sources import DownloadError, cache_dir, is_offline
 
 NOTEBOOKS_FOLDER = PARAMS_FOLDER.parent / "notebooks"
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
             return reproduce(profile, run, chosen, console)
     except Timeout:
         reason = f"another process is reproducing into {run.folder}: wait for it, or stop it"
-    except (ValueError, OSError) as error:  # a bad profile, row or file; no permission, no space
+    except (ProfileError, BadRow, DamagedFileError, OSError) as error:  # OSError: no permission, no space
         reason = str(error)
     except KeyboardInterrupt:
         console.print("\ninterrupted; what is finished is kept. Run the same command to go on.")

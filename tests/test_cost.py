@@ -133,6 +133,8 @@ def test_zero_partitions_the_states_and_offloading_moves_them_to_the_host():
 def test_lora_trains_the_matrices_alone():
     profile, sizes = params.load("one-gpu"), sizes_of("one-gpu")
     lora = training_memory(profile, sizes, 1, 2, False).device
+    with pytest.raises(params.ProfileError, match="training.lora.target_modules: nothing is not among"):
+        base_sizes(profile_of("one-gpu", training__lora={"target_modules": ["nothing"]}))
     config, rank = sizes.config, profile.training.lora.rank
     queries = rank * 2 * config.hidden_size * config.num_hidden_layers
     assert queries < sizes.trained < 20 * queries
