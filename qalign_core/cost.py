@@ -1,22 +1,28 @@
-"""Estimates of what a profile costs before it is run: memory of a GPU by ZeRO stage, and hours of training.
+"""What a profile costs: memory of a GPU and hours of training, estimated; for the miniature, this machine's measured.
 
 `python -m qalign_core.cost` prints README's table.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 from rich.console import Console
 
-from qalign_core import params, plan
+from qalign_core import launch, miniature, params, plan, runs
 from qalign_core.languages import NON_ENGLISH
+from qalign_core.models import add_adapters
 from qalign_core.params import Profile
 from qalign_core.runs import Run
 
@@ -45,12 +51,12 @@ MACHINES = (
     Machine("1 × A100 80 GB", 1, 80, 312e12),
     Machine("1 × RTX 4090 24 GB", 1, 24, 165e12),
 )
-# Examples per language and tokens per example (template included, truncated at 512) of the known corpora. The tokens
-# are guesses for LLaMA-2's tokenizer; once notebook 01 has counted them with the base's own, that count is used.
+# Examples per language of the known corpora, and tokens per example (template included, truncated at 512): guesses for
+# LLaMA-2's tokenizer; once notebook 01 has counted them with the base's own, that count is used.
 PAIRS = {"bn": 6525, "th": 7466, "sw": 7469, "ja": 7466, "zh": 7363, "de": 7464, "fr": 7464, "ru": 7360, "es": 7468}
 CORPORA: dict[str, tuple[dict[str, int], int]] = {
-    **{name: (PAIRS, 270) for name in ("questions-x-en", "questions-en-x")},
-    **{name: (PAIRS, 380) for name in ("responses-x-en", "responses-en-x")},
+    **{f"questions-{direction}": (PAIRS, 270) for direction in ("x-en", "en-x")},
+    **{f"responses-{direction}": (PAIRS, 380) for direction in ("x-en", "en-x")},
     "flores-x-en": (dict.fromkeys(NON_ENGLISH, 997), 170),
     "gsm8k": ({"en": 7476}, 240),
     "gsm8kinstruct": (dict.fromkeys([*NON_ENGLISH, "en"], 7356), 340),
@@ -70,26 +76,25 @@ FIELDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attentio
 
 
 class Sizes(NamedTuple):
-    """Parameters of a base model: all, of its embeddings, of its largest module, and LoRA's per unit of rank."""
+    """Parameters of a base model: all, of its largest module, and (LoRA's included) the trained and the frozen ones."""
 
     config: PretrainedConfig
     parameters: int
-    embeddings: int
     largest: int
-    per_rank: Mapping[str, int]  # by the name of a linear layer
-
-    def adapters(self, rank: int, target_modules: Sequence[str]) -> int:
-        """Parameters of LoRA's matrices."""
-        return rank * sum(self.per_rank.get(name, 0) for name in target_modules)
+    trained: int
+    frozen: int
 
 
 def base_sizes(profile: Profile) -> Sizes | None:
     """The sizes of a profile's base; None for the miniature, or where no configuration is at hand."""
-    return None if profile.model.base == "miniature" else _sizes(profile.model.base, profile.model.revision)
+    if profile.model.base == "miniature":
+        return None
+    lora = (profile.training.lora or params.LoraSection()).model_dump() if profile.training.method == "lora" else None
+    return _sizes(profile.model.base, profile.model.revision, json.dumps(lora))
 
 
 @cache
-def _sizes(base: str, revision: str | None) -> Sizes | None:
+def _sizes(base: str, revision: str | None, lora: str) -> Sizes | None:
     from transformers import AutoConfig
 
     try:
@@ -98,30 +103,31 @@ def _sizes(base: str, revision: str | None) -> Sizes | None:
         if base not in KNOWN:
             return None
         kind, *numbers, vocabulary, tied = KNOWN[base]
-        sizes: dict[str, Any] = dict(zip(FIELDS, numbers, strict=True))
-        config = AutoConfig.for_model(kind, **sizes, vocab_size=vocabulary, tie_word_embeddings=tied)
-    return sizes_of(config)
+        fields: dict[str, Any] = dict(zip(FIELDS, numbers, strict=True))
+        config = AutoConfig.for_model(kind, **fields, vocab_size=vocabulary, tie_word_embeddings=tied)
+    try:
+        return sizes_of(config, json.loads(lora))
+    except ValueError as error:  # target_modules that the base does not have
+        raise params.ProfileError(str(error)) from None
 
 
-def sizes_of(config: PretrainedConfig) -> Sizes | None:
+def sizes_of(config: PretrainedConfig, lora: dict[str, Any] | None = None) -> Sizes | None:
     """Sizes of a decoder, counted without weights; None where its kind has no such fields as LLaMA's."""
     import torch
     from transformers import AutoModelForCausalLM
 
     if any(getattr(config, field, None) is None for field in FIELDS):
         return None
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings(action="ignore"):
         model = AutoModelForCausalLM.from_config(config)
-    head, per_rank = model.get_output_embeddings(), Counter[str]()
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and module is not head:
-            per_rank[name.rpartition(".")[2]] += module.in_features + module.out_features
-    ends = {id(layer.weight): layer.weight.numel() for layer in (model.get_input_embeddings(), head)}  # tied: one
-    largest = max(sum(p.numel() for p in module.parameters(recurse=False)) for module in model.modules())
-    return Sizes(config, model.num_parameters(), sum(ends.values()), largest, per_rank)
+        parameters = model.num_parameters()
+        largest = max(sum(p.numel() for p in module.parameters(recurse=False)) for module in model.modules())
+        adapted = add_adapters(model, lora) if lora else model
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    return Sizes(config, parameters, largest, trained, sum(p.numel() for p in adapted.parameters()) - trained)
 
 
-# ------------------------------------------------------------------------------------------------- memory and hours
+# ------------------------------------------------------------------------------------------------- estimated
 
 
 class Memory(NamedTuple):
@@ -134,12 +140,8 @@ class Memory(NamedTuple):
 def training_memory(profile: Profile, sizes: Sizes, devices: int, stage: int, offloaded: bool) -> Memory:
     """Peak memory of training with AdamW: DeepSpeed's estimate of the model's states, activations and `CONTEXT`.
 
-    Args:
-        profile: its micro-batch, max_length, activation checkpointing, method.
-        sizes: of its base.
-        devices: GPUs among which the states are partitioned.
-        stage: of ZeRO.
-        offloaded: weights, gradients and optimizer on the host (`deepspeed/zero3-offload.json`).
+    The states are partitioned among `devices` by this `stage` of ZeRO; `offloaded`: weights, gradients and optimizer
+    are on the host (`deepspeed/zero3-offload.json`).
     """
     import torch
 
@@ -148,11 +150,7 @@ def training_memory(profile: Profile, sizes: Sizes, devices: int, stage: int, of
     from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as zero3
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as zero2
 
-    training, trained, frozen, host = profile.training, sizes.parameters, 0, 0.0
-    if training.method == "lora":
-        lora = (training.lora or params.LoraSection()).model_dump()
-        trained = sizes.adapters(lora["rank"], lora["target_modules"]) + lora["embeddings"] * sizes.embeddings
-        frozen = sizes.parameters - lora["embeddings"] * sizes.embeddings
+    trained, frozen, host = sizes.trained, sizes.frozen, 0.0
     if stage == 3:
         host, states, _ = zero3(trained, sizes.largest, devices, cpu_offload=offloaded, cpu_offload_params=offloaded)
         states += 2 * min(trained + frozen, LIVE)
@@ -187,34 +185,17 @@ def hours(profile: Profile, sizes: Sizes, tokens: float, machine: Machine) -> fl
     return operations * sizes.parameters * tokens / (UTILISATION * machine.peak * machine.devices) / 3600
 
 
-def stage_tokens(profile: Profile, corpus: str, counted: Mapping[str, tuple[int, int]] | None = None) -> float | None:
-    """Tokens that training on a corpus goes through, all epochs together; None if nothing is known of the corpus.
-
-    Args:
-        profile: for its corpora, epochs and `max_steps`.
-        corpus: its name.
-        counted: corpus → (examples, tokens) as notebook 01 counted them.
-    """
-    arguments, rows = profile.arguments(corpus), examples_of(profile, corpus)
-    if counted and corpus in counted:
-        examples, tokens = counted[corpus]
-        mean = min(tokens / examples, profile.training.max_length)
-    elif rows is None:
-        return None
-    else:
-        examples, mean = sum(rows.values()), CORPORA[profile.data.roots(corpus)[0]][1]
-    if arguments["max_steps"] > 0:
-        return float(arguments["max_steps"] * plan.effective_batch_size(profile, corpus) * mean)
-    return float(examples * mean * arguments["num_train_epochs"])
-
-
 def examples_of(profile: Profile, corpus: str) -> dict[str, int] | None:
     """Examples per language, as far as the profile alone tells: None for a file of one's own."""
-    choice, found = profile.data.choice(corpus), Counter[str]()
+    choice, sizes, found = profile.data.choice(corpus), profile.data.miniature.sizes, Counter[str]()
     if choice.path is not None:
         return None
     if choice.of is None:
         rows, chosen = CORPORA[corpus][0], choice.languages or profile.data.languages
+        if set(profile.data.sources.values()) == {"miniature"}:
+            name = corpus.partition("-")[0]
+            made = (miniature.DEFAULT_SIZES | sizes)["gsm8kinstruct" if name == "responses" else name]
+            rows = dict.fromkeys(rows, made)
         found.update({code: n for code, n in rows.items() if code in chosen or list(rows) == ["en"]})
     for part in choice.of or []:
         if (inner := examples_of(profile, part)) is None:
@@ -224,32 +205,47 @@ def examples_of(profile: Profile, corpus: str) -> dict[str, int] | None:
     return {code: min(round(n * (choice.share or 1)), choice.limit or n) for code, n in found.items()}
 
 
-# ------------------------------------------------------------------------------------------------- shown
+def examples_seen(profile: Profile, corpus: str, examples: int) -> float:
+    """Examples that training on a corpus of `examples` goes through, all epochs together."""
+    arguments = profile.arguments(corpus)
+    if arguments["max_steps"] > 0:
+        return float(arguments["max_steps"] * plan.effective_batch_size(profile, corpus))
+    return float(examples * arguments["num_train_epochs"])
+
+
+def stage_tokens(profile: Profile, corpus: str, counted: Mapping[str, tuple[int, int]] | None = None) -> float | None:
+    """Tokens that training on a corpus goes through; None if nothing is known of the corpus.
+
+    `counted` has the (examples, tokens) of a corpus as notebook 01 counted them.
+    """
+    if counted and corpus in counted:
+        examples, tokens = counted[corpus]
+        return examples_seen(profile, corpus, examples) * min(tokens / examples, profile.training.max_length)
+    if (rows := examples_of(profile, corpus)) is None:
+        return None
+    return examples_seen(profile, corpus, sum(rows.values())) * CORPORA[profile.data.roots(corpus)[0]][1]
 
 
 def estimates(profile: Profile, run: Run | None = None) -> pd.DataFrame | None:
     """One column per machine of `MACHINES`: GiB of a GPU by ZeRO stage, then hours by training stage.
 
-    Args:
-        profile: the checked profile.
-        run: where notebook 01 may have counted the tokens of the corpora.
-
-    Returns:
-        None for the miniature, for bases of an unknown kind, or where nothing is trained.
+    Tokens are those that notebook 01 counted, if it did in `run`. None for the miniature, for bases of an unknown kind,
+    or where nothing is trained.
     """
-    sizes, rows = base_sizes(profile), {}
+    sizes, rows = base_sizes(profile), dict[str, list[str]]()
     if sizes is None or not profile.lineages():
         return None
     for name, (stage, offloaded) in LAYOUTS.items():
-        needed = [(m, training_memory(profile, sizes, m.devices, stage, offloaded)) for m in MACHINES]
-        host = [f" + {memory.host / GIB:.0f} of RAM" if offloaded else "" for _, memory in needed]
-        fits = ["" if memory.device <= 0.95 * machine.memory * GIB else " ✗" for machine, memory in needed]
-        cells = zip(needed, host, fits, strict=True)
-        rows[name] = [f"{memory.device / GIB:.0f} GiB{ram}{mark}" for (_, memory), ram, mark in cells]
-    path, counted = run.results / "corpora.csv" if run else None, {}
-    if path and path.is_file():
-        table = pd.read_csv(path).dropna(subset=["tokens"]).query("rows > 0").set_index("corpus")
-        counted = dict(zip(table.index, zip(table["rows"], table["tokens"], strict=True), strict=True))
+        rows[name] = []
+        for machine in MACHINES:
+            memory = training_memory(profile, sizes, machine.devices, stage, offloaded)
+            ram = f" + {memory.host / GIB:.0f} of RAM" if offloaded else ""
+            fits = "" if memory.device <= 0.95 * machine.memory * GIB else " ✗"
+            rows[name].append(f"{memory.device / GIB:.0f} GiB{ram}{fits}")
+    counted = {}
+    if run and (path := run.results / "corpora.csv").is_file():
+        table = pd.read_csv(path).dropna(subset=["tokens"]).query("rows > 0")
+        counted = {row.corpus: (row.rows, row.tokens) for row in table.itertuples()}
     stages = Counter(lineage[-1] for lineage in profile.lineages())
     tokens = {corpus: stage_tokens(profile, corpus, counted) for corpus in stages}
 
@@ -292,6 +288,111 @@ def readme_table() -> str:
         tables.append(table.assign(profile=[f"`{name}`", *[""] * (len(table) - 1)]).set_index("profile"))
     text = pd.concat(tables).replace(r" GiB| h$| \+.*RAM", "", regex=True).reset_index().to_markdown(index=False)
     return re.sub(r" +\|", " |", re.sub(r"\| +", "| ", text))
+
+
+# ------------------------------------------------------------------------------------------------- measured
+
+# Tokens of an example of the miniature's corpora, and of its output alone.
+LENGTHS = {
+    **{
+        "questions-x-en": (73, 33),
+        "questions-en-x": (73, 31),
+        "responses-x-en": (105, 49),
+        "responses-en-x": (105, 47),
+    },
+    **{"flores-x-en": (25, 8), "gsm8k": (84, 49), "gsm8kinstruct": (82, 48), "metamathqa": (91, 58)},
+}
+# In start-ups (importing torch, transformers and DeepSpeed): a job's launcher, ranks and saving; a notebook's kernel
+# and tables; what chapter 1 makes besides.
+JOB, NOTEBOOK, PREPARATION = 3.0, 2.5, 3.0
+
+
+class Speed(NamedTuple):
+    """What all ranks do together in tokens/s, and one start-up in seconds."""
+
+    training: float
+    generation: float
+    startup: float
+
+
+def measure(profile: Profile) -> Speed:
+    """Time a start-up, then train and generate for some seconds as one of the profile's ranks, with random weights."""
+    begun, devices = time.monotonic(), profile.run.devices
+    line = [sys.executable, "-c", "import deepspeed, torch, transformers"]
+    subprocess.run(line, env=launch.environment(devices), check=True, capture_output=True)
+    startup = time.monotonic() - begun
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(miniature.SHIPPED_BASE, **profile.model.miniature.config())
+    config.num_key_value_heads = config.num_attention_heads
+    config.head_dim = config.hidden_size // config.num_attention_heads
+    device, ranks = "cuda" if torch.cuda.is_available() else "cpu", min(devices, launch.gpu_count() or runs.cores())
+    model = AutoModelForCausalLM.from_config(config).to(device, torch.bfloat16 if profile.training.bf16 else None)
+    optimizer = torch.optim.AdamW(model.parameters())
+    shape = (profile.training.per_device_train_batch_size, max(tokens for tokens, _ in LENGTHS.values()))
+    ids = torch.randint(3, config.vocab_size - 1, shape, device=device)  # (B, T)
+    asked = ids[:1, : shape[1] // 2].repeat(64, 1)  # (N, P)
+
+    def train() -> int:
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return ids.numel()
+
+    def generate() -> int:
+        model.generate(asked, do_sample=False, max_new_tokens=24, min_new_tokens=24, pad_token_id=0)
+        return 24 * len(asked)
+
+    def rate(step: Callable[[], int], seconds: float) -> float:
+        step()  # the first one allocates and compiles
+        tokens, begun = 0, time.monotonic()
+        while not tokens or time.monotonic() - begun < seconds:
+            tokens += step()
+        return ranks * tokens / (time.monotonic() - begun)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, runs.cores() // devices))  # as each rank has
+    try:
+        return Speed(rate(train, 2.0), rate(generate, 1.0), startup)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def chapters(profile: Profile, speed: Speed) -> dict[str, float]:
+    """Seconds that each chapter takes from nothing, by its number."""
+    jobs, seconds = Counter[str](), defaultdict[str, float](float)
+    main = profile.in_chapter(ablations=False)
+    for lineage in filter(None, plan.stages(profile)):
+        chapter, corpus = "02" if lineage == [profile.first_stage()] else "03", lineage[-1]
+        chapter = chapter if chapter == "02" or lineage in profile.lineages(main) else "06"
+        examples = examples_seen(profile, corpus, sum((examples_of(profile, corpus) or {}).values()))
+        seconds[chapter] += examples * LENGTHS[profile.data.roots(corpus)[0]][0] / speed.training
+        jobs[chapter] += 1
+    for name, system in profile.systems.items():
+        chapter, times = "04" if name in main else "06", 2 if system.translator else 1
+        if system.predictions is not None:
+            continue
+        output = LENGTHS[profile.data.roots((system.lineage or ["metamathqa"])[-1])[0]][1]
+        for test in profile.evaluation.benchmarks.values():
+            answers = (test.limit or 1000) * len(profile.data.languages) * times
+            seconds[chapter] += answers * min(output, test.max_new_tokens) / speed.generation
+        jobs[chapter] += times
+    seeds, numbers = len(profile.run.seeds), sorted({"01", "04", "05", *jobs})
+    other = {number: NOTEBOOK + PREPARATION * (number == "01") for number in numbers}
+    return {n: seeds * seconds[n] + (seeds * JOB * jobs[n] + other[n]) * speed.startup for n in numbers}
+
+
+def sentences(profile: Profile, numbers: Sequence[str] | None = None) -> Iterator[str]:
+    """How long all chapters, or some, take here from nothing; nothing where model or data are not the miniature's."""
+    known = set(LENGTHS) >= {root for corpus in profile.corpora() for root in profile.data.roots(corpus)}
+    if {profile.model.base, *profile.data.sources.values()} != {"miniature"} or not (profile.corpora() and known):
+        return
+    speed = measure(profile)
+    times = {n: seconds for n, seconds in chapters(profile, speed).items() if numbers is None or n in numbers}
+    each = ", ".join(f"{number} {launch.clock(seconds)}" for number, seconds in times.items())
+    yield f"Measured here: {speed.training:,.0f} tokens/s in training, {speed.generation:,.0f} in generation."
+    yield f"From nothing about {launch.clock(sum(times.values()))} on this machine, if it is idle: {each}."
 
 
 if __name__ == "__main__":

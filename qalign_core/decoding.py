@@ -32,30 +32,13 @@ PROCESSOR_TOKENS = 32768
 
 @dataclass
 class Sequence:
-    """One prompt and what was generated for it so far.
-
-    Attributes:
-        key: whatever names it to the caller.
-        input_ids: tokens of the prompt, without padding.
-        max_new_tokens: most tokens to generate.
-        output_ids: tokens generated, without EOS.
-        finish_reason: `"stop"` (EOS), `"length"` (max_new_tokens), or None while it runs.
-    """
+    """One prompt and what was generated for it so far."""
 
     key: str
-    input_ids: list[int]
+    input_ids: list[int]  # without padding
     max_new_tokens: int
-    output_ids: list[int] = field(default_factory=list)
-    finish_reason: str | None = None
-
-    def append(self, token: int, eos_token_id: int) -> None:
-        """Take the next token and note whether the sequence ends here."""
-        if token == eos_token_id:
-            self.finish_reason = "stop"
-            return
-        self.output_ids.append(token)
-        if len(self.output_ids) == self.max_new_tokens:
-            self.finish_reason = "length"
+    output_ids: list[int] = field(default_factory=list)  # without EOS
+    finish_reason: str | None = None  # "stop" (EOS), "length" (max_new_tokens), or None while it runs
 
     @property
     def length(self) -> int:
@@ -83,11 +66,8 @@ class GreedyDecoder:
         batch_tokens: int,
         note: Callable[[str], None] = print,
     ):
-        self.model = model
-        self.eos_token_id = eos_token_id
-        self.filler_token_id = filler_token_id
-        self.batch_tokens = batch_tokens
-        self.note = note
+        self.model, self.eos_token_id, self.filler_token_id = model, eos_token_id, filler_token_id
+        self.batch_tokens, self.note = batch_tokens, note
         self.waiting: deque[Sequence] = deque()
         self.prefix: list[int] = []  # what all sequences begin with
         self.prefix_cache = DynamicCache()  # its keys and values (1, H, P, D)
@@ -250,7 +230,12 @@ class GreedyDecoder:
         """The most likely token of every row (N,), given to its sequence."""
         next_ids = logits.argmax(dim=-1)
         for sequence, token in zip(sequences, next_ids.tolist(), strict=True):
-            sequence.append(token, self.eos_token_id)
+            if token == self.eos_token_id:
+                sequence.finish_reason = "stop"
+                continue
+            sequence.output_ids.append(token)
+            if len(sequence.output_ids) == sequence.max_new_tokens:
+                sequence.finish_reason = "length"
         return next_ids
 
 
@@ -271,15 +256,12 @@ class RowCache(Cache):
         like: a cache whose layers these are like.
         tokens: rows x columns that new buffers are made for where so many are expected, so that they need not grow with
             every group that joins; and more only if they must.
-
-    Attributes:
-        rows: rows in use, from the top.
-        start, end: first column in use, and the first behind those in use, into which the next step writes.
     """
 
     def __init__(self, like: DynamicCache, tokens: int):
         self.tokens = tokens
-        self.rows = self.start = self.end = 0
+        self.rows = 0  # in use, from the top
+        self.start = self.end = 0  # first column in use; the first behind those, into which the next step writes
         self.capacity = (0, 0)  # rows, columns
         super().__init__(layers=[RowLayer(self, layer.keys, layer.values) for layer in like.layers])
 
@@ -312,12 +294,8 @@ class RowCache(Cache):
         self.start = min(self.start, first)
 
     def keep(self, order: list[int], width: int) -> None:
-        """Drop all rows but those in `order`, of which the longest has `width` columns.
-
-        Args:
-            order: row by row the present row it shall hold; only rows that change are copied.
-            width: in columns.
-        """
+        """Let row by row hold the present row that `order` names, of which the longest has `width` columns; only rows
+        that change are copied."""
         targets = [row for row, source in enumerate(order) if row != source]
         if targets:
             sources = [order[row] for row in targets]
@@ -397,10 +375,9 @@ def choose_batch_tokens(wanted: int | str, model: PreTrainedModel, processes: in
     room = max(room, 1)  # a single sequence is always tried
     if wanted == "auto":
         return (min(room, PROCESSOR_TOKENS) if model.device.type == "cpu" else room), None
-    limit = int(wanted)
-    if limit <= room:
-        return limit, None
-    return room, f"batches of {room} tokens instead of {limit}: the keys and values of more do not fit into free memory"
+    if int(wanted) <= room:
+        return int(wanted), None
+    return room, f"batches of {room} tokens instead of {wanted}: the keys and values of more do not fit in free memory"
 
 
 def free_memory(device: torch.device, processes: int) -> int:

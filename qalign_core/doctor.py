@@ -15,15 +15,13 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from qalign_core.params import Profile
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 SIGNS = {OK: "✓", WARNING: "!", PROBLEM: "✗"}
-LIMIT_SECONDS = 30.0  # for the checks together
 ASK_SECONDS = 3.0  # to wait for a server
 PROBE_SECONDS = 25.0  # to wait for the driver or torch, which takes long from a cold disk
 GIB = 2**30
@@ -54,14 +51,21 @@ SMALL = 3e8  # parameters that a CPU can train if need be
 LAUNCHERS = {"pdsh": "pdsh", "slurm": "srun", "openmpi": "mpirun"}
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """What one check found: its state is `ok`, `warning` or `problem`; the latter two say what to do."""
 
     check: str
     state: str
     found: str
     remedy: str = ""
+
+
+Check = Callable[[], Finding | Iterable[Finding]]
+
+
+def verdict(check: str, good: bool, found: str, remedy: str, otherwise: str = PROBLEM) -> Finding:
+    """A finding that is `ok` if it is good, and else comes with a remedy."""
+    return Finding(check, OK, found) if good else Finding(check, otherwise, found, remedy)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,12 +75,18 @@ def main(arguments: list[str] | None = None) -> int:
     if all(importlib.util.find_spec(name) for name in ("pydantic", "yaml", "datasets", "pandas", "filelock", "psutil")):
         findings += examine(options.profile, options.run_dir)
     else:
-        findings.append(compilers(False))
         findings.append(Finding("profile", PROBLEM, "not looked at: packages are missing", "make setup, then again"))
     count = {state: sum(finding.state == state for finding in findings) for state in SIGNS}
     if not count[PROBLEM]:
-        findings += duration(options.profile)
-    show(options.profile, findings)
+        from qalign_core import cost, params
+
+        said = " ".join(cost.sentences(params.load(options.profile)))
+        findings += [Finding("time", OK, said)] if said else []
+    print(f"profile {options.profile}")
+    for finding in findings:
+        print(f"{SIGNS[finding.state]} {finding.check}: {finding.found}")
+        if finding.remedy:
+            print(f"    → {finding.remedy}")
     counted = [f"{count[s]} {s}{'s' if count[s] > 1 else ''}" for s in (PROBLEM, WARNING) if count[s]]
     print(f"{', '.join(counted) or 'ready'} ({time.monotonic() - begun:.1f} s)")
     return 1 if count[PROBLEM] else 0
@@ -100,61 +110,25 @@ def examine(name: str, run_dir: str | None = None) -> list[Finding]:
         run, needed = plan.open_run(profile, run_dir, read_only=True), data_sets(profile)
     except params.ProfileError as error:
         return [Finding("profile", PROBLEM, str(error), "correct the profile")]
-    checks: dict[str, Callable[[], Finding | Iterable[Finding]]] = {
-        "files": partial(files, profile),
-        "compiler": lambda: compilers(offloads(profile)),
-        "machine": partial(machine, profile),
-        "disk": partial(disk, profile, run),
-        "GPU": partial(gpus, profile),
-        "bf16": partial(bf16, profile),
-    }
+    checks: dict[str, Check] = {check.__name__: partial(check, profile) for check in (files, compiler, machine, gpus)}
+    checks["disk"] = partial(disk, profile, run)
     own = {code for code, entry in profile.data.new_languages.items() if entry.folder}  # `files` looks for these
     for data, codes in needed.items():
         checks[f"data: {data}"] = partial(data_set, profile, data, [code for code in codes if code not in own])
     for hub_id, revision in hub_models(profile):
         checks[f"model: {hub_id}"] = partial(model, hub_id, revision)
-    return run_checks(checks, LIMIT_SECONDS)
+    with ThreadPoolExecutor(len(checks)) as pool:  # most of them wait, none for long
+        return [finding for found in pool.map(run_check, checks.items()) for finding in found]
 
 
-def run_checks(checks: dict[str, Callable[[], Finding | Iterable[Finding]]], seconds: float) -> list[Finding]:
-    """Run checks side by side; one that is not done after `seconds`, or fails itself, is a finding of its own."""
-    results: dict[str, list[Finding]] = {}
-
-    def run(name: str, check: Callable[[], Finding | Iterable[Finding]]) -> None:
-        try:
-            found = check()
-            results[name] = [found] if isinstance(found, Finding) else list(found)
-        except Exception as error:  # whatever it is, the other findings are worth reading
-            why = f"the check failed: {type(error).__name__}: {error}"
-            results[name] = [Finding(name, WARNING, why[:300], "look at this by hand")]
-
-    threads = [threading.Thread(target=run, args=check, daemon=True) for check in checks.items()]
-    deadline = time.monotonic() + seconds
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    late = WARNING, f"no answer within {seconds:.0f} s", "try again; is the network or a disk slow?"
-    return [finding for name in checks for finding in results.get(name, [Finding(name, *late)])]
-
-
-def show(profile: str, findings: list[Finding]) -> None:
-    """Print the findings, each with what to do about it."""
-    print(f"profile {profile}")
-    for finding in findings:
-        print(f"{SIGNS[finding.state]} {finding.check}: {finding.found}")
-        if finding.remedy:
-            print(f"    → {finding.remedy}")
-
-
-def duration(name: str) -> list[Finding]:
-    """How long the chapters of a profile will take here, measured; nothing where that is not measured."""
-    from qalign_core import params, speed
-
+def run_check(named: tuple[str, Check]) -> list[Finding]:
+    """What a check found; one that fails itself is a finding, for the others are worth reading."""
+    name, check = named
     try:
-        return [Finding("time", OK, said)] if (said := " ".join(speed.sentences(params.load(name)))) else []
-    except (OSError, ValueError) as error:
-        return [Finding("time", WARNING, str(error)[:300], "look at this by hand")]
+        found = check()
+        return [found] if isinstance(found, Finding) else list(found)
+    except Exception as error:
+        return [Finding(name, WARNING, f"the check failed: {error!r}"[:300], "look at this by hand")]
 
 
 # ------------------------------------------------------------------------------------------------- Python
@@ -162,11 +136,9 @@ def duration(name: str) -> list[Finding]:
 
 def python() -> Finding:
     """Whether this Python is new enough."""
-    found = f"{sys.version.split()[0]} ({sys.executable})"
-    if sys.version_info < NEEDED_PYTHON:
-        wanted = ".".join(map(str, NEEDED_PYTHON))
-        return Finding("Python", PROBLEM, found, f"{wanted} or newer is needed: make PYTHON=python{wanted} setup")
-    return Finding("Python", OK, found)
+    wanted = ".".join(map(str, NEEDED_PYTHON))
+    remedy = f"{wanted} or newer is needed: make PYTHON=python{wanted} setup"
+    return verdict("Python", sys.version_info >= NEEDED_PYTHON, f"{sys.version.split()[0]} ({sys.executable})", remedy)
 
 
 def required(path: Path = REQUIREMENTS) -> dict[str, str]:
@@ -183,33 +155,25 @@ def packages(path: Path = REQUIREMENTS) -> Finding:
     for name, version in wanted.items():
         try:
             installed = metadata.version(name)
+            if installed.split("+")[0] != version:  # torch says +cpu or +cu130, of the same version
+                other.append(f"{name} {installed} (pinned: {version})")
         except metadata.PackageNotFoundError:
             missing.append(name)
-            continue
-        if installed.split("+")[0] != version:  # torch says +cpu or +cu130, of the same version
-            other.append(f"{name} {installed} (pinned: {version})")
-
-    def some(names: list[str]) -> str:
-        return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
+    named = missing or other
+    some = ", ".join(named[:4]) + (f" and {len(named) - 4} more" if len(named) > 4 else "")
     if missing:
-        return Finding("packages", PROBLEM, f"missing: {some(missing)}", "make setup")
-    if other:
-        return Finding("packages", WARNING, some(other), "make setup; other versions may give other results")
-    return Finding("packages", OK, f"all {len(wanted)} of requirements.txt")
+        return Finding("packages", PROBLEM, f"missing: {some}", "make setup")
+    found = some or f"all {len(wanted)} of requirements.txt"
+    return verdict("packages", not other, found, "make setup; other versions may give other results", WARNING)
 
 
-def compilers(needed: bool) -> Finding:
+def compiler(profile: Profile) -> Finding:
     """Whether C++ can be compiled, as DeepSpeed does for an offloaded optimizer; nothing else needs it."""
     absent = [] if shutil.which("g++") else ["g++"]
     absent += [] if (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file() else ["Python.h"]
-    if absent and needed:
-        remedy = (
-            "DeepSpeed compiles its offloaded optimizer: apt install g++ python3-dev, or what your system calls them"
-        )
-        return Finding("compiler", PROBLEM, f"no {', no '.join(absent)}", remedy)
     said = f"no {', no '.join(absent)} (only needed by deepspeed/zero3-offload.json)" if absent else "g++, Python.h"
-    return Finding("compiler", OK, said)
+    remedy = "DeepSpeed compiles its offloaded optimizer: apt install g++ python3-dev, or what your system calls them"
+    return verdict("compiler", not absent or not offloads(profile), said, remedy)
 
 
 # ------------------------------------------------------------------------------------------------- the machine
@@ -226,24 +190,24 @@ def memory() -> int:
 
 def machine(profile: Profile) -> Iterator[Finding]:
     """Cores, and memory against what the profile needs of it."""
-    from qalign_core import plan
-    from qalign_core.cost import base_sizes, training_memory
+    from qalign_core import cost, plan, runs
 
-    here, geometry = memory(), base_sizes(profile)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("CPU cores", OK, str(cores))
-    if geometry is None or not profile.lineages():
+    here, sizes = memory(), cost.base_sizes(profile)
+    yield Finding("CPU cores", OK, str(runs.cores()))
+    if sizes is None or not profile.lineages():
         needed = profile.run.devices * MINIATURE_MEMORY + KERNEL_MEMORY if plan.stages(profile) else KERNEL_MEMORY
         state, remedy = WARNING, "set run.devices: 1, or close other programs"
     elif offloads(profile):
         stage = plan.deepspeed_config(profile)["zero_optimization"]["stage"]
-        needed = training_memory(profile, geometry, profile.run.devices, stage, True).host
+        needed = cost.training_memory(profile, sizes, profile.run.devices, stage, True).host
         state, remedy = PROBLEM, "use a DeepSpeed configuration without offloading, or a machine with more memory"
     else:
-        needed = 4.0 * geometry.parameters
+        needed = 4.0 * sizes.parameters
         state, remedy = WARNING, "a stage's model is gathered here in fp32 when it ends: use a machine with more memory"
     found = f"{here / GIB:.0f} GiB; about {needed / GIB:.0f} are needed"
-    yield Finding("memory", *((OK, found) if needed <= here else (state, found, remedy)))
+    yield verdict("memory", needed <= here, found, remedy, state)
+    if said := plan.slow_bf16(profile):  # which a run refuses
+        yield Finding("bf16", PROBLEM, said, "correct the profile, or use a machine with a GPU")
 
 
 def disk_needed(profile: Profile, run: Run) -> dict[str, tuple[Path, float]]:
@@ -251,60 +215,40 @@ def disk_needed(profile: Profile, run: Run) -> dict[str, tuple[Path, float]]:
     from huggingface_hub import constants
 
     from qalign_core.cost import base_sizes
-    from qalign_core.params import LoraSection
     from qalign_core.prepare import hub_models
     from qalign_core.sources import cache_dir, is_local
 
-    geometry, training, kept = base_sizes(profile), profile.training, 0.0
-    if geometry is None:
-        kept = MINIATURE_DISK * len(profile.run.seeds)
-    elif profile.lineages():
-        trained = geometry.parameters
-        if training.method == "lora":
-            lora = training.lora or LoraSection()
-            trained = geometry.adapters(lora.rank, lora.target_modules) + lora.embeddings * geometry.embeddings
-        ahead = [1 for s in profile.run.seeds for stage in profile.lineages() if not run.model(s, stage).is_dir()]
+    sizes, needed = base_sizes(profile), 1.0 * MINIATURE_DISK * len(profile.run.seeds)
+    if sizes:
+        ahead = sum(not run.model(s, stage).is_dir() for s in profile.run.seeds for stage in profile.lineages())
         # A finished model is fp32; a checkpoint has 12 bytes of optimizer state and 2 of weight a trained parameter,
         # and one more of them than is kept is there while it is written.
-        checkpoints = 14.0 * trained * (training.save_total_limit + 1) if ahead else 0.0
-        kept = len(ahead) * 4.0 * geometry.parameters + checkpoints
-    absent, fetched = [name for name, revision in hub_models(profile) if not is_local(name, revision)], 0.0
-    for name in absent:
-        known = geometry.parameters if geometry and name == profile.model.base else billions(name)
-        fetched += 2.0 * known
-    cached = 0.0 if set(profile.data.sources.values()) <= {"folder", "miniature"} else 1.0 * GIB
-    hub = Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE)
-    return {"run folder": (run.folder, kept), "data cache": (cache_dir(), cached), "hub cache": (hub, fetched)}
-
-
-def billions(name: str) -> float:
-    """Parameters, as far as a model's name tells: 7e9 for `…-7B`; 0 if it does not."""
-    match = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", name, re.IGNORECASE)
-    return float(match[1]) * 1e9 if match else 0.0
+        checkpoints = 14.0 * sizes.trained * (profile.training.save_total_limit + 1)
+        needed = ahead * 4 * sizes.parameters + (checkpoints if ahead else 0)
+    places = {"run folder": (run.folder, needed), "data cache": (cache_dir(), 1.0 * GIB if sizes else 0.0)}
+    if absent := [name for name, revision in hub_models(profile) if not is_local(name, revision)]:
+        named = [re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", name, re.IGNORECASE) for name in absent]  # such as `…-7B`
+        fetched = sum(2e9 * float(match[1]) for match in named if match)  # in bf16
+        places["hub cache"] = (Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE), fetched)
+    return places
 
 
 def disk(profile: Profile, run: Run) -> Iterator[Finding]:
     """Whether everything that will be written can be, and fits; places on one disk are taken together."""
     disks: dict[int, list[tuple[str, Path, float]]] = {}
     for name, (folder, needed) in disk_needed(profile, run).items():
-        if name == "hub cache" and not needed:
-            continue
         place = next(place for place in (folder, *folder.parents) if place.exists())  # which may be a file
-        try:
-            with tempfile.TemporaryFile(dir=place) as stream:  # leaves nothing
-                stream.write(b"doctor")
-            yield Finding(name, OK, f"{folder} can be written")
-        except OSError as error:
-            found, cache = f"{folder} cannot be written: {error.strerror or error}", name.endswith("cache")
-            remedy = "no harm if it holds everything; else choose another: QALIGN_CACHE_DIR, HF_HOME"
-            remedy = remedy if cache else "make it writable, or choose another: --run-dir DIR"
-            yield Finding(name, WARNING if cache else PROBLEM, found, remedy)
+        good, cache = place.is_dir() and os.access(place, os.W_OK | os.X_OK), name.endswith("cache")
+        remedy = "no harm if it holds everything; else choose another: QALIGN_CACHE_DIR, HF_HOME"
+        remedy = remedy if cache else "make it writable, or choose another: --run-dir DIR"
+        found = f"{folder} can{'' if good else 'not'} be written"
+        yield verdict(name, good, found, remedy, WARNING if cache else PROBLEM)
         disks.setdefault(place.stat().st_dev, []).append((name, place, needed))
     for places in disks.values():
         free, needed = shutil.disk_usage(places[0][1]).free, sum(need for _, _, need in places)
         found = f"{free / GIB:,.0f} GiB free for {', '.join(p[0] for p in places)}; about {needed / GIB:,.0f} needed"
         remedy = "free some space, or put parts elsewhere: --run-dir, QALIGN_CACHE_DIR, HF_HOME"
-        yield Finding("disk", *((OK, found) if needed <= free else (PROBLEM, found, remedy)))
+        yield verdict("disk", needed <= free, found, remedy)
 
 
 # ------------------------------------------------------------------------------------------------- GPUs
@@ -313,85 +257,64 @@ def disk(profile: Profile, run: Run) -> Iterator[Finding]:
 def probe() -> dict[str, Any]:
     """What torch sees, in a process of its own: it honours CUDA_VISIBLE_DEVICES in all its forms, and knows WSL2.
 
-    Raises:
-        OSError: when torch, or the driver behind it, does not work.
+    Raises OSError or subprocess.TimeoutExpired when torch, or the driver behind it, does not work.
     """
-    try:
-        answer = subprocess.run(
-            [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise TimeoutError(f"torch gave no answer within {PROBE_SECONDS:.0f} s") from None
+    ask = partial(subprocess.run, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
+    answer = ask([sys.executable, "-c", PROBE])
     if answer.returncode:
         raise OSError((answer.stderr.strip().splitlines() or ["torch ended without a word"])[-1][:200])
     seen = json.loads(answer.stdout.splitlines()[-1])
     if not seen["gpus"] and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1") and shutil.which("nvidia-smi"):
-        driver = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
-        if driver.returncode:
-            raise OSError(f"nvidia-smi: {(driver.stdout + driver.stderr).strip()[:200]}")
-        raise OSError(
-            f"torch {metadata.version('torch')} (CUDA {seen['cuda'] or 'none'}) does not see this machine's GPUs"
-        )
+        driver, built = ask(["nvidia-smi"]), f"torch {metadata.version('torch')} (CUDA {seen['cuda'] or 'none'})"
+        said = f"nvidia-smi: {(driver.stdout + driver.stderr).strip()[:200]}"
+        raise OSError(said if driver.returncode else f"{built} does not see this machine's GPUs")
     return seen
 
 
 def gpus(profile: Profile) -> Iterator[Finding]:
     """The GPUs torch sees against those the profile needs, and NCCL where it uses several."""
-    from qalign_core import plan
-    from qalign_core.cost import base_sizes, training_memory
-    from qalign_core.launch import on_fewer
+    from qalign_core import cost, launch, plan
     from qalign_core.prepare import hub_models
 
-    geometry, devices = base_sizes(profile), profile.run.devices
-    wants = bool(hub_models(profile)) and (geometry is None or geometry.parameters > SMALL)
+    sizes, devices = cost.base_sizes(profile), profile.run.devices
+    wants = bool(hub_models(profile)) and (sizes is None or sizes.parameters > SMALL)
     try:
         seen = probe()
-    except OSError as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
         remedy = "nvidia-smi must work (load the driver, or reboot after its update), and torch fit the driver's CUDA: "
         yield Finding("GPU", PROBLEM, str(error), f"{remedy}https://pytorch.org")
         return
-    found = seen["gpus"]
-    if not found:
-        remedy = "use a machine with them (README, On GPUs); PROFILE=mini needs none"
-        needs = Finding("GPU", PROBLEM, f"none; the profile needs {devices}", remedy)
-        yield needs if wants else Finding("GPU", OK, "none, and none is needed")
+    if not (found := seen["gpus"]):
+        said = f"none; the profile needs {devices}" if wants else "none, and none is needed"
+        yield verdict("GPU", not wants, said, "use a machine with them (README, On GPUs); PROFILE=mini needs none")
         return
+    enough = len(found) >= devices
     here = f"{len(found)} × {found[0]['name']}, {found[0]['memory'] / GIB:.0f} GiB, CUDA {seen['cuda']}"
-    enough = Finding("GPU", OK, f"{here}; the profile uses {devices}")
-    few = Finding("GPU", PROBLEM, f"{here}; the profile needs {devices}", on_fewer(profile, len(found)))
-    yield enough if len(found) >= devices else few
-    if wants and geometry is not None and profile.lineages():
+    here += f"; the profile {'uses' if enough else 'needs'} {devices}"
+    yield verdict("GPU", enough, here, launch.on_fewer(profile, len(found)))
+    if wants and sizes is not None and profile.lineages():
         smallest, ranks = min(gpu["memory"] for gpu in found), min(devices, len(found)) * plan.machines(profile)
         stage = plan.deepspeed_config(profile).get("zero_optimization", {}).get("stage", 0)
-        needed = training_memory(profile, geometry, ranks, stage, offloads(profile)).device
+        needed = cost.training_memory(profile, sizes, ranks, stage, offloads(profile)).device
         said = f"training needs about {needed / GIB:.0f} of {smallest / GIB:.0f} GiB a GPU"
         remedy = "training.deepspeed: deepspeed/zero3-offload.json, or method: lora"
-        yield Finding("GPU memory", *((OK, said) if needed <= 0.95 * smallest else (PROBLEM, said, remedy)))
+        yield verdict("GPU memory", needed <= 0.95 * smallest, said, remedy)
     if busy := [gpu for gpu in found[:devices] if gpu["used"] > 0.1 * gpu["memory"]]:
         used = f"{busy[0]['used'] / GIB:.0f} of {busy[0]['memory'] / GIB:.0f} GiB in use"
         yield Finding("GPU memory", WARNING, used, "another program uses the GPU: nvidia-smi names it")
-    old = min(gpu["capability"] for gpu in found) < 8
-    if old and (profile.training.bf16 or profile.evaluation.dtype == "bfloat16"):
-        slow = f"{found[0]['name']} computes no bf16"
-        yield Finding("bf16", WARNING, slow, "a GPU of NVIDIA's Ampere generation or newer does")
-    if devices > 1:  # which must speak with each other
-        shared, version = Path("/dev/shm"), seen["nccl"]
-        if not version:
-            remedy = "install torch from https://pytorch.org with CUDA"
-            yield Finding("NCCL", PROBLEM, "this torch has none", remedy)
-        elif shared.is_dir() and shutil.disk_usage(shared).total < SHARED_MEMORY:
-            small = f"{version}; /dev/shm has {shutil.disk_usage(shared).total / 2**20:.0f} MiB"
-            yield Finding("NCCL", WARNING, small, "give the container more: docker run --shm-size=8g, or --ipc=host")
-        else:
-            yield Finding("NCCL", OK, version)
-
-
-def bf16(profile: Profile) -> list[Finding]:
-    """Whether the profile asks for bf16 where nothing computes it natively, which a run refuses."""
-    from qalign_core import plan
-
-    said = plan.slow_bf16(profile)
-    return [Finding("bf16", PROBLEM, said, "correct the profile, or use a machine with a GPU")] if said else []
+    wants_bf16 = profile.training.bf16 or profile.evaluation.dtype == "bfloat16"
+    if wants_bf16 and min(gpu["capability"] for gpu in found) < 8:
+        remedy = "a GPU of NVIDIA's Ampere generation or newer does"
+        yield Finding("bf16", WARNING, f"{found[0]['name']} computes no bf16", remedy)
+    if devices > 1 and not seen["nccl"]:  # by which several GPUs speak with each other
+        yield Finding("NCCL", PROBLEM, "this torch has none", "install torch from https://pytorch.org with CUDA")
+    elif devices > 1:
+        shared = shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else SHARED_MEMORY
+        said, remedy = (
+            f"{seen['nccl']}; /dev/shm has {shared / 2**20:.0f} MiB",
+            "docker run --shm-size=8g, or --ipc=host",
+        )
+        yield verdict("NCCL", shared >= SHARED_MEMORY, said, f"give the container more: {remedy}", WARNING)
 
 
 # ------------------------------------------------------------------------------------------------- data and models
@@ -401,20 +324,20 @@ def data_set(profile: Profile, name: str, codes: list[str]) -> Finding:
     """Where a data set is, or that it can be had: one file of it is asked for at its source."""
     from huggingface_hub import hf_hub_url
 
-    from qalign_core import sources
+    from qalign_core import prepare, sources
 
     title, source, lock = f"data: {name}", str(profile.data.source(name)), sources.read_lock()
     if source == "miniature":
         return Finding(title, OK, "made here")
     if source == "folder":
-        value = profile.data.folder or os.environ.get(sources.DATA_DIR)
-        if not value:
+        try:
+            folder = prepare.data_folder(profile)
+        except ValueError:
             return Finding(title, PROBLEM, "no folder is named", f"set data.folder, or {sources.DATA_DIR}")
-        folder, wanted = Path(value).expanduser(), sources.layout(name, codes)
-        if lacks := [places for places in wanted if not any((folder / place).is_file() for place in places)]:
-            found = f"{folder} lacks {' or '.join(lacks[0])}" + (f" and {len(lacks) - 1} more" if lacks[1:] else "")
-            return Finding(title, PROBLEM, found, "put them there, or leave their languages out")
-        return Finding(title, OK, f"in {folder}")
+        lacks = [places for places in sources.layout(name, codes) if not any((folder / p).is_file() for p in places)]
+        more = f" and {len(lacks) - 1} more" if lacks[1:] else ""
+        found = f"{folder} lacks {' or '.join(lacks[0])}{more}" if lacks else f"in {folder}"
+        return verdict(title, not lacks, found, "put them there, or leave their languages out")
     if (known := lock.at(name, source)) is None:
         return Finding(title, PROBLEM, f"not at source {source}", f"correct data.sources.{name}")
     absent, total = sources.absent_files(name, source, codes)
@@ -423,11 +346,10 @@ def data_set(profile: Profile, name: str, codes: list[str]) -> Finding:
     file, found = known.needed(codes)[absent[0]].path, f"{len(absent)} of {total} files to fetch ({source})"
     url = f"{os.environ.get(sources.REPOSITORY_URL, lock.repository.url).rstrip('/')}/{lock.repository.commit}/{file}"
     if source == "hub":
-        url = hf_hub_url(
-            known.repo_id, file, repo_type="dataset", revision=known.revision, endpoint=os.environ.get("HF_ENDPOINT")
-        )
+        options = {"repo_type": "dataset", "revision": known.revision, "endpoint": os.environ.get("HF_ENDPOINT")}
+        url = hf_hub_url(known.repo_id, file, **options)
     why, remedy = refusal(url, known.repo_id, known.revision, "data set")
-    return Finding(title, PROBLEM, f"{found}: {why}", remedy) if why else Finding(title, OK, f"{found}: reachable")
+    return verdict(title, not why, f"{found}: {why or 'reachable'}", remedy)
 
 
 def model(name: str, revision: str | None) -> Finding:
@@ -440,11 +362,10 @@ def model(name: str, revision: str | None) -> Finding:
     if is_local(name, revision):
         return Finding(title, OK, "is here")
     if name.count("/") != 1:
-        remedy = "correct model.base, or the system's checkpoint"
-        return Finding(title, PROBLEM, "no such folder with a config.json", remedy)
+        return Finding(title, PROBLEM, "no such folder with a config.json", "correct model.base, or the checkpoint")
     url = hf_hub_url(name, "config.json", revision=revision, endpoint=os.environ.get("HF_ENDPOINT"))
     why, remedy = refusal(url, name, revision)
-    return Finding(title, PROBLEM, why, remedy) if why else Finding(title, OK, "to fetch: readable")
+    return verdict(title, not why, why or "to fetch: readable", remedy)
 
 
 def refusal(url: str, name: str, revision: str | None, kind: str = "model") -> tuple[str, str]:
@@ -464,11 +385,11 @@ def refusal(url: str, name: str, revision: str | None, kind: str = "model") -> t
         why, _, remedy = unreadable_model(name, revision, error, kind).partition(": ")
         return why, remedy
     except errors.HfHubHTTPError as error:
-        answer = f"{url}: the server answered {error.response.status_code}"
-        return answer, "compare with params/data.lock.yaml, or try again later"
+        why = f"{url}: the server answered {error.response.status_code}"
+        return why, "compare with params/data.lock.yaml, or try again later"
     except Exception as error:  # of whichever HTTP client huggingface_hub uses
-        reason = f"{url.split('/')[2]} cannot be reached ({type(error).__name__})"
-        return reason, "check the network and its proxy, or use folders of your own"
+        why = f"{url.split('/')[2]} cannot be reached ({type(error).__name__})"
+        return why, "check the network and its proxy, or use folders of your own"
     return "", ""
 
 
@@ -497,23 +418,24 @@ def files(profile: Profile) -> Iterator[Finding]:
         yield Finding("files", PROBLEM, str(error), "correct the profile")
         return
     said += [f"{hosts} ({number} machines)"] if hosts else []
-    named = [(f"systems.{name}.predictions", entry.predictions) for name, entry in profile.systems.items()]
-    asked, corpora, own = profile.evaluation.benchmarks, profile.data.corpora, profile.data.new_languages
-    named += [(f"evaluation.benchmarks.{name}.folder", test.folder) for name, test in asked.items()]
-    named += [(f"data.corpora.{name}.path", choice.path) for name, choice in corpora.items()]
-    named += [(f"data.new_languages.{code}.folder", entry.folder) for code, entry in own.items()]
-    for key, path in named:
+    data = profile.data
+    named = {f"systems.{name}.predictions": entry.predictions for name, entry in profile.systems.items()}
+    named |= {f"evaluation.benchmarks.{name}.folder": t.folder for name, t in profile.evaluation.benchmarks.items()}
+    named |= {f"data.corpora.{name}.path": choice.path for name, choice in data.corpora.items()}
+    named |= {f"data.new_languages.{code}.folder": entry.folder for code, entry in data.new_languages.items()}
+    for key, path in named.items():
         if path is not None and not Path(path).exists():
             yield Finding("files", PROBLEM, f"{key}: {path} is not there", "correct the path in the profile")
-        said += [path] if path is not None and Path(path).exists() else []
+        elif path is not None:
+            said.append(path)
     for title, there, why in evaluate.external_overview(profile):
         if not there:
             yield Finding("files", PROBLEM, f"{' '.join(title.split())}, but {why}", "put them there")
     yield Finding("files", OK, ", ".join(said) or "none are needed")
     if hosts:
         program = LAUNCHERS[profile.run.launcher or "pdsh"]
-        missing = Finding("launcher", PROBLEM, f"no {program} here", "install it, or set run.launcher")
-        yield Finding("launcher", OK, program) if shutil.which(program) else missing
+        here = shutil.which(program) is not None
+        yield verdict("launcher", here, program if here else f"no {program} here", "install it, or set run.launcher")
 
 
 if __name__ == "__main__":

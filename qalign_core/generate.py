@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +35,6 @@ GRACE_SECONDS = 60.0  # rank 0 waits so long for answers when no other rank is a
 PREDECESSOR_SECONDS = 30.0  # a rank waits so long for the end of an earlier process that still writes into its file
 HEARTBEAT_SECONDS = 1.0
 
-DTYPES = ("float32", "bfloat16", "float16")
-JOB_KEYS = ("fingerprint", "model", "model_fingerprint", "dtype", "batch_tokens", "tasks")
-TASK_KEYS = ("name", "language", "path", "sha256", "max_new_tokens")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -46,15 +42,14 @@ def generate(job_path: Path) -> None:
     """Answer the questions of a job and write its predictions; what is already answered is kept.
 
     Raises:
-        FileNotFoundError: for an absent job, prompt file, model or tokenizer.
-        ValueError: for a job, prompt file, tokenizer or model that cannot be used.
+        FileNotFoundError, ValueError: for a prompt file, tokenizer or model that is absent or cannot be used.
         RuntimeError: when another process works on the same job, or another rank died.
     """
     begun = time.monotonic()
-    if is_complete(job_path):
+    if runs.is_done(job_path):
         print(f"{job_path}: already done")
         return
-    job, root, rank = read_job(job_path), runs.run_root(job_path), Rank()
+    job, root, rank = runs.read_json(job_path), runs.run_root(job_path), Rank()
 
     # ---- what to ask
     source, revision = model_source(job, root)
@@ -111,9 +106,6 @@ def load_decoder(
 
     The tokenizer's EOS is the only stop, or the end of a turn where the prompts are a chat template's. Padding is never
     attended to, so a tokenizer without pad token, or with one the model has no embedding for, pads with EOS.
-
-    Raises:
-        ValueError: when the model has no embedding for EOS.
     """
     with rank.device():  # weights go onto it piece by piece: the machine's memory need not hold one model per rank
         model = load_model(source, revision, dtype=getattr(torch, job["dtype"])).eval()
@@ -134,11 +126,7 @@ def load_decoder(
 
 
 def wait_for_ranks(answers: Answers, world_size: int) -> None:
-    """Return when every answer is on disk and the other ranks have ended.
-
-    Raises:
-        RuntimeError: when answers are missing and no other rank is alive to give them.
-    """
+    """Return when every answer is on disk and the other ranks have ended; RuntimeError if they died without."""
     quiet_since = time.monotonic()
     while True:
         alive = any(answers.is_open(other) for other in range(1, world_size))
@@ -172,26 +160,16 @@ def write_predictions(folder: Path, job: dict, questions: list[Question], answer
     return files
 
 
-def is_complete(job_path: Path) -> bool:
-    """Whether the job is done and every file of it is as it was written."""
-    if not runs.is_done(job_path):
-        return False
-    files = runs.read_json(job_path.with_name("done.json"))["files"]
-    paths = {job_path.parent / name: sha256 for name, sha256 in files.items()}
-    return all(path.is_file() and runs.sha256_file(path) == sha256 for path, sha256 in paths.items())
-
-
 # ------------------------------------------------------------------------------------------------- the job
 
 
-@dataclass(frozen=True)
 class Rank:
     """This process among its siblings, as DeepSpeed's launcher numbers them."""
 
-    rank: int = field(default_factory=lambda: int(os.environ.get("RANK", 0)))
-    world_size: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", 1)))
-    local_rank: int = field(default_factory=lambda: int(os.environ.get("LOCAL_RANK", 0)))
-    local_size: int = field(default_factory=lambda: int(os.environ.get("LOCAL_SIZE", os.environ.get("WORLD_SIZE", 1))))
+    def __init__(self) -> None:
+        self.rank, self.local_rank = (int(os.environ.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
+        self.world_size = int(os.environ.get("WORLD_SIZE", 1))
+        self.local_size = int(os.environ.get("LOCAL_SIZE", self.world_size))
 
     def device(self) -> torch.device:
         """This rank's accelerator; else the processor, an equal share of its cores unless OMP_NUM_THREADS is set."""
@@ -199,38 +177,12 @@ class Rank:
             torch.cuda.set_device(self.local_rank)
             return torch.device("cuda", self.local_rank)
         if not os.environ.get("OMP_NUM_THREADS"):
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            torch.set_num_threads(max(1, cores // self.local_size))
+            torch.set_num_threads(max(1, runs.cores() // self.local_size))
         return torch.device("cpu")
 
 
-def read_job(path: Path) -> dict[str, Any]:
-    """Read `job.json`, and refuse what somebody changed by hand so that it cannot be run.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: for a missing key, an unknown dtype or an impossible number.
-    """
-    job = runs.read_json(path)
-    if missing := [key for key in JOB_KEYS if key not in job]:
-        raise ValueError(f"{path}: missing {', '.join(missing)}; a generation job has {', '.join(JOB_KEYS)}")
-    for number, task in enumerate(job["tasks"]):
-        if missing := [key for key in TASK_KEYS if key not in task]:
-            raise ValueError(f"{path}: tasks[{number}]: missing {', '.join(missing)}")
-    if job["dtype"] not in DTYPES:
-        raise ValueError(f"{path}: dtype {job['dtype']!r} is not one of {', '.join(DTYPES)}")
-    tokens = job["batch_tokens"]
-    if tokens != "auto" and (not isinstance(tokens, int) or tokens < 1):
-        raise ValueError(f"{path}: batch_tokens must be a positive number of tokens or 'auto', not {tokens!r}")
-    return job
-
-
 def model_source(job: dict[str, Any], root: Path) -> tuple[str, str | None]:
-    """Folder or hub id of a job's model, and revision.
-
-    Raises:
-        FileNotFoundError: for the folder of a stage that was not trained.
-    """
+    """Folder or hub id of a job's model, and revision; FileNotFoundError for a stage that was not trained."""
     path, revision = job["model"]["path"], job["model"].get("revision")
     source = runs.resolve(path, root)
     if not Path(source).is_dir() and revision is None and path.count("/") != 1:
@@ -239,12 +191,7 @@ def model_source(job: dict[str, Any], root: Path) -> tuple[str, str | None]:
 
 
 def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer, which must name an EOS token.
-
-    Raises:
-        FileNotFoundError: if the folder holds none, or there is no such folder or repository.
-        ValueError: if it has no EOS token.
-    """
+    """Load a model's tokenizer; FileNotFoundError where there is none, ValueError for one without an EOS token."""
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise FileNotFoundError(
@@ -277,9 +224,8 @@ def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, co
     """Read and tokenise the prompts of all tasks.
 
     Raises:
-        FileNotFoundError: for an absent prompt file.
-        ValueError: for a file with another checksum, or a prompt that leaves no room for its answer in the model's
-            context; with task, language and index.
+        FileNotFoundError, ValueError: for an absent or changed file, or a prompt that leaves no room for its answer in
+            the model's context; with task, language and index.
     """
     template = job.get("template", "alpaca")
     chats = prompts.TEMPLATES[template].is_chat
@@ -329,15 +275,9 @@ def share(sequences: list[Sequence], rank: int, world_size: int) -> list[Sequenc
 
 
 class Answers:
-    """The answers generated so far: every rank appends to a file of its own and reads all of them; rank 0 reports.
+    """The answers generated so far: every rank appends to a file of its own and reads all of them; rank 0 reports."""
 
-    Args:
-        folder: the job's.
-        rank: whose file this process appends to.
-        keys: of the answers to all questions of the job.
-    """
-
-    def __init__(self, folder: Path, rank: int, keys: list[str]):
+    def __init__(self, folder: Path, rank: int, keys: list[str]):  # the job's folder; keys of all its questions
         self.folder, self.rank, self.keys = folder / "generated", rank, keys
         self.progress = folder / "progress.jsonl"
         self.rows: dict[str, dict[str, Any]] = {}  # by key; some may be of questions that are not asked any more
@@ -359,15 +299,12 @@ class Answers:
         path = self.folder / f"rank-{self.rank}.jsonl"
         try:
             with FileLock(path.with_suffix(".lock"), timeout=PREDECESSOR_SECONDS):
-                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-                os.ftruncate(self._file, path.read_bytes().rfind(b"\n") + 1)
+                runs.mend_lines(path)
                 self.summary(self.rank).unlink(missing_ok=True)
                 self.refresh()
                 self.start_clock()
-                try:
+                with path.open("ab") as self._file:
                     yield
-                finally:
-                    os.close(self._file)
         except Timeout:
             raise RuntimeError(
                 f"{path}: another process is generating into this file; stop it, then start again"
@@ -388,16 +325,12 @@ class Answers:
             response = tokenizer.decode(sequence.output_ids, skip_special_tokens=True)
             row = {"key": sequence.key, "response": response, "finish_reason": sequence.finish_reason}
             data += json.dumps({**row, "new_tokens": len(sequence.output_ids)}, ensure_ascii=False).encode() + b"\n"
-        while data:
-            data = data[os.write(self._file, data) :]
-        os.fsync(self._file)
+        self._file.write(data)
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def refresh(self) -> None:
-        """Read the whole lines that all ranks added since the last call.
-
-        Raises:
-            ValueError: for a line that is no answer, with the file and the byte where it starts.
-        """
+        """Read the whole lines that all ranks added since the last call; a ValueError names one that is no answer."""
         for path in sorted(self.folder.glob("rank-*.jsonl")):
             offset = self._offsets.get(path, 0)
             with path.open("rb") as stream:
@@ -409,32 +342,26 @@ class Answers:
                         row = json.loads(line)
                         self.rows[row["key"]] = {n: row[n] for n in ("response", "finish_reason", "new_tokens")}
                     except (ValueError, TypeError, KeyError):
-                        where = f"{path}: byte {offset}"
-                        raise ValueError(
-                            f"{where}: not an answer; delete that line to have it generated again"
-                        ) from None
+                        said = f"{path}: byte {offset}: not an answer; delete that line to have it generated again"
+                        raise ValueError(said) from None
                     offset += len(line)
             self._offsets[path] = offset
-
-    def answered(self) -> tuple[int, int]:
-        """Questions whose answer is on disk, and tokens of these answers."""
-        found = [self.rows[key] for key in self.keys if key in self.rows]
-        return len(found), sum(row["new_tokens"] for row in found)
 
     def start_clock(self) -> None:
         """Rates are counted from here."""
         self._begun, self._before = time.monotonic(), self.answered()
 
+    def answered(self) -> tuple[int, int]:
+        """Questions whose answer is on disk, and tokens of these answers."""
+        found = [self.rows[key]["new_tokens"] for key in self.keys if key in self.rows]
+        return len(found), sum(found)
+
     def rates(self) -> dict[str, float]:
         """What all ranks did since `start_clock`."""
         seconds = max(time.monotonic() - self._begun, 1e-6)
         generated, tokens = (now - before for now, before in zip(self.answered(), self._before, strict=True))
-        return {
-            "generated": generated,
-            "seconds": round(seconds, 3),
-            "questions_per_second": round(generated / seconds, 3),
-            "tokens_per_second": round(tokens / seconds, 1),
-        }
+        rates = {"questions_per_second": round(generated / seconds, 3), "tokens_per_second": round(tokens / seconds, 1)}
+        return {"generated": generated, "seconds": round(seconds, 3), **rates}
 
     def beat(self, phase: str) -> None:
         """Write a line of progress if it is time to; `phase` is `loading`, `generating` or `writing`."""
@@ -442,10 +369,10 @@ class Answers:
             return
         self.refresh()
         done, total, rates = self.answered()[0], len(self.keys), self.rates()
+        rates = {key: rate for key, rate in rates.items() if key.endswith("per_second")}
         speed = rates["questions_per_second"]
-        line = {"time": time.time(), "phase": phase, "done": done, "total": total, "questions_per_second": speed}
-        line["tokens_per_second"] = rates["tokens_per_second"]
-        line["seconds_left"] = round((total - done) / speed, 1) if speed else None
+        left = round((total - done) / speed, 1) if speed else None
+        line = {"time": time.time(), "phase": phase, "done": done, "total": total, **rates, "seconds_left": left}
         with self.progress.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         self._phase, self._written = phase, time.monotonic()

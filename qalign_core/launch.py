@@ -17,6 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from qalign_core import runs, train
@@ -27,19 +28,15 @@ from qalign_core.plan import Job, hostfile
 from qalign_core.runs import Run
 from qalign_core.train import BEATS, encoded_left_behind
 
-MODULES = {
-    "train": "qalign_core.train",
-    "generate": "qalign_core.generate",
-    "represent": "qalign_core.represent",
-}
+MODULES = {kind: f"qalign_core.{kind}" for kind in ("train", "generate", "represent")}
 CURRENT = "current.json"
 LOCK = ".launch.lock"  # held by the notebook; a rank holds `.lock` of the same folder
-POLL_SECONDS = 0.25
+POLL_SECONDS, DRAW_SECONDS = 0.25, 2.0
+GRACE_SECONDS = 6.0  # between asking a job to stop and killing it; an interrupt is over within 10 s
 # The miniature's base, as it comes with the package.
 MANIFEST = "manifest.json"
 RECORDED = ("versions", "hardware", "wall_seconds", "peak_memory_bytes")  # of the training's done.json
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-GRACE_SECONDS = 6.0  # between asking a job to stop and killing it; an interrupt is over within 10 s
 
 
 class JobError(RuntimeError):
@@ -52,32 +49,25 @@ class JobError(RuntimeError):
 def command(job_path: Path, module: str, profile: Profile) -> list[str]:
     """The DeepSpeed launcher's command line for a job, on this machine or on those of `run.hostfile`."""
     program = ["--module", module, str(job_path)]
-    host_file, launcher, visible = hostfile(profile), profile.run.launcher, os.environ.get("CUDA_VISIBLE_DEVICES")
-    if host_file:
-        options = ["--hostfile", str(host_file)]
-        if launcher != "openmpi":  # which counts by the host file's slots alone, and refuses this option
-            options += ["--num_gpus", str(profile.run.devices)]
-        if launcher:
-            options += ["--launcher", launcher]
-        if profile.run.launcher_args:
-            options += [f"--launcher_args={profile.run.launcher_args}"]
+    hosts, launcher, devices = hostfile(profile), profile.run.launcher, profile.run.devices
+    if hosts:
+        # OpenMPI counts by the host file's slots alone, and refuses --num_gpus.
+        options = ["--hostfile", str(hosts), *(["--num_gpus", str(devices)] if launcher != "openmpi" else [])]
+        options += ["--launcher", launcher] if launcher else []
+        options += [f"--launcher_args={profile.run.launcher_args}"] if profile.run.launcher_args else []
         if launcher == "slurm":  # whose runner forgets `--module`: the program is python's own `-m`
             program = ["--force_multi", "--", "-m", module, str(job_path)]
-    else:  # the launcher's default port is fixed: two jobs at once would collide
-        options = ["--num_gpus", str(profile.run.devices), "--master_addr", "127.0.0.1"]
-        options += ["--master_port", str(free_port())]
+    else:
+        with socket.socket() as probe:  # the launcher's default port is fixed: two jobs at once would collide
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        options = ["--num_gpus", str(devices), "--master_addr", "127.0.0.1", "--master_port", str(port)]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         if visible and gpu_count():  # DeepSpeed numbers the ranks' devices from 0: name the chosen ones behind it
-            chosen = ",".join(visible.replace(" ", "").split(",")[: profile.run.devices])
+            chosen = ",".join(visible.replace(" ", "").split(",")[:devices])
             program = ["env", f"CUDA_VISIBLE_DEVICES={chosen}", sys.executable, "-u", "-m", module, str(job_path)]
             program = ["--no_python", "--no_local_rank", *program]
     return [sys.executable, "-m", "deepspeed.launcher.runner", *options, "--log_level", "warning", *program]
-
-
-def free_port() -> int:
-    """A port that nothing uses on this machine now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def gpu_count() -> int:
@@ -88,37 +78,27 @@ def gpu_count() -> int:
 
 
 def check_devices(profile: Profile) -> None:
-    """Refuse a profile that wants more GPUs of this machine than there are; without any, its ranks are CPU processes.
-
-    Raises:
-        ProfileError: saying what to set.
-    """
-    count, visible = gpu_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    if profile.run.hostfile is None and 0 < count < profile.run.devices:
-        chosen = f" (CUDA_VISIBLE_DEVICES={visible})" if visible else ""
-        raise ProfileError(
-            f"run.devices: {profile.run.devices} GPUs, but {count} can be seen here{chosen}: {on_fewer(profile, count)}"
-        )
+    """Refuse a profile that wants more GPUs of this machine than it has; without any, its ranks are CPU processes."""
+    count, wanted, visible = gpu_count(), profile.run.devices, os.environ.get("CUDA_VISIBLE_DEVICES")
+    if profile.run.hostfile is None and 0 < count < wanted:
+        seen = f"{count} can be seen here" + (f" (CUDA_VISIBLE_DEVICES={visible})" if visible else "")
+        raise ProfileError(f"run.devices: {wanted} GPUs, but {seen}: {on_fewer(profile, count)}")
 
 
 def on_fewer(profile: Profile, count: int) -> str:
     """What to set in a profile to train on `count` devices with the same effective batch size."""
-    steps = profile.training.gradient_accumulation_steps * profile.run.devices / count
-    same = profile.lineages() and steps == int(steps)
-    batch = f" and gradient_accumulation_steps: {int(steps)}, for the same effective batch size" if same else ""
-    return f"set run.devices: {count}{batch}"
+    steps, rest = divmod(profile.training.gradient_accumulation_steps * profile.run.devices, count)
+    same = f" and gradient_accumulation_steps: {steps}, for the same effective batch size"
+    return f"set run.devices: {count}{same if profile.lineages() and not rest else ''}"
 
 
 def environment(devices: int) -> dict[str, str]:
     """The subprocess's environment: the accelerator named, cores divided among ranks, and the kernel's lifeline."""
-    found = dict(os.environ)
-    found[runs.LIFELINE] = runs.lifeline()
+    found = dict(os.environ) | {runs.LIFELINE: runs.lifeline(), "PYTHONUNBUFFERED": "1"}
     found.setdefault("TOKENIZERS_PARALLELISM", "false")
-    found["PYTHONUNBUFFERED"] = "1"
     if not gpu_count():
         found["DS_ACCELERATOR"] = "cpu"
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        found.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
+        found.setdefault("OMP_NUM_THREADS", str(max(1, runs.cores() // devices)))
     return found
 
 
@@ -127,12 +107,6 @@ def environment(devices: int) -> dict[str, str]:
 
 def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
     """Run a job unless it is done: the same call starts, resumes, or returns at once.
-
-    Args:
-        job: what `plan` made.
-        profile: for devices and the launcher.
-        run: the run folder, whose `current.json` says what is running.
-        show: whether to draw a progress line in the notebook.
 
     Returns:
         The job's folder, with a `done.json` that bears the job's fingerprint.
@@ -151,8 +125,9 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
                 refuse_absent_model(job, run)
                 runs.write_json(job.folder / "job.json", job.content)
                 _supervise(job.folder / "job.json", MODULES[job.content["kind"]], profile, run, show)
-            elif show:
-                show_done(run.relative(job.folder), job.folder)
+            elif show and is_interactive():  # in executed notebooks the cell of a job that was done stays as it is
+                seconds = runs.read_object(job.folder / "done.json")["wall_seconds"]
+                draw(run.relative(job.folder), f"done before, in {clock(seconds)}")
             for left in (job.folder / "checkpoints", *encoded_left_behind(job.folder)):  # killed before its clean-up
                 shutil.rmtree(left, ignore_errors=True)
             if job.content["kind"] == "train":
@@ -165,12 +140,7 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
 
 
 def use_shipped_base(job: Job) -> bool:
-    """Take the base that comes with the package for what `job` would make, if it was made by this very job: the same
-    fingerprint, hence the same text, recipe and seed. A job that is done or begun is left alone.
-
-    Returns:
-        Whether it was taken.
-    """
+    """Take the base that comes with the package if `job`, not yet begun, would make just that; whether it was taken."""
     manifest = runs.read_json(SHIPPED_BASE / MANIFEST)
     if manifest["job"] != job.content["fingerprint"] or (job.folder / "job.json").is_file():
         return False
@@ -191,18 +161,11 @@ def use_shipped_base(job: Job) -> bool:
 
 
 def refuse_other_settings(job: dict[str, Any], folder: Path, run: Run) -> None:
-    """Refuse to replace a finished job, or checkpoints of one, by one with other settings: nothing done is ever lost.
-
-    Raises:
-        JobError: naming the settings that differ and the ways out.
-    """
-    job_path = folder / "job.json"
-    step = train.newest_step(folder / "checkpoints")
+    """Refuse to replace a finished job, or checkpoints, by one with other settings: nothing done is ever lost."""
+    job_path, step = folder / "job.json", train.newest_step(folder / "checkpoints")
     try:
         done = runs.is_done(job_path)
-        if not job_path.is_file() or not (done or step):
-            return
-        before = runs.read_object(job_path)
+        before = runs.read_object(job_path) if job_path.is_file() and (done or step) else job
     except runs.DamagedFileError as error:
         raise JobError(str(error)) from None
     if before.get("fingerprint") == job["fingerprint"]:
@@ -217,15 +180,11 @@ def refuse_other_settings(job: dict[str, Any], folder: Path, run: Run) -> None:
 
 
 def refuse_absent_model(job: Job, run: Run) -> None:
-    """Refuse to begin from a stage whose model somebody has deleted: it would be looked for on the Hub.
-
-    Raises:
-        JobError: saying what to delete to have it trained again.
-    """
+    """Refuse, by a JobError, to begin from a stage's model that was deleted: it would be looked for on the Hub."""
     path = str(job.content.get("model", {}).get("path", ""))
-    stage = (run.folder / path).parent
-    if path.startswith("models/seed-") and (stage / "done.json").is_file() and not (run.folder / path).is_dir():
-        raise JobError(f"{run.folder / path} was deleted; delete {stage / 'done.json'} too, to have it trained again")
+    done = (run.folder / path).with_name("done.json")
+    if path.startswith("models/seed-") and done.is_file() and not (run.folder / path).is_dir():
+        raise JobError(f"{run.folder / path} was deleted; delete {done} too, to have it trained again")
 
 
 def differences(before: dict, after: dict, prefix: str = "") -> Iterator[str]:
@@ -240,9 +199,8 @@ def differences(before: dict, after: dict, prefix: str = "") -> Iterator[str]:
 
 def _supervise(job_path: Path, module: str, profile: Profile, run: Run, show: bool) -> None:
     folder, log, progress = job_path.parent, job_path.with_name("log.txt"), job_path.with_name("progress.jsonl")
-    begun, limit = time.time(), profile.run.silence_seconds
-    line = ProgressLine(run.relative(folder), progress=progress) if show else None
-    silence, hung, beats = Silence(progress, log), False, None
+    begun, limit, hung, beats = time.time(), profile.run.silence_seconds, False, None
+    title, handle, drawn = run.relative(folder), None, 0.0
     if profile.run.hostfile:  # ranks on other machines cannot see whether this process lives
         beats = runs.write_atomic(folder / BEATS, runs.lifeline())
     runs.write_json(run.folder / CURRENT, {"job": run.relative(job_path), "since": begun, "pid": os.getpid()})
@@ -259,45 +217,38 @@ def _supervise(job_path: Path, module: str, profile: Profile, run: Run, show: bo
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a process group of its own, which can be ended as a whole
         )
+    seen, changed = None, time.monotonic()  # a clock that stands still while a laptop sleeps
     try:
         while process.poll() is None and not hung:
-            if line:
-                line.update(latest(progress, since=begun))
-            hung = silence.seconds() > limit
+            if show and time.monotonic() - drawn > DRAW_SECONDS:
+                drawn, state = time.monotonic(), latest(progress, since=begun)
+                handle = draw(title, describe(state), share_done(state), progress, handle)
             if beats:
                 with suppress(OSError):  # a file server that stumbles must not end the job
                     beats.touch()
+            now = [(p.stat().st_mtime_ns, p.stat().st_size) for p in (progress, log) if p.exists()]
+            if now != seen:
+                seen, changed = now, time.monotonic()
+            hung = time.monotonic() - changed > limit
             time.sleep(POLL_SECONDS)
     finally:
         stop_group(process)
         if beats:
             beats.unlink(missing_ok=True)
         (run.folder / CURRENT).unlink(missing_ok=True)
-        if line:
-            line.finish(runs.is_done(job_path))
-    code = process.returncode
+        if show:
+            done = runs.is_done(job_path)
+            again = "; run the cell again to go on from there" if is_interactive() and not done else ""
+            text = f"{'done' if done else 'stopped'} after {clock(time.time() - begun)}{again}"
+            draw(title, text, None, progress, handle)
     if hung:
         how = f"gave no sign of life for {limit} s (run.silence_seconds) and was stopped: run the cell again to go on "
         how += "from its last checkpoint, or raise that number if it is only slow"
-        raise JobError(failure(folder, log, how, start))
-    if code != 0 or not runs.is_done(job_path):
-        how = f"ended with exit code {code}" if code else "ended without its done.json"
-        raise JobError(failure(folder, log, how, start))
-
-
-class Silence:
-    """How long some files have not changed, by a clock that stands still while a laptop sleeps."""
-
-    def __init__(self, *paths: Path) -> None:
-        self.paths, self.since = paths, time.monotonic()
-        self.seen: list[tuple[int, int]] | None = None  # time of change and size of each
-
-    def seconds(self) -> float:
-        """Seconds since one of the files was last seen to change."""
-        found = [(p.stat().st_mtime_ns, p.stat().st_size) for p in self.paths if p.exists()]
-        if found != self.seen:
-            self.seen, self.since = found, time.monotonic()
-        return time.monotonic() - self.since
+    elif process.returncode == 0 and runs.is_done(job_path):
+        return
+    else:
+        how = f"ended with exit code {process.returncode}" if process.returncode else "ended without its done.json"
+    raise JobError(failure(folder, log, how, start))
 
 
 def stop_group(process: subprocess.Popen) -> None:
@@ -310,49 +261,45 @@ def stop_group(process: subprocess.Popen) -> None:
 
 
 def _signal_group(process: subprocess.Popen, number: signal.Signals, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    try:
+    with suppress(ProcessLookupError, PermissionError):  # macOS refuses to signal a group of dead processes
         os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):  # macOS refuses to signal a group of dead processes
-        return
-    while time.monotonic() < deadline and _group_is_alive(process):
-        time.sleep(0.05)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and _group_is_alive(process):
+            time.sleep(0.05)
 
 
 def _group_is_alive(process: subprocess.Popen) -> bool:
     """Whether any process of the job's group is left; dead ones that nobody has reaped do not count."""
-    import psutil
-
     process.poll()
     for member in psutil.process_iter():
-        try:
+        with suppress(ProcessLookupError, PermissionError, psutil.Error):
             if os.getpgid(member.pid) == process.pid and member.status() != psutil.STATUS_ZOMBIE:
                 return True
-        except (ProcessLookupError, PermissionError, psutil.Error):
-            continue
     return False
 
 
 # ------------------------------------------------------------------------------------------------- failures
 
 FULL_DISK = "The disk is full, or a quota is: free some space and run again; whole checkpoints and models are kept."
-FULL_BYTES = 2**20  # less than this is no space to speak of, not even for a log that says so
 # Symptoms in a log (regular expressions), and what a person can do about each; the first that is found counts.
-ADVICE: tuple[tuple[str, str], ...] = (
-    (r"no space left on device|quota exceeded|file too large|PytorchStreamWriter failed|inline_container.*unexpected",
-     FULL_DISK),
-    (r"out of memory|can.?t allocate memory|cannot allocate memory|not enough memory|MemoryError|bad_alloc|"
-     r"return code = -9\b",
-     "Out of memory (a process that the system kills says nothing else): lower per_device_train_batch_size and raise "
-     "gradient_accumulation_steps, set gradient_checkpointing: true, choose a DeepSpeed configuration with a higher "
-     "ZeRO stage or offload; for generation, lower evaluation.batch_tokens."),
-    (r"FloatingPointError",
-     "The loss became NaN or infinite: lower learning_rate, raise warmup_steps, or train in float32. Other settings "
-     "begin the stage anew, so delete its checkpoints."),
-    (r"is gone: stopping",
-     "What had started the ranks was killed (by the system, for its memory?): run again to go on from the last "
-     "checkpoint."),
-)  # fmt: skip
+ADVICE = {
+    r"no space left on device|quota exceeded|file too large|PytorchStreamWriter failed|inline_container.*unexpected": (
+        FULL_DISK
+    ),
+    r"out of memory|(?:can.?t|cannot) allocate memory|not enough memory|MemoryError|bad_alloc|return code = -9\b": (
+        "Out of memory (a process that the system kills says nothing else): lower per_device_train_batch_size and "
+        "raise gradient_accumulation_steps, set gradient_checkpointing: true, choose a DeepSpeed configuration with a "
+        "higher ZeRO stage or offload; for generation, lower evaluation.batch_tokens."
+    ),
+    "FloatingPointError": (
+        "The loss became NaN or infinite: lower learning_rate, raise warmup_steps, or train in float32. Other settings "
+        "begin the stage anew, so delete its checkpoints."
+    ),
+    "is gone: stopping": (
+        "What had started the ranks was killed (by the system, for its memory?): run again to go on from the last "
+        "checkpoint."
+    ),
+}
 # A Python error's last line, as it is or as torch prefixes it; what other ranks say once one has gone comes second.
 SAID = re.compile(r"^(?:\[rank\d+\]: )?((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|BadRow): .+)$", re.MULTILINE)
 CONNECTION = re.compile(r"gloo|nccl|connection (?:closed|reset)|socket|store->get|broken pipe", re.IGNORECASE)
@@ -364,8 +311,8 @@ def failure(folder: Path, log: Path, how: str, start: int = 0, lines: int = 30) 
     text = log.read_bytes()[start:].decode("utf-8", errors="replace")
     errors = SAID.findall(text)
     error = next((line for line in errors if not CONNECTION.search(line)), errors[0] if errors else "")
-    advice = next((what for symptom, what in ADVICE if re.search(symptom, text, re.IGNORECASE)), "")
-    if shutil.disk_usage(folder).free < FULL_BYTES:
+    advice = next((what for symptom, what in ADVICE.items() if re.search(symptom, text, re.IGNORECASE)), "")
+    if shutil.disk_usage(folder).free < 2**20:  # no space to speak of, not even for a log that says so
         advice = FULL_DISK
     said = [f"{folder.name} {how} ({folder}).", error[:1000], advice, f"The last {lines} lines of {log}:"]
     return "\n".join([*filter(None, said), *text.splitlines()[-lines:]])
@@ -373,59 +320,39 @@ def failure(folder: Path, log: Path, how: str, start: int = 0, lines: int = 30) 
 
 # ------------------------------------------------------------------------------------------------- progress
 
-POINTS = 160  # of a loss curve at most
-LARGEST = 10**15  # of the numbers that a progress line says; NaN is not smaller either
-
 
 def latest(progress: Path, since: float = 0.0) -> dict[str, Any] | None:
-    """The last whole line of a progress file that is not older than `since`, or None; damaged ones are passed over."""
-    try:
-        with progress.open("rb") as stream:
-            stream.seek(max(0, progress.stat().st_size - 8192))
-            lines = stream.read().split(b"\n")
-    except OSError:  # not there yet, or a file server that stumbles
-        return None
-    state = next((state for line in reversed(lines[:-1]) if "time" in numbers(state := runs.parsed_line(line))), None)
-    return state if state and state["time"] >= since else None
+    """The last whole line of a progress file that is not older than `since`, or None."""
+    states = [state for state in runs.progress_lines(progress, 8192) if "time" in state]
+    return states[-1] if states and states[-1]["time"] >= since else None
 
 
-def numbers(state: dict[str, Any]) -> dict[str, float]:
-    """What a progress line says in sensible numbers: whatever it holds besides must not end the job."""
-    kept = {key: value for key, value in state.items() if isinstance(value, int | float)}
-    return {key: value for key, value in kept.items() if abs(value) < LARGEST}
-
-
-def share_done(state: dict[str, Any]) -> float | None:
+def share_done(state: dict[str, Any] | None) -> float | None:
     """How far a job is, from 0 to 1, if it says so."""
-    said = numbers(state)
+    said = state or {}
     done, total = said.get("step", said.get("done")), said.get("total_steps", said.get("total"))
-    return min(1.0, max(0.0, done / total)) if total and done is not None else None
+    return min(1.0, done / total) if total and done is not None else None
 
 
 def describe(state: dict[str, Any] | None) -> str:
     """One line of progress for people: phase, place, loss, speed and time left."""
     if not state:
         return "starting"
-    parts, said = [str(state.get("phase", "running"))], numbers(state)
+    parts = [state.get("phase", "running")]
     for done, total in (("step", "total_steps"), ("done", "total")):
-        if done in said and said.get(total):
-            parts.append(f"{said[done]:,}/{said[total]:,}")
-    if "loss" in said:
-        parts.append(f"loss {said['loss']:.3f}")
-    if said.get("tokens_per_second"):
-        parts.append(f"{said['tokens_per_second']:,.0f} tokens/s")
-    if "seconds_left" in said:
-        parts.append(f"{clock(said['seconds_left'])} left")
+        parts += [f"{state[done]:,}/{state[total]:,}"] if done in state and state.get(total) else []
+    parts += [f"loss {state['loss']:.3f}"] if "loss" in state else []
+    parts += [f"{state['tokens_per_second']:,.0f} tokens/s"] if state.get("tokens_per_second") else []
+    parts += [f"{clock(state['seconds_left'])} left"] if state.get("seconds_left") is not None else []
     return " · ".join(parts)
 
 
 def clock(seconds: float) -> str:
     """Seconds as `42 s`, `3:05` or `2:03:05`."""
-    seconds = round(seconds)
-    hours, rest = divmod(seconds, 3600)
-    if hours:
-        return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
-    return f"{rest // 60}:{rest % 60:02d}" if rest >= 60 else f"{rest} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+    return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"
 
 
 def is_interactive() -> bool:
@@ -438,60 +365,27 @@ def is_interactive() -> bool:
     return bool(request.get("content", {}).get("allow_stdin"))
 
 
-class ProgressLine:
-    """A job's progress in the notebook, drawn again in place at most `every` so many seconds; to someone who looks on,
-    with a bar and the loss curve of its `progress.jsonl`."""
+def draw(title: str, text: str, share: float | None = None, progress: Path | None = None, handle: Any = None) -> Any:
+    """Show a job's progress in the notebook, in place of what was shown under `handle`, and return the handle to do so
+    again; to someone who looks on, with a bar and the loss curve of `progress`; in a plain Python, as a line."""
+    from IPython import get_ipython
+    from IPython.display import display
 
-    def __init__(self, title: str, every: float = 2.0, progress: Path | None = None) -> None:
-        self.title, self.every, self.progress = title, every, progress
-        self.begun, self.last = time.monotonic(), -every
-        self.handle: Any = None
-        self.interactive = is_interactive()
-
-    def update(self, state: dict[str, Any] | None) -> None:
-        if time.monotonic() - self.last > self.every:
-            self.last = time.monotonic()
-            self._draw(describe(state), share_done(state) if state else None)
-
-    def finish(self, success: bool) -> None:
-        text = f"{'done' if success else 'stopped'} after {clock(time.monotonic() - self.begun)}"
-        again = "; run the cell again to go on from there" if self.interactive and not success else ""
-        self._draw(text + again)
-
-    def _draw(self, text: str, share: float | None = None) -> None:
-        from IPython import get_ipython
-        from IPython.display import display
-
-        if get_ipython() is None:  # a plain Python, to which a display is nothing
-            print(f"{self.title}: {text}")
-            return
-        losses = read_losses(self.progress) if self.interactive and self.progress else []
-        shown = {"text/plain": f"{self.title}: {text}"}
-        if self.interactive:
-            shown["text/html"] = panel(self.title, text, share, losses)
-        if self.handle is None:
-            self.handle = display(shown, display_id=True, raw=True)
-        else:
-            self.handle.update(shown, raw=True)
-
-
-def show_done(title: str, folder: Path) -> None:
-    """Tell someone who looks on that a job was done before; in executed notebooks its cell stays as it is."""
+    if get_ipython() is None:
+        print(f"{title}: {text}")
+        return None
+    shown = {"text/plain": f"{title}: {text}"}
     if is_interactive():
-        from IPython.display import display
-
-        seconds = runs.read_object(folder / "done.json").get("wall_seconds")
-        text = "done before" + (f", in {clock(seconds)}" if seconds is not None else "")
-        display({"text/plain": f"{title}: {text}", "text/html": panel(title, text)}, raw=True)
+        shown["text/html"] = panel(title, text, share, read_losses(progress) if progress else ())
+    if handle is None:
+        return display(shown, display_id=True, raw=True)
+    handle.update(shown, raw=True)
+    return handle
 
 
 def read_losses(progress: Path) -> list[tuple[float, float]]:
     """(update, loss) of every whole line that has both; a line that repeats an update of a resumed job replaces it."""
-    try:
-        lines = progress.read_bytes().split(b"\n")[:-1]
-    except OSError:  # not there yet: what is drawn must never end a job
-        return []
-    states = map(runs.parsed_line, lines)
+    states = runs.progress_lines(progress)
     return sorted({state["step"]: state["loss"] for state in states if "step" in state and "loss" in state}.items())
 
 
@@ -502,7 +396,7 @@ def panel(title: str, text: str, share: float | None = None, losses: Sequence[tu
     if share is not None:
         shown += f'<br><progress value="{share:.3f}" style="width: 440px; max-width: 100%"></progress>'
     if len(losses) > 1:
-        drawn = [loss for _, loss in losses[:: -(-len(losses) // POINTS)]]
+        drawn = [loss for _, loss in losses[:: -(-len(losses) // 160)]]  # at most 160 points
         across, down = 440 * (share or 1.0) / len(drawn), 90 / ((max(drawn) - min(drawn)) or 1.0)
         points = " ".join(f"{across * i:.1f},{5 + down * (max(drawn) - loss):.1f}" for i, loss in enumerate(drawn))
         said = f"loss {losses[0][1]:.3f} at first, {losses[-1][1]:.3f} after {losses[-1][0]:,.0f} updates"

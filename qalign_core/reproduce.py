@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -23,10 +23,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from qalign_core import cost, evaluate, launch, plan, prepare, runs, speed
+from qalign_core import cost, evaluate, launch, plan, prepare, runs
 from qalign_core.launch import clock, describe, latest, share_done
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, load
-from qalign_core.plan import Job, machines
+from qalign_core.plan import Job
 from qalign_core.runs import BadRow, DamagedFileError, Run
 from qalign_core.sources import DownloadError, cache_dir, is_offline
 
@@ -38,6 +38,7 @@ PLAIN_ERRORS = (
     *("JobError", "ProfileError", "BadRow", "DownloadError"),
     *("FileNotFoundError", "FileExistsError", "NotADirectoryError", "PermissionError"),
 )
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal
 # Where matplotlib (its list of fonts), Triton, torch's compiler, DeepSpeed's compiled operators and NVIDIA's compiler
 # keep what they write by themselves: in our cache, unless the variable is set, not all over a home folder.
 CACHES = {
@@ -51,22 +52,28 @@ CACHES = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a profile's notebooks; the exit code is 0 only if every one of them succeeded."""
-    options = parser().parse_args(arguments)
-    console = Console(highlight=False)
+    options, console = parser().parse_args(arguments), Console(highlight=False)
+    if options.run_dir is not None and not options.run_dir.strip():  # as of a shell variable that is not set
+        parser().error("--run-dir: is empty; name a folder, or leave the option out for runs/PROFILE")
     try:
         profile = load(options.profile)
         chosen = select(profile, options.only, options.start)
-        check(profile, chosen, options.dry_run)
-        run = plan.open_run(profile, options.run_dir, read_only=options.dry_run)
+        plan.machines(profile)  # the host file and DeepSpeed's JSON are there, and of use
+        if plan.stages(profile):
+            plan.deepspeed_config(profile)
+        run = plan.open_run(profile, options.run_dir, read_only=True)
         if options.dry_run:
             dry_run(profile, run, chosen, console)
             return 0
-        refuse_offline(profile, run, chosen)
+        check(profile, run, chosen)
+        if not launch.gpu_count():
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it looked for a GPU in vain
+        plan.open_run(profile, options.run_dir)
         with FileLock(run.folder / ".lock", timeout=0), confined(run):
             return reproduce(profile, run, chosen, console)
     except Timeout:
         reason = f"another process is reproducing into {run.folder}: wait for it, or stop it"
-    except (ProfileError, BadRow, OSError) as error:  # OSError: no permission, no space, a file for a folder
+    except (ProfileError, BadRow, DamagedFileError, OSError) as error:  # OSError: no permission, no space
         reason = str(error)
     except KeyboardInterrupt:
         console.print("\ninterrupted; what is finished is kept. Run the same command to go on.")
@@ -82,15 +89,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--only", nargs="+", metavar="NN", help="run only these notebooks, such as: 04 05")
     found.add_argument("--from", dest="start", metavar="NN", help="run this notebook and those after it")
     found.add_argument("--dry-run", action="store_true", help="print what is done and what is to do, run nothing")
-    found.add_argument("--run-dir", metavar="DIR", type=run_folder, help="another run folder than runs/PROFILE")
+    found.add_argument("--run-dir", metavar="DIR", help="another run folder than runs/PROFILE")
     return found
-
-
-def run_folder(path: str) -> str:
-    """The path of `--run-dir`; an empty one, as of a shell variable that is not set, would mean runs/PROFILE."""
-    if not path.strip():
-        raise argparse.ArgumentTypeError("is empty; name a folder, or leave the option out for runs/PROFILE")
-    return path
 
 
 def notebooks_of(profile: Profile) -> list[Path]:
@@ -100,17 +100,12 @@ def notebooks_of(profile: Profile) -> list[Path]:
 
 
 def select(profile: Profile, only: list[str] | None, start: str | None) -> list[Path]:
-    """The notebooks that were asked for, in order.
-
-    Raises:
-        ProfileError: for a number that no notebook of the profile has, or when nothing is left.
-    """
-    every = notebooks_of(profile)
-    known = [path.name[:2] for path in every]
+    """The notebooks that were asked for, in order; ProfileError for an unknown number, or when nothing is left."""
+    known = {path.name[:2]: path for path in notebooks_of(profile)}
     for number in [*(only or []), *([start] if start else [])]:
         if number not in known:
             raise ProfileError(f"no notebook {number!r} for profile {profile.run.profile}; there are {' '.join(known)}")
-    chosen = [p for p in every if (not only or p.name[:2] in only) and (not start or p.name[:2] >= start)]
+    chosen = [path for number, path in known.items() if (not only or number in only) and number >= (start or "")]
     if not chosen:
         raise ProfileError(f"no notebook is left: --only {' '.join(only or [])} are all before --from {start}")
     return chosen
@@ -119,41 +114,18 @@ def select(profile: Profile, only: list[str] | None, start: str | None) -> list[
 # ------------------------------------------------------------------------------------------------- before it runs
 
 
-def check(profile: Profile, chosen: list[Path], looks_only: bool = False) -> None:
-    """Look before anything runs for what would else stop it hours later.
-
-    Raises:
-        ProfileError: when the DeepSpeed configuration, the host file or external predictions are not there, or of no
-            use, or there are fewer GPUs than the profile wants; the last two are no error of a dry run.
-    """
-    machines(profile)
-    try:
-        if plan.stages(profile):
-            plan.deepspeed_config(profile)
-    except ProfileError:
-        raise
-    except ValueError as error:  # not JSON
-        raise ProfileError(f"training.deepspeed: {error}") from None
-    if looks_only:
-        return
+def check(profile: Profile, run: Run, chosen: list[Path]) -> None:
+    """Refuse, before anything runs, what would else stop it hours later: absent external predictions, fewer GPUs than
+    the profile wants, and what would have to be fetched where nothing may be."""
     if any(path.name.startswith("04") for path in chosen):
         for title, there, why in evaluate.external_overview(profile):
             if not there:
                 raise ProfileError(f"{' '.join(title.split())}, but {why}")
     launch.check_devices(profile)
-
-
-def refuse_offline(profile: Profile, run: Run, chosen: list[Path]) -> None:
-    """Say once, before anything runs, what would have to be fetched where nothing may be.
-
-    Raises:
-        DownloadError: see `offline.refuse`.
-    """
-    if not is_offline():
-        return
-    numbers = {p.name[:2] for p in chosen if why_to_do(run, run.notebooks / p.name, notebook_identity(p, profile))}
-    undone = any(not done for _, done, _ in overview(profile, run))
-    prepare.refuse(profile, data="01" in numbers, model=undone and bool(numbers))
+    if is_offline():
+        numbers = {p.name[:2] for p in chosen if why_to_do(run, run.notebooks / p.name, notebook_identity(p, profile))}
+        undone = any(not done for _, done, _ in overview(profile, run))
+        prepare.refuse(profile, data="01" in numbers, model=undone and bool(numbers))
 
 
 @contextmanager
@@ -161,14 +133,12 @@ def confined(run: Run) -> Iterator[None]:
     """Inside, this process and those it starts write into the run folder and the cache only; IPython's own profile is a
     folder that is deleted at the end."""
     cache = cache_dir() / "tools"
-    try:
+    with suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a cache that others fill
-        cache = run.folder / ".tools"
-    cache = cache if os.access(cache, os.W_OK) else run.folder / ".tools"
+    cache = cache if os.access(cache, os.W_OK) else run.folder / ".tools"  # where others fill the cache
     with TemporaryDirectory(prefix="qalign-") as scratch:
         wanted = {name: str(cache / folder) for name, folder in CACHES.items()}
-        wanted |= {"IPYTHONDIR": str(Path(scratch, "ipython")), "JUPYTER_RUNTIME_DIR": str(Path(scratch, "jupyter"))}
+        wanted |= {"IPYTHONDIR": f"{scratch}/ipython", "JUPYTER_RUNTIME_DIR": f"{scratch}/jupyter"}
         added = {name: value for name, value in wanted.items() if name not in os.environ}
         os.environ.update(added)
         try:
@@ -191,8 +161,7 @@ def reproduce(profile: Profile, run: Run, chosen: list[Path], console: Console) 
             console.print(f"  [green]✓[/] {path.stem:<32} already done")
             continue
         started = time.monotonic()
-        problem = execute(path, output, profile, run, console)
-        if problem:
+        if problem := execute(path, output, profile, run, console):
             console.print(f"  [red]✗[/] {path.stem:<32} failed after {clock(time.monotonic() - started)}\n")
             console.print(problem, markup=False, soft_wrap=True)
             console.print(f"\nThe notebook up to its failed cell: {_short(unfinished(output))}", soft_wrap=True)
@@ -207,8 +176,7 @@ def reproduce(profile: Profile, run: Run, chosen: list[Path], console: Console) 
 def execute(path: Path, output: Path, profile: Profile, run: Run, console: Console) -> str | None:
     """Execute one notebook by papermill in a kernel of its own; what was executed before stays until this one is done.
 
-    Returns:
-        None, or the failed cell's traceback (or how the kernel died), and what the kernel said outside of its cells.
+    Returns the failed cell's traceback, or how the kernel died, and what the kernel said outside of its cells.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -218,8 +186,6 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
     attempt = unfinished(output)
     attempt.parent.mkdir(parents=True, exist_ok=True)
     os.environ[plan.RUN_FOLDER] = str(run.folder)
-    if not launch.gpu_count():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it looked for a GPU in vain
     log = attempt.with_suffix(".log")
     try:
         with watch(path.stem, run, console), TemporaryDirectory(prefix="qalign-") as sockets, stderr_into(log):
@@ -237,7 +203,7 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
     except PapermillExecutionError as error:
         if error.ename in PLAIN_ERRORS:
             return f"{error.ename}: {error.evalue}"
-        return without_colours("\n".join(error.traceback)) + kernel_said(log)
+        return COLOURS.sub("", "\n".join(error.traceback)) + kernel_said(log)
     except DeadKernelError:
         died = "The notebook's kernel died (out of memory?). Run the same command to go on from what is finished."
         return died + kernel_said(log)
@@ -267,14 +233,9 @@ def stderr_into(log: Path) -> Iterator[None]:
 
 
 def kernel_said(log: Path, lines: int = 20) -> str:
-    """The end of what a kernel wrote to stderr, to be shown after what went wrong; nothing if there is nothing."""
-    said = without_colours(log.read_text(encoding="utf-8", errors="replace")).strip().splitlines()
+    """The end of what a kernel wrote to stderr, to be shown after what went wrong, if there is any."""
+    said = COLOURS.sub("", log.read_text(encoding="utf-8", errors="replace")).strip().splitlines()
     return f"\n\nThe last lines its kernel wrote ({_short(log)}):\n" + "\n".join(said[-lines:]) if said else ""
-
-
-def without_colours(text: str) -> str:
-    """Text without a terminal's colours."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 @contextmanager
@@ -283,16 +244,14 @@ def watch(name: str, run: Run, console: Console) -> Iterator[None]:
     stopped, begun, spinner = threading.Event(), time.monotonic(), Spinner("dots")
 
     def follow(live: Live) -> None:
-        seen: list[str] = []  # the chapter's jobs so far
-        said = time.monotonic()
+        seen, said = [], time.monotonic()  # the chapter's jobs so far
         while not stopped.wait(0.2):
             job, state = running_job(run)
-            if job and job not in seen:
-                seen.append(job)
+            seen += [job] if job and job not in seen else []
             if console.is_terminal:
                 frame: Any = spinner.render(time.monotonic())
-                head = Text.assemble(frame, f" {name}  {clock(time.monotonic() - begun)}")
-                head.append(f"  job {len(seen)}" if seen else "")
+                jobs = f"  job {len(seen)}" if seen else ""
+                head = Text.assemble(frame, f" {name}  {clock(time.monotonic() - begun)}{jobs}")
                 live.update(Group(head, job_line(job, state)) if job else head, refresh=True)
             elif job and time.monotonic() - said > 30:
                 said = time.monotonic()
@@ -312,12 +271,10 @@ def job_line(job: str, state: dict[str, Any] | None) -> Table:
     """A job's bar and state on one line, the time left first: what does not fit a narrow terminal goes from the end."""
     said = describe(state).split(" · ")
     said = [said[-1], job, *said[:-1]] if said[-1].endswith(" left") else [job, *said]
-    line = Table.grid(padding=(0, 1), expand=True)
+    line, share = Table.grid(padding=(0, 1), expand=True), share_done(state)
     line.add_column(width=18)
     line.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    share = share_done(state) if state else None
-    bar = ProgressBar(total=1.0, completed=share, width=18) if share is not None else ""
-    line.add_row(bar, Text(" · ".join(said)))
+    line.add_row("" if share is None else ProgressBar(total=1.0, completed=share, width=18), Text(" · ".join(said)))
     return line
 
 
@@ -325,11 +282,11 @@ def running_job(run: Run) -> tuple[str | None, dict[str, Any] | None]:
     """The job a notebook of this run has started, by its folder's name, and the last line of its progress."""
     try:
         current = runs.read_object(run.folder / launch.CURRENT)
-        folder, since = (run.folder / current["job"]).parent, float(current["since"])
-        name = folder.relative_to(run.folder).as_posix().split("/base", 1)[-1].strip("/") or "base"
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # nothing runs, or the file is damaged
+    except (FileNotFoundError, DamagedFileError):  # nothing runs
         return None, None
-    return name, latest(folder / "progress.jsonl", since=since)
+    folder = Path(current["job"]).parent
+    name = folder.as_posix().split("/base", 1)[-1].strip("/") or "base"
+    return name, latest(run.folder / folder / "progress.jsonl", since=current["since"])
 
 
 # ------------------------------------------------------------------------------------------------- what is done
@@ -348,8 +305,8 @@ def notebook_identity(path: Path, profile: Profile) -> str:
 
 def why_to_do(run: Run, output: Path, identity: str) -> str:
     """Why a notebook has to be executed, in words; nothing if it need not."""
-    entry = _entries(run).get(output.name) if output.is_file() else None
-    if not entry:
+    entry = _entries(run).get(output.name)
+    if not (entry and output.is_file()):
         return "not executed yet"
     if entry["identity"] != identity:
         return "it, the profile, the package's code or a file the profile names has changed"
@@ -366,15 +323,9 @@ def remember(run: Run, output: Path, identity: str) -> None:
 def _entries(run: Run) -> dict[str, Any]:
     """What is recorded of a run's notebooks; nothing if that is damaged: they are executed again, jobs are not."""
     try:
-        entries = runs.read_object(run.notebooks / STATE)
-    except (FileNotFoundError, ValueError):
+        return runs.read_object(run.notebooks / STATE)
+    except (FileNotFoundError, DamagedFileError):
         return {}
-
-    def is_whole(entry: Any) -> bool:
-        files = entry.get("files") if isinstance(entry, dict) else None
-        return isinstance(files, list) and all(isinstance(name, str) for name in files) and "identity" in entry
-
-    return {name: entry for name, entry in entries.items() if is_whole(entry)}
 
 
 def overview(profile: Profile, run: Run) -> Iterator[tuple[str, bool, str]]:
@@ -398,18 +349,14 @@ def _state(name: str, make: Callable[..., Job], *arguments: Any) -> tuple[str, b
         job = make(*arguments)
         path = job.folder / "job.json"
         if job.done:
-            files = runs.read_object(path.with_name("done.json")).get("files")
-            gone = next((n for n in (files if isinstance(files, dict) else ()) if not (job.folder / n).is_file()), None)
+            files = runs.read_object(path.with_name("done.json")).get("files", {})
+            gone = next((file for file in files if not (job.folder / file).is_file()), None)
             return name, True, f"but {gone} is gone; delete its done.json too, to have it made again" if gone else ""
         if not path.is_file():
             return name, False, "not begun"
         if runs.read_object(path).get("fingerprint") == job.content["fingerprint"]:
             return name, False, "begun: will be resumed"
-        return (
-            name,
-            False,
-            "was finished with other settings" if runs.is_done(path) else "was begun with other settings",
-        )
+        return name, False, f"was {'finished' if runs.is_done(path) else 'begun'} with other settings"
     except plan.NotTranslatedError:
         return name, False, "its questions are not translated yet"
     except FileNotFoundError:  # its data, or the base model, which notebook 01 prepares
@@ -439,9 +386,8 @@ def summary(run: Run, console: Console) -> None:
                 print_table(table, console)
         for remark in report.remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"]):
             console.print(remark, style="bold", markup=False, soft_wrap=True)
-        if "primary" in results.tables:
-            for sentence in primary_sentences(results.tables["primary"]):
-                console.print(sentence, markup=False, soft_wrap=True)
+        for sentence in primary_sentences(results.tables["primary"]) if "primary" in results.tables else ():
+            console.print(sentence, markup=False, soft_wrap=True)
     pages_written = pages.write_report(run.notebooks, run.report, front, heading)
     console.print("\n[bold]Open[/]")
     for path in [*pages_written[:1], run.figures, run.results]:
@@ -457,16 +403,16 @@ def dry_run(profile: Profile, run: Run, chosen: list[Path], console: Console) ->
         listed.append((f"notebook   {path.stem}", not why, why))
     for name, done, why in (*listed, *overview(profile, run), *evaluate.external_overview(profile)):
         console.print(f"{'done ' if done else 'to do'}  {name}{f'  ({why})' if why else ''}", soft_wrap=True)
-    problems = [plan.slow_bf16(profile)]
+    problem = plan.slow_bf16(profile)
     try:
         prepare.refuse(profile)
     except DownloadError as error:
-        problems.append(str(error))
-    for problem in filter(None, problems):
+        problem = "\n".join(filter(None, (problem, str(error))))
+    if problem:
         console.print(f"\nproblem: {escape(problem)}", soft_wrap=True)
     cost.show(profile, run, console)
     if any(name.startswith("notebook") and not done for name, done, _ in listed):
-        for sentence in speed.sentences(profile, [path.name[:2] for path in chosen]):
+        for sentence in cost.sentences(profile, [path.name[:2] for path in chosen]):
             console.print(sentence, soft_wrap=True)
 
 

@@ -10,9 +10,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 LIFELINE = "QALIGN_LIFELINE"
 
@@ -64,27 +68,30 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        DamagedFileError: when it is not JSON, with the file and the line.
-    """
+def loads(text: str) -> Any:
+    """A JSON text's value; what JSON allows and Python cannot hold is a `json.JSONDecodeError`, too."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError):
+        too_much = "a number of thousands of digits, or lists nested thousands deep"
+        raise json.JSONDecodeError(too_much, text, 0) from None
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; a DamagedFileError names the file and the line when it is not JSON."""
+    try:
+        return loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        where = f"{path}: line {error.lineno}"
-        raise DamagedFileError(f"{where}: not JSON ({error.msg}); delete or repair the file") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, thousands of lists
-        raise DamagedFileError(f"{path}: not JSON ({error}); delete or repair the file") from None
+        said = f"line {error.lineno}: not JSON ({error.msg})"
+    except UnicodeDecodeError as error:
+        said = f"not JSON ({error})"
+    raise DamagedFileError(f"{path}: {said}; delete or repair the file")
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Raises:
-        DamagedFileError: when it does not.
-    """
+    """Read a JSON file that holds an object; else a DamagedFileError."""
     found = read_json(path)
     if not isinstance(found, dict):
         raise DamagedFileError(f'{path}: not a JSON object (such as {{"key": 1}}); delete or repair the file')
@@ -96,20 +103,21 @@ def write_json_lines(path: str | Path, rows: Iterable[dict]) -> Path:
     return write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def parsed_line(line: str | bytes) -> dict[str, Any]:
-    """The object on one line of a file that is still being written; empty if the line is damaged."""
-    try:
-        state = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return state if isinstance(state, dict) else {}
+def progress_lines(path: str | Path, last: int | None = None) -> list[dict[str, Any]]:
+    """The objects on the whole lines of a file that is being written, or of its `last` bytes; damaged lines, and a file
+    that is not there yet, are passed over: what is only shown must never end a job."""
+    found = []
+    with suppress(OSError), Path(path).open("rb") as stream:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - last) if last else 0)
+        for line in stream.read().split(b"\n")[:-1]:
+            with suppress(ValueError, RecursionError):
+                found.append(json.loads(line))
+    return [state for state in found if isinstance(state, dict)]
 
 
 def mend_lines(path: str | Path) -> None:
     """Cut off a last line without its end, which a full disk leaves behind: what is appended next stays readable."""
-    if not Path(path).is_file():
-        return
-    with Path(path).open("r+b") as stream:
+    with suppress(FileNotFoundError), Path(path).open("r+b") as stream:
         stream.truncate(stream.read().rfind(b"\n") + 1)
 
 
@@ -136,22 +144,14 @@ def fingerprint(value: Any) -> str:
 
 
 def require(path: Path, remedy: str = "") -> Path:
-    """`path` if it is a file.
-
-    Raises:
-        FileNotFoundError: with the path and the remedy.
-    """
+    """`path` if it is a file; else a FileNotFoundError with the path and the remedy."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist" + (f"; {remedy}" if remedy else ""))
     return path
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, line ends as in Python's text mode.
-
-    Raises:
-        FileNotFoundError, BadRow: for an absent file or another encoding, with the line where UTF-8 breaks.
-    """
+    """The text of a UTF-8 file, line ends as in Python's text mode; a BadRow says in which line UTF-8 breaks."""
     data = require(path).read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -174,23 +174,8 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
-def loads(text: str) -> Any:
-    """A JSON text's value; what JSON allows and Python cannot hold is a `json.JSONDecodeError`, too."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        raise
-    except (ValueError, RecursionError):
-        too_much = "a number of thousands of digits, or lists nested thousands deep"
-        raise json.JSONDecodeError(too_much, text, 0) from None
-
-
 def check_text(text: str, where: str) -> None:
-    """Refuse text that no file can hold.
-
-    Raises:
-        BadRow: for half of a surrogate pair, such as JSON's `"\\ud83d"` alone.
-    """
+    """Refuse, by a BadRow, text that no file can hold: half of a surrogate pair, such as JSON's `"\\ud83d"` alone."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -201,9 +186,7 @@ def check_text(text: str, where: str) -> None:
 def read_json_lines(path: str | Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
     """One JSON object a line.
 
-    Args:
-        path: of the file.
-        fields: of a file that was not written here: each row must have text in every one of them, and an id of its own.
+    In a file that was not written here each row must have text in every one of `fields`, and an id of its own.
 
     Raises:
         FileNotFoundError, BadRow: for an absent file, broken JSON, a missing or non-text field, an id used twice.
@@ -249,22 +232,20 @@ def read_parquet(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
 
 def _checked(placed: Iterable[tuple[str, Any]], path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
     """The rows, each of which comes with its place in the file, such as `line 3`."""
-    found: list[dict[str, Any]] = []
-    ids: dict[str, str] = {}  # id → the place that uses it
+    found, ids = [], dict[str, str]()  # id → the place that uses it
     for place, row in placed:
         where = f"{path}: {place}"
         if not isinstance(row, dict):
             raise BadRow(f"{where}: expected a JSON object, found {_kind(row)}")
         for field in fields:
             if field not in row:
-                has = ", ".join(map(str, row)) or "none"
+                has = ", ".join(row) or "none"
                 raise BadRow(f"{where}: field {field!r} is missing (its fields: {has}); add it or fetch the file again")
             if not isinstance(row[field], str):
                 raise BadRow(f"{where}: field {field!r} is {_kind(row[field])}; it must be text, in double quotes")
             check_text(row[field], f"{where}: field {field!r}")
-        if "id" in row and ids.setdefault(str(row["id"]), place) != place:
-            key = str(row["id"])
-            raise BadRow(f"{where}: id {key!r} was already used in {ids[key]}; give each row its own")
+        if "id" in row and (first := ids.setdefault(str(row["id"]), place)) != place:
+            raise BadRow(f"{where}: id {str(row['id'])!r} was already used in {first}; give each row its own")
         found.append(row)
     return found
 
@@ -282,13 +263,13 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).absolute()
+        self.profile = self.folder / "profile.yaml"
+        self.results, self.figures = self.folder / "results", self.folder / "figures"
+        self.notebooks = self.folder / "notebooks"
+        self.report = self.folder / "report"  # the executed notebooks as linked HTML pages
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
-
-    @property
-    def profile(self) -> Path:
-        return self.folder / "profile.yaml"
 
     def source(self, seed: int) -> Path:
         """The data folder that a seed's corpora are made from; its parts are links."""
@@ -323,23 +304,6 @@ class Run:
         name = f"{readable}-{fingerprint(system)[:8]}".lstrip("-")
         return self.folder / "predictions" / "checkpoints" / name
 
-    @property
-    def results(self) -> Path:
-        return self.folder / "results"
-
-    @property
-    def figures(self) -> Path:
-        return self.folder / "figures"
-
-    @property
-    def notebooks(self) -> Path:
-        return self.folder / "notebooks"
-
-    @property
-    def report(self) -> Path:
-        """The executed notebooks as linked HTML pages."""
-        return self.folder / "report"
-
     def relative(self, path: str | Path) -> str:
         """`path` relative to the run folder if it lies inside, so that the folder can be moved; else absolute."""
         path = Path(path).absolute()
@@ -360,34 +324,22 @@ def resolve(path: str, root: Path) -> str:
 
 # ------------------------------------------------------------------------------------------------- done.json
 
-PACKAGES = (
-    *("torch", "transformers", "deepspeed", "accelerate", "peft"),
-    *("datasets", "tokenizers", "numpy", "qalign-core"),
-)
+PACKAGES = "torch transformers deepspeed accelerate peft datasets tokenizers numpy qalign-core"
 
 
 def is_done(job_path: str | Path) -> bool:
-    """Whether the job's `done.json` exists and bears the fingerprint of its `job.json`.
-
-    Raises:
-        DamagedFileError: when one of them is no JSON object.
-    """
-    job_path = Path(job_path)
-    done = job_path.with_name("done.json")
-    if not (job_path.is_file() and done.is_file()):
+    """Whether the job's `done.json` exists and bears the fingerprint of its `job.json`."""
+    paths = Path(job_path), Path(job_path).with_name("done.json")
+    if not all(path.is_file() for path in paths):
         return False
-    wanted = read_object(job_path).get("fingerprint")
-    return wanted is not None and read_object(done).get("fingerprint") == wanted
+    wanted, found = (read_object(path).get("fingerprint") for path in paths)
+    return wanted is not None and found == wanted
 
 
 def write_done(folder: Path, fingerprint: str, metrics: dict[str, Any], **more: Any) -> Path:
     """Write a job's `done.json`, the last thing it does; what it speaks of must be on disk by then.
 
-    Args:
-        folder: of the job.
-        fingerprint: of its `job.json`.
-        metrics: what is worth knowing of the job.
-        **more: `files` (name → sha256), `wall_seconds`, `peak_memory_bytes`.
+    `more` is `files` (name → sha256), `wall_seconds`, `peak_memory_bytes`.
     """
     origin = {"versions": versions(), "hardware": hardware(), "git_commit": git_commit()}
     return write_json(folder / "done.json", {"fingerprint": fingerprint, "metrics": metrics, **more, **origin})
@@ -396,7 +348,7 @@ def write_done(folder: Path, fingerprint: str, metrics: dict[str, Any], **more: 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide results; a package that is not installed says so."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in PACKAGES.split():
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -406,30 +358,30 @@ def versions() -> dict[str, str]:
 
 def hardware() -> dict[str, Any]:
     """Processor, cores, memory (bytes) and accelerators of this machine."""
-    import psutil
     import torch
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return {
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
-        "accelerators": [torch.cuda.get_device_name(i) for i in range(count)],
+        "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def git_commit() -> str | None:
     """Commit of the package's checkout (with `+changes` if the tree differs from it), or None outside of one."""
-    answers = []
-    for command in (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"]):
-        try:
-            answer = subprocess.run(
-                command, cwd=Path(__file__).resolve().parent, capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        answers.append(answer.stdout.strip())
-    return answers[0] + ("+changes" if answers[1] else "")
+    ask = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True)
+    try:
+        commit = ask(["git", "rev-parse", "HEAD"]).stdout.strip()
+        changes = ask(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changes else "")
 
 
 # ------------------------------------------------------------------------------------------------- lifeline
@@ -437,8 +389,6 @@ def git_commit() -> str | None:
 
 def lifeline() -> str:
     """This process as a lifeline for its subprocesses: `<pid>:<create time>:<host>`, since pids are reused."""
-    import psutil
-
     process = psutil.Process()
     return f"{process.pid}:{process.create_time()}:{platform.node()}"
 
@@ -452,7 +402,6 @@ def start_lifeline(interval: float = 1.0) -> threading.Thread | None:
     pid, created, host = (os.environ.get(LIFELINE, "").split(":", 2) + ["", ""])[:3]
     if not pid or host not in ("", platform.node()):
         return None
-    import psutil
 
     def watch() -> None:
         while True:

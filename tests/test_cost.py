@@ -12,24 +12,26 @@ import pytest
 import torch
 import yaml
 from rich.console import Console
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config
 
-from qalign_core import cost, params
+from qalign_core import cost, miniature, params, prompts
+from qalign_core.corpora import load_corpus
 from qalign_core.cost import (
     CONTEXT,
     CORPORA,
     GIB,
+    LENGTHS,
     MACHINES,
     UTILISATION,
     Machine,
     Sizes,
+    Speed,
     base_sizes,
     hours,
     stage_tokens,
     training_memory,
 )
-from qalign_core.models import add_adapters
-from qalign_core.params import PARAMS_FOLDER, LoraSection, Profile
+from qalign_core.params import PARAMS_FOLDER, Profile
 from qalign_core.runs import Run
 
 SHAPE = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 8}
@@ -82,16 +84,6 @@ def test_every_gpu_profile_has_a_known_base():
             assert profile.model.base == "miniature" or profile.model.base in cost.KNOWN, path.name
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_adapters_are_those_that_are_trained(kind: str):
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(CONFIGS[kind])
-    settings = LoraSection(rank=3, target_modules=["q_proj", "v_proj", "down_proj"])
-    adapted = add_adapters(model, settings.model_dump())
-    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    assert cost.sizes_of(CONFIGS[kind]).adapters(3, settings.target_modules) == trained
-
-
 def test_a_folders_config_is_read_and_another_kind_of_model_gives_no_estimate(tmp_path: Path):
     for name, content in (("qwen", CONFIGS["qwen2"].to_dict()), ("gpt2", {"model_type": "gpt2"})):
         (tmp_path / name).mkdir()
@@ -141,12 +133,17 @@ def test_zero_partitions_the_states_and_offloading_moves_them_to_the_host():
 def test_lora_trains_the_matrices_alone():
     profile, sizes = params.load("one-gpu"), sizes_of("one-gpu")
     lora = training_memory(profile, sizes, 1, 2, False).device
-    adapters = sizes.adapters(64, LoraSection().target_modules)
-    working = CONTEXT + cost.activations(profile, sizes.config)
-    assert lora == pytest.approx(2 * sizes.parameters + 20 * adapters + working)
+    with pytest.raises(params.ProfileError, match="training.lora.target_modules: nothing is not among"):
+        base_sizes(profile_of("one-gpu", training__lora={"target_modules": ["nothing"]}))
+    config, rank = sizes.config, profile.training.lora.rank
+    queries = rank * 2 * config.hidden_size * config.num_hidden_layers
+    assert queries < sizes.trained < 20 * queries
+    working = CONTEXT + cost.activations(profile, config)
+    assert lora == pytest.approx(2 * sizes.parameters + 20 * sizes.trained + working)
     settings = {**profile.training.lora.model_dump(), "embeddings": True}
-    embeddings = training_memory(profile_of("one-gpu", training__lora=settings), sizes, 1, 2, False).device
-    assert embeddings - lora == pytest.approx(18 * sizes.embeddings)
+    other = profile_of("one-gpu", training__lora=settings)
+    embeddings = training_memory(other, base_sizes(other), 1, 2, False).device
+    assert embeddings - lora == pytest.approx(18 * config.vocab_size * config.hidden_size)  # they are tied
 
 
 def test_activations_grow_with_the_micro_batch_and_shrink_with_checkpointing():
@@ -230,10 +227,48 @@ def test_one_gpu_is_enough_for_the_profile_of_that_name():
     stages = [lineage[-1] for lineage in profile.lineages()]
     assert sum(hours(profile, sizes, stage_tokens(profile, corpus) or 0.0, smallest) for corpus in stages) < 20
     full = profile_of("one-gpu", training__method="full", training__lora=None)
-    assert 24 * GIB < training_memory(full, sizes, 1, 2, False).device < 80 * GIB
+    assert 24 * GIB < training_memory(full, base_sizes(full), 1, 2, False).device < 80 * GIB
 
 
 def test_readme_shows_the_functions_table():
     text = (PARAMS_FOLDER.parent / "README.md").read_text(encoding="utf-8")
     assert cost.readme_table() in text, "run `python -m qalign_core.cost` and put its table into README.md"
     assert f"{UTILISATION:.0%} of the peak" in text
+
+
+# ------------------------------------------------------------------------------------------------- measured
+
+
+def test_the_time_of_chapters_is_counted_from_tokens_and_start_ups(monkeypatch):
+    monkeypatch.setattr(cost, "LENGTHS", dict.fromkeys(LENGTHS, (100, 50)))
+    profile = params.load("smoke")
+    slow, fast = (cost.chapters(profile, Speed(rate, rate, 0.0)) for rate in (10.0, 1000.0))
+    assert slow["02"] == pytest.approx(7200 / 10)  # one stage of 72 examples
+    assert slow["03"] == pytest.approx(2 * 6400 / 10)
+    assert all(slow[number] == pytest.approx(100 * fast[number]) for number in slow)
+    idle = cost.chapters(profile, Speed(1e9, 1e9, 2.0))
+    assert idle["05"] == pytest.approx(2 * cost.NOTEBOOK, rel=1e-3)
+    assert idle["03"] == pytest.approx(2 * (cost.NOTEBOOK + 2 * cost.JOB), rel=1e-3)
+    two = cost.chapters(profile_of("smoke", run__seeds=[1, 2]), Speed(10.0, 10.0, 0.0))
+    assert two["03"] == pytest.approx(2 * slow["03"])
+
+
+def test_the_miniatures_examples_and_their_lengths_are_those_of_what_will_be_made(tmp_path: Path):
+    mini = params.load("mini")
+    sizes = miniature.DEFAULT_SIZES | mini.data.miniature.sizes
+    assert cost.examples_of(mini, "metamathqa") == {"en": sizes["metamathqa"]}
+    assert sum(cost.examples_of(mini, "gsm8kinstruct").values()) == 10 * sizes["gsm8kinstruct"]
+    tokenizer = AutoTokenizer.from_pretrained(miniature.SHIPPED_BASE)
+    miniature.write_world(tmp_path, sizes=dict.fromkeys(miniature.DEFAULT_SIZES, 40))
+    for name, (tokens, output) in LENGTHS.items():
+        rows = load_corpus(name, tmp_path, list(mini.data.languages)).shuffle(seed=0)[:40]
+        texts = [prompts.alpaca(text) for text in rows["instruction"]]
+        found = [sum(map(len, tokenizer(part).input_ids)) / 40 for part in (texts, rows["output"])]
+        assert (sum(found), found[1]) == pytest.approx((tokens, output), rel=0.25), name
+
+
+def test_a_machine_that_can_train_the_miniature_is_measured_and_other_models_are_not():
+    found = cost.measure(params.load("smoke"))
+    assert found.training > found.startup > 0
+    assert found.generation > 0
+    assert list(cost.sentences(params.load("llama2-7b"))) == []

@@ -7,14 +7,13 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 from hub_server import HubServer, Repository
 
-from qalign_core import doctor, miniature, params, speed
+from qalign_core import cost, doctor, params
 from qalign_core.doctor import GIB, OK, PROBLEM, WARNING, Finding
 from qalign_core.params import PARAMS_FOLDER, Profile
 from qalign_core.runs import Run
@@ -67,8 +66,7 @@ def by_check(findings) -> dict[str, Finding]:
 
 
 def test_this_machine_is_ready_for_smoke_and_nothing_is_written(tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(speed, "measure", lambda *_: speed.Speed(1e4, 1e4, 5.0))
-    monkeypatch.setattr(doctor, "LIMIT_SECONDS", 200.0)
+    monkeypatch.setattr(cost, "measure", lambda *_: cost.Speed(1e4, 1e4, 5.0))
     monkeypatch.setenv("QALIGN_CACHE_DIR", str(tmp_path / "cache"))
     assert doctor.main(["smoke", "--run-dir", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out
@@ -81,7 +79,6 @@ def test_without_packages_it_says_so_and_goes_on() -> None:
     done = asked(options=("-S",))
     assert done.returncode == 1
     assert "✗ packages: missing: accelerate" in done.stdout
-    assert "compiler" in done.stdout
     assert done.stderr == ""
 
 
@@ -90,17 +87,9 @@ def test_a_profile_that_is_not_there_is_a_problem(capsys) -> None:
     assert "did you mean 'llama2-7b'?" in " ".join(capsys.readouterr().out.split())
 
 
-def test_late_and_failing_checks_are_findings() -> None:
-    def failing():
-        raise RuntimeError("unforeseen")
-
-    begun = time.monotonic()
-    checks = {"slow": lambda: time.sleep(30), "failing": failing, "good": lambda: [Finding("good", OK, "is")]}
-    slow, failed, good = doctor.run_checks(checks, 0.3)
-    assert time.monotonic() - begun < 5
-    assert (slow.check, slow.state) == ("slow", WARNING)
-    assert (failed.state, failed.found) == (WARNING, "the check failed: RuntimeError: unforeseen")
-    assert good == Finding("good", OK, "is")
+def test_a_failing_check_is_a_finding() -> None:
+    (found,) = doctor.run_check(("failing", lambda: 1 / 0))
+    assert (found.state, found.found) == (WARNING, "the check failed: ZeroDivisionError('division by zero')")
 
 
 def test_the_list_of_licences_is_that_of_requirements() -> None:
@@ -129,10 +118,8 @@ def test_an_old_python_and_other_packages(tmp_path: Path, monkeypatch) -> None:
 
 def test_a_compiler_is_asked_for_by_offloading_alone(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert doctor.compilers(needed=False).state == OK
-    assert doctor.compilers(needed=True).state == PROBLEM
-    assert doctor.offloads(params.load("llama2-13b"))
-    assert not doctor.offloads(params.load("mini"))
+    assert doctor.compiler(params.load("mini")).state == OK
+    assert doctor.compiler(params.load("llama2-13b")).state == PROBLEM
 
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path, monkeypatch) -> None:
@@ -197,39 +184,6 @@ def test_the_probe_runs_with_this_torch(monkeypatch) -> None:
     assert len(doctor.probe()["gpus"]) == torch.cuda.device_count()
 
 
-# ------------------------------------------------------------------------------------------------- time
-
-
-def test_the_time_of_chapters_is_counted_from_tokens_and_start_ups() -> None:
-    profile = profile_of("smoke")
-    length = dict.fromkeys(("questions-x-en", "metamathqa", "flores-x-en"), speed.Length(100.0, 50.0))
-    assert [speed.rows(profile, corpus) for corpus in ("metamathqa", "questions-x-en")] == [64, 72]  # as it is trained
-    slow, fast = (speed.chapters(profile, speed.Speed(rate, rate, 0.0), length) for rate in (10.0, 1000.0))
-    assert slow["02"] == pytest.approx(7200 / 10)  # one stage of 72 examples
-    assert slow["03"] == pytest.approx(2 * 6400 / 10)
-    assert all(slow[number] == pytest.approx(100 * fast[number]) for number in slow)
-    idle = speed.chapters(profile, speed.Speed(1e9, 1e9, 2.0), length)
-    assert idle["05"] == pytest.approx(2 * speed.NOTEBOOK, rel=1e-3)
-    assert idle["03"] == pytest.approx(2 * (speed.NOTEBOOK + 2 * speed.JOB), rel=1e-3)
-    two = speed.chapters(profile_of("smoke", run={"seeds": [1, 2]}), speed.Speed(10.0, 10.0, 0.0), length)
-    assert two["03"] == pytest.approx(2 * slow["03"])
-
-
-def test_sizes_and_lengths_are_those_of_what_will_be_made(tmp_path: Path) -> None:
-    mini = params.load("mini")
-    assert speed.rows(mini, "metamathqa") == mini.data.miniature.sizes["metamathqa"]
-    assert speed.rows(mini, "gsm8kinstruct") == 10 * mini.data.miniature.sizes["gsm8kinstruct"]
-    assert all(speed.rows(mini, corpus) > 0 for corpus in mini.corpora())
-    found = speed.lengths(params.load("smoke"))
-    assert set(found) == {"questions-x-en", "metamathqa", "flores-x-en"}
-    assert all(5 < length.output < length.tokens - 10 < 400 for length in found.values())
-    assert miniature.SHIPPED_BASE.is_dir()
-
-
-def test_a_model_that_one_process_cannot_train_is_not_measured() -> None:
-    assert list(speed.sentences(params.load("llama2-7b"))) == []
-
-
 # ------------------------------------------------------------------------------------------------- disk and files
 
 
@@ -241,7 +195,7 @@ def test_the_disk_that_a_profile_fills(tmp_path: Path, monkeypatch) -> None:
     stages = len(profile.lineages())
     needed = doctor.disk_needed(profile, run)
     assert needed["run folder"][1] == pytest.approx((4 * stages + 14 * 3) * parameters, rel=1e-3)
-    assert needed["hub cache"] == (tmp_path / "hub", pytest.approx(2 * parameters, rel=1e-3))
+    assert needed["hub cache"] == (tmp_path / "hub", pytest.approx(2 * parameters, rel=0.05))
     run.model(1234, profile.lineages()[0]).mkdir(parents=True)
     assert doctor.disk_needed(profile, run)["run folder"][1] == pytest.approx(
         (4 * (stages - 1) + 14 * 3) * parameters, rel=1e-3
@@ -251,11 +205,6 @@ def test_the_disk_that_a_profile_fills(tmp_path: Path, monkeypatch) -> None:
     found = by_check(doctor.disk(profile, run))["disk"]
     assert found.state == PROBLEM
     assert "10 GiB free for run folder, data cache, hub cache" in found.found
-
-
-def test_sizes_in_names() -> None:
-    names = {"QAlign-MetaMathQA-7B": 7e9, "gsm8k-rft-llama13b2-u13b": 13e9, "Qwen2.5-1.5B": 1.5e9, "plain": 0}
-    assert {name: doctor.billions(name) for name in names} == names
 
 
 def test_memory_that_offloading_needs(monkeypatch) -> None:
@@ -357,9 +306,8 @@ def test_data_in_a_folder(tmp_path: Path, monkeypatch) -> None:
 
 def test_bf16_that_would_be_emulated_is_a_problem(monkeypatch) -> None:
     monkeypatch.setattr("qalign_core.plan.has_native_bf16", lambda: False)
-    (found,) = doctor.bf16(profile_of("mini", training={"bf16": True}))
+    found = by_check(doctor.machine(profile_of("mini", training={"bf16": True})))["bf16"]
     assert (found.state, "training.bf16: false" in found.found) == (PROBLEM, True)
-    assert doctor.bf16(params.load("mini")) == []
 
 
 def test_every_shipped_profile_can_be_examined(server, monkeypatch, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "qalign_core"
 # because they write tables of it; `audit` behind `sources`, whose folder it measures.
 ORDER = [
     *("languages", "prompts", "runs", "miniature:world,language,text,floor,folder", "params"),
-    *("benchmarks", "sources", "corpora", "audit", "models", "plan", "cost", "supervision", "kernels", "trainer"),
+    *("benchmarks", "sources", "corpora", "audit", "models", "plan", "supervision", "kernels", "trainer"),
     *("train", "decoding", "generate", "represent", "scorer", "responses", "statistics", "comparisons", "results"),
-    *("prepare", "evaluate", "launch", "precision", "speed"),
+    *("prepare", "evaluate", "launch", "precision", "cost"),
     *("show:tables,paper_tables,figures,report,browse,pages", "reproduce", "doctor"),
 ]
 SHIM = "# shim: removed when the redesign is merged"

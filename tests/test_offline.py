@@ -78,19 +78,15 @@ def test_a_run_without_a_network_names_everything_once_and_runs_nothing(tmp_path
     for name in ("mgsm", "msvamp"):
         assert said.count(f"the data set {name} (") == 1
     assert "make reproduce PROFILE=checkpoints ONLY=01" in said
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["profile.yaml"]
+    assert not (tmp_path / "run").exists()
     monkeypatch.delenv("HF_HUB_OFFLINE")
     prepare.refuse(profile)  # with a network nothing is missing yet
 
 
-def test_what_needs_nothing_runs_without_a_network(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    prepare.refuse(params.load("mini"))
-    prepare.refuse(params.load("llama2-7b"), data=False, model=False)  # everything is prepared and answered
-
-
 def test_the_dry_run_says_what_is_missing_and_goes_on(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    prepare.refuse(params.load("mini"))  # needs nothing
+    prepare.refuse(params.load("llama2-7b"), data=False, model=False)  # everything is prepared and answered
     monkeypatch.setenv("QALIGN_CACHE_DIR", str(tmp_path / "cache"))
     assert reproduce.main(["llama2-7b", "--dry-run", "--run-dir", str(tmp_path / "run")]) == 0
     assert "the data set questions (" in capsys.readouterr().out
@@ -162,10 +158,7 @@ def test_no_module_uses_the_network_when_it_is_imported() -> None:
     command = [sys.executable, "-c", IMPORT_EVERYTHING, *names]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-def test_the_audit_would_see_a_connection() -> None:
-    code = IMPORT_EVERYTHING + "import socket\nsocket.create_connection(('127.0.0.1', 9))"
+    code = IMPORT_EVERYTHING + "import socket\nsocket.create_connection(('127.0.0.1', 9))"  # which it would see
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert "at import" in done.stderr
 

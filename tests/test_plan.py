@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from qalign_core import launch, models, params, plan, prepare, prompts, reproduce, runs, speed
+from qalign_core import cost, launch, models, params, plan, prepare, prompts, reproduce, runs
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
 from qalign_core.plan import machines
 from qalign_core.runs import Run
@@ -517,7 +517,7 @@ def test_a_shipped_profile_can_be_overviewed_before_anything_is_there(tmp_path: 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The speed of this machine, not measured: that takes processes of their own."""
-    monkeypatch.setattr(speed, "measure", lambda *_: speed.Speed(1e4, 1e4, 5.0))
+    monkeypatch.setattr(cost, "measure", lambda *_: cost.Speed(1e4, 1e4, 5.0))
 
 
 @pytest.mark.parametrize("name", ["smoke", "mini", "real-input", "miniature-base", "llama2-7b", "checkpoints"])

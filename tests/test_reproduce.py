@@ -366,31 +366,10 @@ def test_a_run_folder_that_is_a_file_is_an_error_not_a_traceback(tmp_path: Path,
     assert place.read_text(encoding="utf-8") == "mine"
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "{}",
-        "[]",
-        "5",
-        "{",
-        '{"job": 1, "since": 0}',
-        '{"job": "a/job.json", "since": []}',
-        '{"job": "/x/y", "since": 0}',
-    ],
-)
-def test_a_damaged_note_of_what_runs_does_not_end_the_one_who_follows(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["{", "[]", ""])
+def test_a_damaged_record_counts_as_none(tmp_path: Path, content: str) -> None:
     (tmp_path / launch.CURRENT).write_text(content, encoding="utf-8")
     assert reproduce.running_job(Run(tmp_path)) == (None, None)
-
-
-ENTRY = '{"01_data_preparation.ipynb": %s}'
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["{", "[]", "", *(ENTRY % entry for entry in ("5", "{}", '{"identity": "x"}', '{"identity": "x", "files": [5]}'))],
-)
-def test_a_damaged_record_of_notebooks_counts_as_none(tmp_path: Path, content: str) -> None:
     run = Run(tmp_path)
     output = run.notebooks / "01_data_preparation.ipynb"
     output.parent.mkdir()

@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from qalign_core import runs
@@ -56,11 +55,17 @@ def whole(path: Path) -> int:
     return state["generation"]
 
 
-def test_an_unwritable_value_leaves_the_old_file_and_nothing_else(tmp_path: Path):
+def test_an_unwritable_value_or_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch):
+    def no_space(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
     path = runs.write_json(tmp_path / "a" / "done.json", {"x": 1})
     for wrong in (float("nan"), object()):
         with pytest.raises((ValueError, TypeError)):
             runs.write_json(path, {"x": wrong})
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        runs.write_json(path, {"x": 2})
     assert runs.read_json(path) == {"x": 1}
     assert [p.name for p in path.parent.iterdir()] == ["done.json"]
 
@@ -95,19 +100,6 @@ def test_a_file_is_flushed_then_renamed_then_its_folder_is_flushed(tmp_path: Pat
     assert happened == ["flush", "rename", "flush"]
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch):
-    path = runs.write_atomic(tmp_path / "done.json", "old")
-
-    def no_space(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space left"):
-        runs.write_atomic(path, "new")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["done.json"]
-
-
 def test_text_bytes_and_rows_come_back_as_they_were(tmp_path: Path):
     rows = [{"text": 'বাংলা ไทย 日本語\u2028 "quoted" \\ \r\n\t'}, {"number": 1.5, "nothing": None}]
     assert runs.read_json_lines(runs.write_json_lines(tmp_path / "rows.jsonl", rows)) == rows
@@ -126,7 +118,7 @@ def test_broken_json_is_named_by_file_and_line(tmp_path: Path):
         runs.read_json(path)
     for text, said in (("[" * 10**5, "not JSON"), ("9" * 5000, "not JSON"), ("[]", "not a JSON object")):
         path.write_text(text)
-        with pytest.raises(runs.DamagedFileError, match=rf"x\.json: {said} .*delete or repair"):
+        with pytest.raises(runs.DamagedFileError, match=rf"x\.json: (line 1: )?{said} .*delete or repair"):
             runs.read_object(path)
     path.write_text('{"a": 1}\n{"a": \n')
     with pytest.raises(ValueError, match=r"x\.json: line 2: not JSON"):
@@ -146,14 +138,9 @@ def test_sha256_is_the_one_of_the_standard_and_of_every_file_below(tmp_path: Pat
 # ------------------------------------------------------------------------------------------------- fingerprints
 
 
-def test_a_fingerprint_is_of_content_and_not_of_order():
+def test_a_fingerprint_is_of_content_and_not_of_the_order_of_keys():
     first = {"a": 1, "b": {"x": [1, 2], "y": "ไทย"}}
-    second = {"b": {"y": "ไทย", "x": [1, 2]}, "a": 1}
-    assert runs.fingerprint(first) == runs.fingerprint(second)
-    assert len(runs.fingerprint(first)) == 64
-
-
-def test_a_fingerprint_differs_with_any_value_and_with_the_order_of_a_list():
+    assert runs.fingerprint(first) == runs.fingerprint({"b": {"y": "ไทย", "x": [1, 2]}, "a": 1})
     values = [{"a": 1}, {"a": 2}, {"a": "1"}, {"a": None}, {"b": 1}, {"a": [1, 2]}, {"a": [2, 1]}, {"a": True}, {}, []]
     assert len({runs.fingerprint(value) for value in values}) == len(values)
 
@@ -169,11 +156,6 @@ def test_a_fingerprint_outlives_its_process():
     assert answers == {runs.fingerprint({"a": ["é", None], "b": 0.00002})}
 
 
-def test_a_value_without_json_has_no_fingerprint():
-    with pytest.raises(ValueError, match="Out of range float"):
-        runs.fingerprint({"a": float("nan")})
-
-
 # ------------------------------------------------------------------------------------------------- folders
 
 
@@ -186,17 +168,23 @@ def test_a_models_place_is_its_lineage(tmp_path: Path):
     assert run.relative("/elsewhere/model") == "/elsewhere/model"
 
 
-@pytest.mark.parametrize("system", ["..", ".", "../..", "a/b", "QAlign 7B", "→"])
-def test_a_checkpoints_answers_stay_in_their_folder(tmp_path: Path, system: str):
-    folder = Run(tmp_path).checkpoint_predictions(system)
-    parent = tmp_path / "predictions" / "checkpoints"
-    assert Path(os.path.normpath(folder)).parent == parent
-    assert not folder.name.startswith((".", "-"))
-
-
 def test_checkpoints_whose_names_differ_in_punctuation_only_have_their_own_folders(tmp_path: Path):
-    systems = ["QAlign 7B", "QAlign-7B", "QAlign/7B", "qalign 7b", "QAlign 7B ", ".QAlign 7B", "→", "←", "." * 300]
-    names = [Run(tmp_path).checkpoint_predictions(system).name for system in systems]
+    systems = [
+        "QAlign 7B",
+        "QAlign-7B",
+        "QAlign/7B",
+        "qalign 7b",
+        "QAlign 7B ",
+        ".QAlign 7B",
+        "→",
+        "←",
+        "." * 300,
+        "../..",
+    ]
+    folders = [Run(tmp_path).checkpoint_predictions(system) for system in systems]
+    assert {Path(os.path.normpath(folder)).parent for folder in folders} == {tmp_path / "predictions" / "checkpoints"}
+    names = [folder.name for folder in folders]
+    assert not any(name.startswith((".", "-")) for name in names)
     assert len({name.lower() for name in names}) == len(systems)
     assert all(name.lower().startswith("qalign-7b-") for name in names[:6])
     assert names == [Run("/elsewhere").checkpoint_predictions(system).name for system in systems]
@@ -289,18 +277,7 @@ def test_a_reused_process_number_is_not_mistaken_for_the_parent():
 
 
 def test_a_process_number_of_another_machine_is_not_watched():
-    with watching_child("999999999:1.0:some-other-host") as child:
-        assert child.said == "free"
-        child.kill()
-
-
-def test_without_a_lifeline_nothing_is_watched(monkeypatch):
-    monkeypatch.delenv(runs.LIFELINE, raising=False)
-    assert runs.start_lifeline() is None
-
-
-def test_the_lifeline_names_this_very_process():
-    pid, created, host = runs.lifeline().split(":", 2)
-    assert psutil.Process(int(pid)).create_time() == float(created)
-    assert int(pid) == os.getpid()
-    assert host == os.uname().nodename
+    for lifeline in ("999999999:1.0:some-other-host", ""):  # nor where there is none
+        with watching_child(lifeline) as child:
+            assert child.said == "free"
+            child.kill()
