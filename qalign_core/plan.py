@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from qalign_core import prompts, runs
 from qalign_core.corpora import corpus_seed
-from qalign_core.models import model_identity, pretrains, starting_model
+from qalign_core.models import model_identity, pretrains, starting_model, write_base
 from qalign_core.params import BASE_TEXT, PARAMS_FOLDER, Corpus, LoraSection, Profile, ProfileError, dump
 from qalign_core.runs import Run
 
@@ -92,7 +92,7 @@ def open_run(profile: Profile, folder: str | Path | None = None, *, read_only: b
         runs.write_atomic(run.profile, text)
     if profile.model.base == "miniature" and any(system.lineage is not None for system in profile.systems.values()):
         for seed in profile.run.seeds:
-            starting_model(profile, run, seed)
+            write_base(profile, run, seed)
     return run
 
 
@@ -229,18 +229,16 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
 
 def _base_model(profile: Profile, run: Run, seed: int) -> AnsweringModel:
     """The model every lineage starts from, or the untrained one that it is trained from."""
-    model, folder = {"path": profile.model.base, "revision": profile.model.revision}, run.predictions(seed, [])
-    if profile.model.base != "miniature":
-        return AnsweringModel(model, model_identity(model, run.folder), folder)
-    from qalign_core.miniature import SHIPPED_BASE
-
-    place = run.stage(seed, []) / "untrained" if pretrains(profile) else run.model(seed, [])
-    model = {"path": run.relative(place), "revision": None}
-    if not (place / "config.json").is_file():  # `open_run` puts it there
+    model = starting_model(profile, run, seed)
+    source = model  # of its identity
+    if profile.model.base == "miniature" and not (run.folder / model["path"] / "config.json").is_file():
         if profile.model.miniature.weights != "shipped":
+            place = run.folder / model["path"]
             raise FileNotFoundError(f"{place}: the untrained model is not there; open the run first (plan.open_run)")
-        place = SHIPPED_BASE
-    return AnsweringModel(model, model_identity({"path": str(place), "revision": None}, run.folder), folder)
+        from qalign_core.miniature import SHIPPED_BASE
+
+        source = {"path": str(SHIPPED_BASE), "revision": None}  # `open_run` will copy it
+    return AnsweringModel(model, model_identity(source, run.folder), run.predictions(seed, []))
 
 
 # ------------------------------------------------------------------------------------------------- predictions

@@ -29,11 +29,7 @@ VISIBLE_SECONDS = 120.0  # how long a file server may take to show what another 
 def seal(folder: str | Path, fingerprint: str, world_size: int, totals: dict[str, float]) -> None:
     """Declare a checkpoint complete: its manifest, written last, lists every file with its size in bytes.
 
-    Args:
-        folder: `checkpoints/checkpoint-<step>`.
-        fingerprint: of the job.
-        world_size: number of ranks that wrote it.
-        totals: counters to go on from (tokens, seconds, …).
+    `totals` are counters to go on from (tokens, seconds, …).
 
     Raises:
         FileNotFoundError: when the part of a rank is not there, as when machines do not share the run folder.
@@ -102,11 +98,6 @@ def damage(folder: str | Path) -> str | None:
 
 def latest(folder: str | Path, fingerprint: str, world_size: int) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint to resume from, with its manifest; damaged ones are removed, saying why.
-
-    Args:
-        folder: the `checkpoints` folder of a job.
-        fingerprint: of the job.
-        world_size: number of ranks now.
 
     Raises:
         ValueError: when the newest complete one is of another job or number of ranks; nothing is removed then.
@@ -249,12 +240,7 @@ class SeededLengthGroupedSampler(LengthGroupedSampler):
 
 
 class MasterWeights(TrainerCallback):
-    """Under bf16, starts a stage from the initial model's fp32 weights, not from their bf16 rounding.
-
-    Args:
-        path: model folder or hub id the model was loaded from.
-        revision: of the hub id.
-    """
+    """Under bf16, starts a stage from the initial model's fp32 weights, not from their bf16 rounding."""
 
     def __init__(self, path: str, revision: str | None) -> None:
         self.path = path
@@ -266,12 +252,9 @@ class MasterWeights(TrainerCallback):
 
 
 class Heartbeat(TrainerCallback):
-    """Writes `progress.jsonl`: a line with the loss at every logging step, and one without at least every `interval`.
+    """Writes `progress.jsonl`: a line with the loss at every logging step, and one without at least every `interval` s.
 
-    Args:
-        path: the file.
-        writes: whether this rank is the one that writes; every rank carries the callback.
-        interval: seconds.
+    Every rank carries the callback, one `writes`.
     """
 
     def __init__(self, path: Path, writes: bool, interval: float = 10.0) -> None:

@@ -66,7 +66,6 @@ def test_it_says_what_the_model_was_made_of(profile: Profile, run: Run):
     for words in ("66,045", "1,548", "0.710", "abababababababab", "none stated", "MIT", "torch 2.13.0", "2e-05", "128"):
         assert words in text, words
     assert "Not evaluated yet" in text
-    assert "max\\_steps" not in text
     assert "effective batch size" in text
     assert "Meta's community licence" in text
     assert str(run.folder) not in text
@@ -83,8 +82,8 @@ def test_scores_come_with_their_intervals(profile: Profile, run: Run):
     aligned, through = (run.model(1234, list(STAGES)[:n]) / "README.md" for n in (2, 1))
     assert sorted(models.write_cards(profile, run)) == sorted([aligned, through])
     text = aligned.read_text(encoding="utf-8")
-    assert "| sw         | 50.0 (43.8 to 56.2) |" in text
-    assert "| gap        | 12.0 (8.0 to 16.0)  |" in text
+    assert re.search(r"\| sw +\| 50\.0 \(43\.8 to 56\.2\) +\|", text)
+    assert re.search(r"\| gap +\| 12\.0 \(8\.0 to 16\.0\) +\|", text)
     assert "3.0 (1.0 to 5.0)" not in text
     assert "1.0 (0.0 to 2.0)" not in text
     assert "it is a stage on the way" in through.read_text(encoding="utf-8")

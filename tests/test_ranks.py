@@ -85,7 +85,7 @@ def test_tasks_per_node_are_counted() -> None:
 
 
 def test_deepspeeds_own_numbers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "end_with_launcher", lambda: None)
+    monkeypatch.setattr(train, "end_with_launcher", lambda launcher: None)
     for name, value in (SLURM | {"RANK": "1", "WORLD_SIZE": "2"}).items():
         monkeypatch.setenv(name, value)
     before = dict(os.environ)
