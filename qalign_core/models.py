@@ -272,7 +272,7 @@ def write_base(profile: Profile, run: Run, seed: int) -> None:
     """Put the miniature's base model into the run folder, unless it is there."""
     from qalign_core import miniature
 
-    folder = Path(runs.resolve(starting_model(profile, run, seed)["path"], run.folder))
+    folder = run.folder / starting_model(profile, run, seed)["path"]
     if profile.model.base != "miniature" or (folder / "config.json").is_file():
         return
     part = folder.with_name(f"{folder.name}.part")
