@@ -70,8 +70,8 @@ def load_model(
 def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pad_token: str = "<pad>") -> None:
     """Give the tokenizer a pad token if it has none, and the model an embedding row for every token.
 
-    New rows are the mean of the old ones, in the input and (tied or not) the output embeddings. Under ZeRO-3 the rows
-    are gathered first; the authors' assignment there touched an empty shard.
+    New rows are the mean of the old ones. Under ZeRO-3 the rows are gathered first; the authors' assignment there touched
+    an empty shard.
 
     Source: NJUNLP/QAlign finetune.py:44-66 (smart_tokenizer_and_embedding_resize).
     """
@@ -340,7 +340,7 @@ META = (
 def write_cards(profile: Profile, run: Run) -> list[Path]:
     """Write the card of every model that is finished, with the scores of the systems that end in it."""
     every = [(seed, lineage) for seed in profile.run.seeds for lineage in ([], *profile.lineages())]
-    return [path for path in (write_card(profile, run, *which) for which in every) if path is not None]
+    return [path for seed, lineage in every if (path := write_card(profile, run, seed, lineage))]
 
 
 def write_card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> Path | None:
@@ -356,8 +356,7 @@ def write_card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) ->
         if not (path.is_file() and path.read_text(encoding="utf-8") == text):
             runs.write_atomic(path, text)
     except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-        said = f"{type(error).__name__}: {error}"
-        warnings.warn(f"{path}: this card could not be written ({said}); the model is whole", stacklevel=2)
+        warnings.warn(f"{path}: this card could not be written ({error!r}); the model is whole", stacklevel=2)
         return None
     return path
 

@@ -60,10 +60,12 @@ def represent(job_path: Path) -> None:
         measures.append(parallel_measures(states).assign(model=name))
         layer = len(states[PIVOT]) // 2  # halfway up: a choice that looks at no result
         points.append(plane({code: s[layer] for code, s in states.items()}).assign(model=name, layer=layer))
-    files = {
-        "measures.csv": write_rows(folder / "measures.csv", pd.concat(measures)),
-        "points.csv": write_rows(folder / "points.csv", pd.concat(points)),
-    }
+    files = {}
+    for name, rows in (("measures.csv", pd.concat(measures)), ("points.csv", pd.concat(points))):
+        first = [column for column in ("model", "layer", "language") if column in rows]
+        ordered = rows[[*first, *rows.columns.difference(first, sort=False)]]
+        text = ordered.to_csv(index=False, float_format="%.5g", lineterminator="\n")
+        files[name] = runs.sha256_file(runs.write_atomic(folder / name, text))
     runs.write_done(
         folder,
         job["fingerprint"],
@@ -119,14 +121,6 @@ def mean_states(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, ques
             states = np.empty((len(means), len(rows), means[0].shape[-1]), dtype=np.float32)  # (layers + 1, Q, H)
         states[:, positions] = torch.stack(means).cpu().numpy()
     return states
-
-
-def write_rows(path: Path, rows: pd.DataFrame) -> str:
-    """Write a table as CSV, names first; return its sha256."""
-    first = [name for name in ("model", "layer", "language") if name in rows]
-    ordered = rows[[*first, *(name for name in rows if name not in first)]]
-    text = ordered.to_csv(index=False, float_format="%.5g", lineterminator="\n")
-    return runs.sha256_file(runs.write_atomic(path, text))
 
 
 # ------------------------------------------------------------------------------------------------- measures

@@ -196,11 +196,7 @@ class StageTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """This device batch's part of the update's loss, times the world size since DeepSpeed averages over ranks.
-
-        Raises:
-            FloatingPointError: when it is not finite.
-        """
+        """This device batch's part of the update's loss, times the world size since DeepSpeed averages over ranks."""
         if self.check_packing:
             check_separation(model, inputs["input_ids"].device)
             self.check_packing = False
@@ -267,8 +263,8 @@ class Heartbeat(TrainerCallback):
 
     def rewind(self, step: int) -> None:
         """Forget what an interrupted run wrote after update `step`, from where this one goes on."""
-        rows = read_json_lines(self.path) if self.writes and step and self.path.is_file() else []
         if self.writes:
+            rows = read_json_lines(self.path) if step and self.path.is_file() else []
             write_json_lines(self.path, [row for row in rows if row.get("step", 0) <= step])
 
     def beat(self, phase: str, **values: Any) -> None:

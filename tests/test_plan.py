@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from qalign_core import models, params, plan, prepare, prompts, reproduce, runs, speed
+from qalign_core import launch, models, params, plan, prepare, prompts, reproduce, runs, speed
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
 from qalign_core.runs import Run
 from qalign_core.train import read_job
@@ -609,7 +609,7 @@ def test_readmes_two_machines_make_the_papers_update(tmp_path: Path):
     accumulation = re.search(r"With two machines the effective batch size stays (\d+) at `(\w+): (\d+)`", README)
     sections["training"][accumulation[2]] = int(accumulation[3])
     profile = params.validate(sections)
-    assert machines(profile) == 2
+    assert plan.machines(profile) == 2
     assert plan.effective_batch_size(profile, "metamathqa") == int(accumulation[1]) == 128
     line = launch.command(Path("/shared/run/job.json"), "qalign_core.train", profile)
     assert line[line.index("--hostfile") + 1] == profile.run.hostfile
@@ -617,9 +617,9 @@ def test_readmes_two_machines_make_the_papers_update(tmp_path: Path):
     assert "--launcher_args=--ntasks-per-node=8" in line
     script = block("bash", "#!/bin/bash")  # asks Slurm for what the profile uses
     asked = dict(re.findall(r"#SBATCH --([\w-]+)=(\S+)", script))
-    assert int(asked["nodes"]) == machines(profile)
+    assert int(asked["nodes"]) == plan.machines(profile)
     assert int(asked["ntasks-per-node"]) == int(asked["gpus-per-node"]) == profile.run.devices
     slots = re.search(r"s/\$/(.*?)/", script)
     hosts.write_text("".join(f"node{n:02d}{slots[1]}\n" for n in range(2)))
-    assert machines(profile) == 2
+    assert plan.machines(profile) == 2
     assert f"PROFILE={profile.run.profile}" in script
