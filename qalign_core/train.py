@@ -302,40 +302,32 @@ def begin(folder: Path) -> None:
     if "RANK" not in os.environ:  # DeepSpeed's own launcher did not number this process
         for name, value in scheduler_rank(os.environ).items():
             os.environ.setdefault(name, value)
-    if runs.start_lifeline() is None:
-        end_with_beats(folder / BEATS)
-    if "RANK" in os.environ:
-        threading.Thread(target=end_with_launcher, args=[os.getppid()], daemon=True).start()
+    runs.start_lifeline()
+    launcher = os.getppid() if "RANK" in os.environ else None
+    threading.Thread(target=watch, args=[folder / BEATS, launcher], daemon=True).start()
 
 
-def end_with_launcher(launcher: int) -> None:
-    """End this process within about half a second of its launcher's death."""
-    while os.getppid() == launcher:
-        time.sleep(0.5)
-    stop(f"the launcher of this rank (pid {launcher})")
+def watch(beats: Path, launcher: int | None, interval: float = 0.5, limit: float = BEATS_MISSED_SECONDS) -> None:
+    """End this process soon after its launcher's death, or after the touching of the file `beats` has ended.
 
-
-def end_with_beats(path: Path, interval: float = 2.0, limit: float = BEATS_MISSED_SECONDS) -> None:
-    """End this process when the touching of `path` ends: the lifeline of ranks on other machines than the notebook's.
-
-    The run folder is shared, and the file names its supervisor: once touched, it must be touched again within `limit`
-    seconds, and neither vanish nor name another supervisor for `3 * interval`. One that a killed supervisor left behind
-    is never touched, so it does not end a rank that was started by hand.
+    Ranks on other machines than the notebook's cannot see its process, but they share the run folder. The file names
+    its supervisor: once seen to be touched, it must be touched again within `limit` seconds, and not vanish or name
+    another supervisor for some looks. One that a killed supervisor left behind is never touched and ends no rank.
     """
-
-    def watch(seen: tuple[str, int]) -> None:
-        since = None  # of the last touch that was seen
-        while True:
-            time.sleep(interval)
-            now = touched(path)
-            ours = now is not None and now[0] == seen[0]
-            if ours and now != seen:
-                seen, since = now, time.monotonic()
-            if since is not None and time.monotonic() - since > (limit if ours else 3 * interval):
-                stop("whoever supervised this rank from another machine")
-
-    if (first := touched(path)) is not None:
-        threading.Thread(target=watch, args=[first], daemon=True).start()
+    seen, since = touched(beats), None  # since: when a new touch was last seen
+    while launcher is None or os.getppid() == launcher:
+        time.sleep(interval)
+        now = touched(beats)
+        same = now is not None and seen is not None and now[0] == seen[0]
+        if same and now != seen:
+            seen, since = now, time.monotonic()
+        if since is not None and time.monotonic() - since > (limit if same else 12 * interval):
+            who = "whoever supervised this rank from another machine"
+            break
+    else:
+        who = f"the launcher of this rank (pid {launcher})"
+    os.write(2, f"{who} is gone: stopping\n".encode())
+    os._exit(3)
 
 
 def touched(path: Path) -> tuple[str, int] | None:
@@ -345,12 +337,6 @@ def touched(path: Path) -> tuple[str, int] | None:
             return stream.read(), os.fstat(stream.fileno()).st_mtime_ns
     except OSError:
         return None
-
-
-def stop(who: str) -> None:
-    """End this process at once, saying who is gone."""
-    os.write(2, f"{who} is gone: stopping\n".encode())
-    os._exit(3)
 
 
 def scheduler_rank(environment: Mapping[str, str]) -> dict[str, str]:
