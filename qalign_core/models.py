@@ -70,8 +70,7 @@ def load_model(
 def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pad_token: str = "<pad>") -> None:
     """Give the tokenizer a pad token if it has none, and the model an embedding row for every token.
 
-    New rows are the mean of the old ones. Under ZeRO-3 they are gathered first; the authors' assignment there touched an
-    empty shard.
+    New rows are the mean of the old ones. Under ZeRO-3 they are gathered first; the authors assigned to an empty shard.
 
     Source: NJUNLP/QAlign finetune.py:44-66 (smart_tokenizer_and_embedding_resize).
     """
@@ -270,11 +269,11 @@ def starting_model(profile: Profile, run: Run, seed: int) -> dict[str, Any]:
 
 def write_base(profile: Profile, run: Run, seed: int) -> None:
     """Put the miniature's base model into the run folder, unless it is there."""
-    from qalign_core import miniature
-
     folder = run.folder / starting_model(profile, run, seed)["path"]
     if profile.model.base != "miniature" or (folder / "config.json").is_file():
         return
+    from qalign_core import miniature
+
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     if profile.model.miniature.weights == "shipped":
@@ -484,8 +483,8 @@ def _scores(run: Run, systems: Sequence[str], seed: int) -> str:
     table = _table(found[columns].round(1).fillna(""))
     scorer = _plain(str(runs.read_json(run.results / "run.json")["scorer"]))
     return (
-        f"{table}\n\nAccuracy in percent with its 95% interval, {scorer} scorer; one training run, so what another seed "
-        "would change is not in the intervals. Gap: English minus the mean of the others."
+        f"{table}\n\nAccuracy in percent with its 95% interval, {scorer} scorer; one training run, so what another seed"
+        " would change is not in the intervals. Gap: English minus the mean of the others."
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-import torch
 from safetensors import safe_open
 
 from qalign_core import launch, plan, runs
@@ -31,7 +30,7 @@ def ask_again(
     """Ask a system a part of its questions in the other precision (generating it unless that is done), and compare.
 
     Args:
-        profile, run, seed: as everywhere.
+        profile, run, seed: what was run.
         system: whose answers; not one whose predictions were made elsewhere.
         per_language: questions per benchmark and language, spread evenly over the file.
         show: whether to draw a progress line in the notebook.
@@ -90,6 +89,8 @@ def does_not_fit(job: plan.Job, run: Run, devices: int) -> str | None:
 
 def device_memory(devices: int) -> int:
     """Bytes that one rank may use: its GPU's memory, or its share of what is free on this machine."""
+    import torch
+
     if torch.cuda.is_available():
         return min(torch.cuda.get_device_properties(number).total_memory for number in range(devices))
     return psutil.virtual_memory().available // devices

@@ -472,12 +472,6 @@ def test_overview_names_a_damaged_file(base: Path, run: Run, damaged: str, conte
         assert why == {"job.json": "was begun with other settings", "done.json": "begun: will be resumed"}[damaged]
 
 
-def test_a_shipped_profile_can_be_overviewed_before_anything_is_there(tmp_path: Path):
-    profile = params.load("llama2-7b")
-    found = states(profile, Run(tmp_path))  # and what stage 1 is asked to translate
-    assert len(found) == len(plan.stages(profile)) + len(profile.systems) + 1 == 17 + 10 + 1
-
-
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The speed of this machine, not measured: that takes processes of their own."""
