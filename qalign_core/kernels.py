@@ -73,11 +73,6 @@ AttentionInterface.register(BY_DOCUMENT, attention_by_document)
 AttentionMaskInterface.register(BY_DOCUMENT, refuse_mask)
 
 
-def attention_for(packing: bool) -> str:
-    """The attention implementation to load a model with for training."""
-    return BY_DOCUMENT if packing else "sdpa"
-
-
 @torch.no_grad()
 def check_separation(model: torch.nn.Module, device: torch.device | str = "cpu") -> None:
     """Check on the model itself that changing one packed example does not move the logits of the next."""

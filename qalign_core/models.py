@@ -383,6 +383,8 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
             **(job.get("lora") or {}),
             **given,
             "ZeRO stage": job["deepspeed"].get("zero_optimization", {}).get("stage", 0),
+            **done["versions"],
+            "git commit": done.get("git_commit"),
         }
         for origin in data_origins(profile, corpus["name"]):
             data.append({"corpus": corpus["name"], "sha256, first 16": corpus["sha256"][:16], **origin})
@@ -409,7 +411,6 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
     if licence:
         terms = f"The base model is under `{licence}`, which binds what is trained from it; the data's are above."
         terms += META if licence.startswith("llama") else ""
-    versions = [f"{name} {version}" for name, version in done["versions"].items()]
     return f"""---
 {metadata.to_yaml()}
 ---
@@ -426,7 +427,7 @@ Made with `qalign_core`, a reproduction of *Question Translation Training for Be
 
 ## Training
 
-One column per stage, in order; settings as of `transformers.TrainingArguments`.
+One column per stage, in order; settings as of `transformers.TrainingArguments`, then the versions of what trained.
 
 {_table(pd.DataFrame(stages).fillna("").rename_axis("").reset_index())}
 
@@ -437,10 +438,6 @@ One column per stage, in order; settings as of `transformers.TrainingArguments`.
 ## Licence
 
 {terms}
-
-## Versions
-
-{_plain(", ".join([*versions, f"commit {done.get('git_commit') or 'unknown'}"]))}
 """
 
 

@@ -22,12 +22,8 @@ from qalign_core.runs import Run
 
 # What only decides how a stage is computed, not what comes out of it: left out of its fingerprint, so that a run may be
 # continued on other devices. The effective batch size counts.
-HOW_ONLY = frozenset(
-    [
-        *("per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"),
-        *("save_steps", "save_total_limit", "logging_steps", "report_to"),
-    ]
-)
+HOW_ONLY = {"per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}
+HOW_ONLY |= {"save_steps", "save_total_limit", "logging_steps", "report_to"}
 TO_ENGLISH = "to-english"  # where the prompts that ask for a benchmark's translation are, and what came of them
 RUN_FOLDER = "QALIGN_RUN_DIR"  # environment: the run folder of notebooks that `reproduce` executes
 BASE_BLOCK = 256  # tokens of the base's text in a sequence

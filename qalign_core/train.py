@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     from transformers.integrations import TensorBoardCallback
 
     from qalign_core import models, trainer
-    from qalign_core.kernels import attention_for
+    from qalign_core.kernels import BY_DOCUMENT
     from qalign_core.supervision import Collator
 
     # --------------------------------------------------------------------------------------------- seed, arguments
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     # --------------------------------------------------------------------------------------------- corpus, model
     path, revision = runs.resolve(job["model"]["path"], root), job["model"].get("revision")
     tokenizer = models.load_tokenizer(path, revision)
-    model = models.load_model(path, revision, attention_for(job["packing"]))
+    model = models.load_model(path, revision, BY_DOCUMENT if job["packing"] else "sdpa")
     models.add_pad_token(model, tokenizer, job.get("pad_token") or "<pad>")
     lora = job["lora"] if job.get("method") == "lora" else None
     if lora:
