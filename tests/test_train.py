@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_supervision import plain_loss
 from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, progress
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qalign_core import params, train
 from qalign_core.models import add_pad_token, load_model, load_tokenizer
 from qalign_core.runs import is_done, read_json, read_json_lines, sha256_file
-from qalign_core.supervision import IGNORED, encode
+from qalign_core.supervision import encode
 
 # The curve as it was when this was written: 20 updates, loss `paper`, fp32, CPU, 1 rank.
 GOLDEN = [
@@ -127,7 +128,7 @@ def plain_training(job: dict, corpus: Path) -> tuple[list[float], dict[str, torc
     curve = []
     for step in range(steps):
         update = [rows[index] for index in order[8 * step : 8 * step + 8]]
-        loss = torch.stack([pair_loss(model, update[start : start + 2]) for start in range(0, 8, 2)]).mean()
+        loss = plain_loss(model, update, "paper")
         model.zero_grad()
         loss.backward()
         curve.append(loss.item())
@@ -146,17 +147,6 @@ def plain_training(job: dict, corpus: Path) -> tuple[list[float], dict[str, torc
                 denominator = (second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
                 parameter.sub_(rate * (first / (1 - 0.9 ** (step + 1))) / denominator)
     return curve, dict(model.named_parameters())
-
-
-def pair_loss(model: torch.nn.Module, pair: list[dict]) -> torch.Tensor:
-    """Mean over the target tokens of a micro-batch of two, zero without any."""
-    nll = []
-    for row in pair:
-        labels = torch.tensor(row["labels"])[1:]
-        logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
-        nll.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none")[labels != IGNORED])
-    nll = torch.cat(nll)
-    return nll.mean() if len(nll) else nll.sum()
 
 
 def test_a_run_equals_a_plain_loop(jobs: dict[str, Path], folder: Path) -> None:
