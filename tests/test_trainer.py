@@ -14,7 +14,8 @@ import pytest
 import torch
 from test_supervision import examples, gradients, plain_loss, tiny_model
 from tiny_training import ENVIRONMENT
-from transformers import TrainingArguments, get_scheduler
+from torch.nn.utils import clip_grad_norm_
+from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from qalign_core import trainer
@@ -78,6 +79,33 @@ def test_warm_up_and_cosine_are_those_of_the_recipe(tmp_path: Path, total: int) 
         assert scheduler.get_last_lr()[0] == pytest.approx(expected, rel=1e-9, abs=1e-18), step
         optimizer.step()
         scheduler.step()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_torch_fused"])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adamw_with_clipping_equals_the_closed_form(tmp_path: Path, optimizer: str, weight_decay: float) -> None:
+    """With the same gradient g at every step the bias-corrected moments are g and g², so a step is known beforehand."""
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), optim=optimizer, learning_rate=0.01, weight_decay=weight_decay, use_cpu=True
+    )
+    assert (arguments.adam_beta1, arguments.adam_beta2, arguments.adam_epsilon) == (0.9, 0.999, 1e-8)
+    assert arguments.max_grad_norm == 1.0
+    model = torch.nn.Linear(3, 1)
+    made = Trainer(model=model, args=arguments).create_optimizer()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    raw = {"weight": torch.tensor([[3.0, 0.0, -4.0]]), "bias": torch.tensor([12.0])}  # norm 13
+    for _ in range(5):
+        for name, parameter in model.named_parameters():
+            parameter.grad = raw[name].clone()
+        assert clip_grad_norm_(model.parameters(), arguments.max_grad_norm).item() == pytest.approx(13.0)
+        made.step()
+    for name, parameter in model.named_parameters():
+        clipped = raw[name] / (13 + 1e-6)
+        decay = weight_decay if name == "weight" else 0.0  # biases and norms do not decay
+        expected = before[name]
+        for _ in range(5):
+            expected = expected * (1 - 0.01 * decay) - 0.01 * clipped / (clipped.abs() + 1e-8)
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_grouping_by_length_is_the_same_whenever_an_epoch_is_entered() -> None:
