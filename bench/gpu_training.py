@@ -25,7 +25,7 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from qalign_core.kernels import attention_for, check_separation, weighted_loss
+from qalign_core.kernels import BY_DOCUMENT, check_separation, weighted_loss
 from qalign_core.supervision import IGNORED, Collator
 
 GEOMETRIES = {
@@ -102,7 +102,7 @@ def measure(
     Raises:
         torch.OutOfMemoryError: when it does not fit.
     """
-    model.set_attn_implementation(attention_for(setting.packing))
+    model.set_attn_implementation(BY_DOCUMENT if setting.packing else "sdpa")
     if setting.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     else:

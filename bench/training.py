@@ -28,7 +28,7 @@ import torch.distributed as distributed
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from qalign_core.kernels import attention_for, weighted_loss
+from qalign_core.kernels import BY_DOCUMENT, weighted_loss
 from qalign_core.supervision import IGNORED, Collator
 
 SEQUENCES = 16  # in one update, on all ranks
@@ -90,7 +90,7 @@ class Bench:
     def take(self, road: Road) -> None:
         """Set the model up for a road."""
         self.road, self.collate = road, Collator(0, packing=road.packing)
-        self.model.set_attn_implementation(attention_for(road.packing))
+        self.model.set_attn_implementation(BY_DOCUMENT if road.packing else "sdpa")
 
     def autocast(self) -> AbstractContextManager:
         return torch.autocast("cpu", torch.bfloat16) if self.precision == "bf16" else nullcontext()

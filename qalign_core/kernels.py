@@ -43,9 +43,6 @@ def attention_by_document(
 
     Returns:
         (1, T, heads, head size), and no attention weights.
-
-    Raises:
-        ValueError: for other lengths than the row's, a mask, or a model whose window is shorter than a document.
     """
     refuse_mask(attention_mask)
     tokens = key.shape[2]
@@ -67,11 +64,7 @@ def attention_by_document(
 
 
 def refuse_mask(attention_mask: torch.Tensor | None = None, **_: Any) -> None:
-    """Make no mask, and refuse a given one.
-
-    Raises:
-        ValueError: for a mask.
-    """
+    """Make no mask, and refuse a given one."""
     if attention_mask is not None:
         raise ValueError("packed examples take no attention mask: what separates them is document_lengths")
 
@@ -80,18 +73,9 @@ AttentionInterface.register(BY_DOCUMENT, attention_by_document)
 AttentionMaskInterface.register(BY_DOCUMENT, refuse_mask)
 
 
-def attention_for(packing: bool) -> str:
-    """The attention implementation to load a model with for training."""
-    return BY_DOCUMENT if packing else "sdpa"
-
-
 @torch.no_grad()
 def check_separation(model: torch.nn.Module, device: torch.device | str = "cpu") -> None:
-    """Check on the model itself that changing one packed example does not move the logits of the next.
-
-    Raises:
-        RuntimeError: when it does.
-    """
+    """Check on the model itself that changing one packed example does not move the logits of the next."""
     length = 8
     layout = {"position_ids": torch.arange(length, device=device).repeat(2)[None], "document_lengths": [length] * 2}
     before = torch.arange(2 * length, device=device)[None]  # (1, 16)
@@ -157,17 +141,10 @@ def weighted_nll(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Ten
 
 
 def weighted_loss(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-    """Σ weight · negative log-likelihood over the targets of a collated batch; logits are computed only where needed.
+    """Σ weight · negative log-likelihood over the targets of what `Collator` returned, in fp32 or better.
 
-    Args:
-        model: a causal language model whose forward takes `logits_to_keep`.
-        batch: what `Collator` returned.
-
-    Returns:
-        A scalar in fp32 or better, still to be divided by the `items` of the whole update.
-
-    Raises:
-        ValueError: for a packed batch with an attention mask: examples would see each other.
+    It is still to be divided by the `items` of the whole update. Logits are computed only where needed: the model's
+    forward must take `logits_to_keep`.
     """
     layout = {name: batch[name] for name in ("position_ids", "document_lengths", "attention_mask") if name in batch}
     if "attention_mask" in layout and len(layout) > 1:

@@ -57,16 +57,20 @@ def load_model(
             f"{path}: no model*.safetensors (found {found}); pickles are refused since loading them can run code: "
             "save the model with save_pretrained(folder), which writes safetensors"
         )
-    options = {"dtype": dtype, "attn_implementation": attention}
-    safe = {"use_safetensors": True, "trust_remote_code": False}
-    return AutoModelForCausalLM.from_pretrained(path, revision=revision, **options, **safe)
+    return AutoModelForCausalLM.from_pretrained(
+        path,
+        revision=revision,
+        dtype=dtype,
+        attn_implementation=attention,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
 
 
 def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pad_token: str = "<pad>") -> None:
     """Give the tokenizer a pad token if it has none, and the model an embedding row for every token.
 
-    New rows are the mean of the old ones, in the input and (tied or not) the output embeddings. Under ZeRO-3 the rows
-    are gathered first; the authors' assignment there touched an empty shard.
+    New rows are the mean of the old ones. Under ZeRO-3 they are gathered first; the authors assigned to an empty shard.
 
     Source: NJUNLP/QAlign finetune.py:44-66 (smart_tokenizer_and_embedding_resize).
     """
@@ -101,10 +105,6 @@ def restore_master_weights(model: PreTrainedModel, path: str, revision: str | No
 
     Under bf16 DeepSpeed makes the master copy from weights already rounded to bf16, so that a stage would not start
     from the weights the stage before ended with. Frozen weights and LoRA's matrices have nothing to restore.
-
-    Args:
-        model: the model inside the engine, loaded from `path` and perhaps given rows by `add_pad_token`.
-        path, revision: folder or hub id.
 
     Raises:
         RuntimeError: when a parameter has no weights in the files.
@@ -165,10 +165,6 @@ def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any]) -> PeftMod
 
     The embeddings stay as they are, the row of an added pad token included, unless `embeddings` is true.
 
-    Args:
-        model: with its embeddings already resized.
-        settings: `training.lora` of a profile: rank, alpha, dropout, target_modules, embeddings.
-
     Raises:
         ValueError: when one of `target_modules` is no linear layer of the model; the model's own are named.
 
@@ -209,9 +205,6 @@ def merged(
         trained: of `full_state_dict`.
         tokenizer: has the pad token the base was given.
         path, revision: of the base.
-
-    Raises:
-        RuntimeError: when a trained weight has no place in the base.
     """
     from peft import get_peft_model
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -234,14 +227,8 @@ def save_model(
 ) -> Path:
     """Save a model folder that `AutoModelForCausalLM.from_pretrained` loads: whole, or not there at all.
 
-    Greedy decoding with EOS and pad is written into its generation config.
-
-    Args:
-        model: gives the class and the config.
-        tokenizer: saved beside the weights; gives EOS and pad.
-        folder: replaced if it exists.
-        state: the weights, from `full_state_dict`; empty for the model's own.
-        template: of its prompts; with `chat`, the end of a turn is the EOS of its generation.
+    Greedy decoding with EOS (with template `chat`: the end of a turn) and pad is written into its generation config.
+    `state` is of `full_state_dict`; empty for the model's own weights.
     """
     from transformers import GenerationConfig
 
@@ -273,22 +260,27 @@ def pretrains(profile: Profile) -> bool:
 
 
 def starting_model(profile: Profile, run: Run, seed: int) -> dict[str, Any]:
-    """The base model as a job names it, or the untrained one that it is trained from; the miniature's is put into the
-    run folder first."""
+    """The base model as a job names it, or the untrained one that it is trained from."""
     if profile.model.base != "miniature":
         return {"path": profile.model.base, "revision": profile.model.revision}
     folder = run.stage(seed, []) / "untrained" if pretrains(profile) else run.model(seed, [])
-    if not (folder / "config.json").is_file():
-        from qalign_core import miniature
-
-        part = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        if profile.model.miniature.weights == "shipped":
-            shutil.copytree(miniature.SHIPPED_BASE, part)
-        else:
-            miniature.create_base(part, seed=seed, config=profile.model.miniature.config() or None)
-        part.rename(folder)
     return {"path": run.relative(folder), "revision": None}
+
+
+def write_base(profile: Profile, run: Run, seed: int) -> None:
+    """Put the miniature's base model into the run folder, unless it is there."""
+    folder = run.folder / starting_model(profile, run, seed)["path"]
+    if profile.model.base != "miniature" or (folder / "config.json").is_file():
+        return
+    from qalign_core import miniature
+
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    if profile.model.miniature.weights == "shipped":
+        shutil.copytree(miniature.SHIPPED_BASE, part)
+    else:
+        miniature.create_base(part, seed=seed, config=profile.model.miniature.config() or None)
+    part.rename(folder)
 
 
 def base_tokenizer(profile: Profile, run: Run) -> PreTrainedTokenizerBase:
@@ -299,6 +291,7 @@ def base_tokenizer(profile: Profile, run: Run) -> PreTrainedTokenizerBase:
     """
     from qalign_core.sources import DownloadError, unreadable_model
 
+    write_base(profile, run, profile.run.seeds[0])
     model = starting_model(profile, run, profile.run.seeds[0])
     try:
         return load_tokenizer(runs.resolve(model["path"], run.folder), model["revision"])
@@ -341,24 +334,18 @@ META = (
     " Meta's community licence asks who passes the model on to enclose a copy of it and its notice, and to keep to the "
     "acceptable use policy; from LLaMA 3 on, also to say *Built with Llama* and to begin the model's name with Llama."
 )
-SETTINGS = (
-    *("num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay"),
-    *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16"),
-)
-HEADINGS = {"mgsm": "mGSM", "msvamp": "mSVAMP", "average": "Avg.", "non_english": "non-en", "english": "en"}
 
 
 def write_cards(profile: Profile, run: Run) -> list[Path]:
     """Write the card of every model that is finished, with the scores of the systems that end in it."""
     every = [(seed, lineage) for seed in profile.run.seeds for lineage in ([], *profile.lineages())]
-    return [path for path in (write_card(profile, run, *which) for which in every) if path is not None]
+    return [path for seed, lineage in every if (path := write_card(profile, run, seed, lineage))]
 
 
 def write_card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> Path | None:
-    """Write the card of one model (`README.md` in its folder), if its training is finished.
+    """Write `README.md` into a finished model's folder; `done.json` does not list it, since scores come later.
 
-    `done.json`, which vouches for the files of the training, does not list the card: scores are added to it later. A
-    card that cannot be written is a warning: the training it describes is finished all the same.
+    A card that cannot be written is a warning: the training it describes is finished all the same.
     """
     path = run.model(seed, lineage) / "README.md"
     if not (path.with_name("config.json").is_file() and (run.stage(seed, lineage) / "done.json").is_file()):
@@ -368,8 +355,7 @@ def write_card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) ->
         if not (path.is_file() and path.read_text(encoding="utf-8") == text):
             runs.write_atomic(path, text)
     except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-        said = f"{type(error).__name__}: {error}"
-        warnings.warn(f"{path}: this card could not be written ({said}); the model is whole", stacklevel=2)
+        warnings.warn(f"{path}: this card could not be written ({error!r}); the model is whole", stacklevel=2)
         return None
     return path
 
@@ -379,21 +365,29 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
     import pandas as pd
     from huggingface_hub import ModelCardData
 
-    stages, data, settings, languages = [], [], {}, {"en"}
+    stages, data, languages = {}, [], {"en"}
     for folder in (run.stage(seed, lineage[:length]) for length in range(len(lineage) + 1)):
         if not (folder / "done.json").is_file():  # a base that was not trained here
             continue
         job, done = runs.read_json(folder / "job.json"), runs.read_json(folder / "done.json")
         corpus, metrics, given = job["corpus"], done["metrics"], job["training_arguments"]
-        stage = {"trained on": corpus["name"], "examples": f"{corpus['rows']:,}", "updates": f"{metrics['updates']:,}"}
-        stage |= {"target tokens": f"{metrics['target_tokens']:,}", "mean loss": f"{metrics['train_loss']:.3f}"}
-        stages.append(stage | {"final loss": f"{metrics['final_loss']:.3f}", "method": job["method"]})
+        batch = given["per_device_train_batch_size"] * given["gradient_accumulation_steps"] * metrics["world_size"]
+        stages[corpus["name"]] = {
+            "examples": f"{corpus['rows']:,}",
+            "updates": f"{metrics['updates']:,}",
+            "target tokens": f"{metrics['target_tokens']:,}",
+            "mean loss": f"{metrics['train_loss']:.3f}",
+            "final loss": f"{metrics['final_loss']:.3f}",
+            "effective batch size": batch,
+            **{key: job[key] for key in ("method", "seed", "max_length", "loss", "packing")},
+            **(job.get("lora") or {}),
+            **given,
+            "ZeRO stage": job["deepspeed"].get("zero_optimization", {}).get("stage", 0),
+            **done["versions"],
+            "git commit": done.get("git_commit"),
+        }
         for origin in data_origins(profile, corpus["name"]):
             data.append({"corpus": corpus["name"], "sha256, first 16": corpus["sha256"][:16], **origin})
-        chosen = {key: given.get(key) for key in SETTINGS if (key, given.get(key)) != ("max_steps", -1)}
-        chosen |= {key: job[key] for key in ("seed", "max_length", "loss", "packing")} | (job.get("lora") or {})
-        batch = given["per_device_train_batch_size"] * given["gradient_accumulation_steps"] * metrics["world_size"]
-        settings[corpus["name"]] = chosen | {"effective batch size": batch}
         for path in (run.corpus(corpus["name"], seed), run.corpus(corpus["name"])):
             report = runs.read_json(path.with_suffix(".json"))["report"] if path.with_suffix(".json").is_file() else []
             languages |= {row["language"] for row in report if row["outcome"] == "kept" and row["rows"]}
@@ -417,7 +411,6 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
     if licence:
         terms = f"The base model is under `{licence}`, which binds what is trained from it; the data's are above."
         terms += META if licence.startswith("llama") else ""
-    versions = ", ".join(f"{name} {version}" for name, version in done["versions"].items())
     return f"""---
 {metadata.to_yaml()}
 ---
@@ -428,20 +421,15 @@ Made with `qalign_core`, a reproduction of *Question Translation Training for Be
 ([arXiv 2401.07817](https://arxiv.org/abs/2401.07817)), from the base model {named}. It is asked with \
 {prompts.TEMPLATES[profile.model.template].about}.
 
-## Lineage
-
-{_table(stages)}
-
 ## Data and its licences
 
-{_table(data)}
+{_table(pd.DataFrame(data))}
 
-## Hyper-parameters
+## Training
 
-{_table(pd.DataFrame(settings).fillna("").rename_axis("setting").reset_index())}
+One column per stage, in order; settings as of `transformers.TrainingArguments`, then the versions of what trained.
 
-Names as of `transformers.TrainingArguments`. DeepSpeed, \
-ZeRO stage {job["deepspeed"].get("zero_optimization", {}).get("stage", 0)}.
+{_table(pd.DataFrame(stages).fillna("").rename_axis("").reset_index())}
 
 ## Scores
 
@@ -450,10 +438,6 @@ ZeRO stage {job["deepspeed"].get("zero_optimization", {}).get("stage", 0)}.
 ## Licence
 
 {terms}
-
-## Versions
-
-{_plain(f"{versions}; commit {done['git_commit']}" if done.get("git_commit") else versions)}
 """
 
 
@@ -469,10 +453,9 @@ def data_origins(profile: Profile, corpus: str) -> list[dict[str, str]]:
     for root in profile.data.roots(corpus):
         own_file = profile.data.choice(root).path is not None
         for name in [root] if own_file else data_sets_of(root, sft_data=profile.data.sft_data):
-            source, hub_id, licence = profile.data.source(name), "", "your own file, licence not known here"
-            if own_file:
-                source = "file"
-            elif source == "miniature":
+            source = "file" if own_file else profile.data.source(name)
+            hub_id, licence = "", "your own file, licence not known here"
+            if source == "miniature":
                 licence = "Apache-2.0 (generated by the package)"
             elif source == "hub":
                 hub_id, licence = lock.hub[name].repo_id, lock.hub[name].licence
@@ -493,23 +476,17 @@ def _scores(run: Run, systems: Sequence[str], seed: int) -> str:
     found = pd.concat(there).query("system in @systems and seed == @seed")
     if found.empty:
         return "No system of this run answers questions with this model: it is a stage on the way."
-    interval = [f" ({low:.1f} to {high:.1f})" if low == low else "" for low, high in found[["low", "high"]].to_numpy()]
-    found["cell"] = found.estimate.map("{:.1f}".format) + interval  # NaN: no interval
-    found["title"] = found.benchmark.replace(HEADINGS)
-    if found.system.nunique() > 1:
-        found["title"] += ", " + found.system
-    found["language"] = found.measure.replace(HEADINGS)
-    table = _table(found.pivot_table("cell", "language", "title", "first", sort=False).fillna("").reset_index())
+    columns = ["system", "benchmark", "measure", "estimate", "low", "high"]
+    table = _table(found[columns].round(1).fillna(""))
     scorer = _plain(str(runs.read_json(run.results / "run.json")["scorer"]))
-    words = f"Accuracy in percent with its 95% interval, {scorer} scorer; one training run, so what another seed would"
-    return f"{table}\n\n{words} change is not in the intervals. Gap: English minus the mean of the others."
+    return (
+        f"{table}\n\nAccuracy in percent with its 95% interval, {scorer} scorer; one training run, so what another seed"
+        " would change is not in the intervals. Gap: English minus the mean of the others."
+    )
 
 
-def _table(rows: pd.DataFrame | list[dict[str, str]]) -> str:
-    import pandas as pd
-
-    table = pd.DataFrame(rows).astype(str).map(_plain).rename(columns=_plain)
-    return table.to_markdown(index=False, disable_numparse=True)
+def _table(rows: pd.DataFrame) -> str:
+    return rows.astype(str).map(_plain).rename(columns=_plain).to_markdown(index=False, disable_numparse=True)
 
 
 def _plain(text: str) -> str:

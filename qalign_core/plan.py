@@ -16,18 +16,14 @@ from typing import Any, NamedTuple
 
 from qalign_core import prompts, runs
 from qalign_core.corpora import corpus_seed
-from qalign_core.models import model_identity, pretrains, starting_model
+from qalign_core.models import model_identity, pretrains, starting_model, write_base
 from qalign_core.params import BASE_TEXT, PARAMS_FOLDER, Corpus, LoraSection, Profile, ProfileError, dump
 from qalign_core.runs import Run
 
 # What only decides how a stage is computed, not what comes out of it: left out of its fingerprint, so that a run may be
 # continued on other devices. The effective batch size counts.
-HOW_ONLY = frozenset(
-    [
-        *("per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"),
-        *("save_steps", "save_total_limit", "logging_steps", "report_to"),
-    ]
-)
+HOW_ONLY = {"per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}
+HOW_ONLY |= {"save_steps", "save_total_limit", "logging_steps", "report_to"}
 TO_ENGLISH = "to-english"  # where the prompts that ask for a benchmark's translation are, and what came of them
 RUN_FOLDER = "QALIGN_RUN_DIR"  # environment: the run folder of notebooks that `reproduce` executes
 BASE_BLOCK = 256  # tokens of the base's text in a sequence
@@ -59,15 +55,6 @@ class AnsweringModel(NamedTuple):
     folder: Path
 
 
-class TranslatedPrompts(NamedTuple):
-    """The prompts that ask a system a benchmark's questions as its translator put them into English."""
-
-    benchmark: str
-    language: str
-    path: Path
-    content: str
-
-
 # ------------------------------------------------------------------------------------------------- the run
 
 
@@ -92,14 +79,14 @@ def open_run(profile: Profile, folder: str | Path | None = None, *, read_only: b
         runs.write_atomic(run.profile, text)
     if profile.model.base == "miniature" and any(system.lineage is not None for system in profile.systems.values()):
         for seed in profile.run.seeds:
-            starting_model(profile, run, seed)
+            write_base(profile, run, seed)
     return run
 
 
 def slow_bf16(profile: Profile) -> str:
-    """What to say of a profile that asks for bf16 where neither a GPU nor the processor computes it natively.
+    """What to say of a profile that asks for bf16 where neither a GPU nor the processor computes it natively, or "".
 
-    Nothing where one does, the profile wants it all the same (`run.slow_bf16`), or its jobs run on other machines.
+    A profile may want it all the same (`run.slow_bf16`), or its jobs run on other machines.
     """
     trained = any(profile.arguments(lineage[-1] if lineage else BASE_TEXT)["bf16"] for lineage in stages(profile))
     answers = any(system.predictions is None for system in profile.systems.values())
@@ -117,9 +104,8 @@ def has_native_bf16() -> bool:
     """Whether jobs on this machine compute bf16 natively: on a GPU, or a processor with AVX-512 BF16, AMX or ARM's."""
     import torch
 
-    return torch.cuda.is_available() or any(
-        bool(there) for name, there in torch.cpu.get_capabilities().items() if "bf16" in name
-    )
+    features = torch.cpu.get_capabilities().items()
+    return torch.cuda.is_available() or any(there for name, there in features if "bf16" in name)
 
 
 def hostfile(profile: Profile) -> Path | None:
@@ -137,11 +123,7 @@ def hostfile(profile: Profile) -> Path | None:
 
 
 def machines(profile: Profile) -> int:
-    """How many machines a job runs on.
-
-    Raises:
-        ProfileError: for a machine that has not `run.devices` slots.
-    """
+    """How many machines a job runs on; a ProfileError names one without `run.devices` slots."""
     path = hostfile(profile)
     if path is None:
         return 1
@@ -157,11 +139,7 @@ def machines(profile: Profile) -> int:
 
 
 def deepspeed_config(profile: Profile) -> dict[str, Any]:
-    """The profile's DeepSpeed JSON.
-
-    Raises:
-        ProfileError: when there is no such file.
-    """
+    """The profile's DeepSpeed JSON; a ProfileError when there is no such file."""
     path = PARAMS_FOLDER / profile.training.deepspeed
     if not path.is_file():
         known = ", ".join(f"deepspeed/{p.name}" for p in sorted((PARAMS_FOLDER / "deepspeed").glob("*.json")))
@@ -182,9 +160,7 @@ def effective_batch_size(profile: Profile, corpus: str) -> int:
 
 
 def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> Job:
-    """The job that trains the last corpus of `lineage`, from the model of the stages before it.
-
-    An empty lineage is the pre-training of the miniature's base.
+    """The job that trains the last corpus of `lineage`, or for an empty one the miniature's base (pre-training).
 
     Raises:
         FileNotFoundError: when notebook 01 has not made the corpus yet.
@@ -229,18 +205,16 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
 
 def _base_model(profile: Profile, run: Run, seed: int) -> AnsweringModel:
     """The model every lineage starts from, or the untrained one that it is trained from."""
-    model, folder = {"path": profile.model.base, "revision": profile.model.revision}, run.predictions(seed, [])
-    if profile.model.base != "miniature":
-        return AnsweringModel(model, model_identity(model, run.folder), folder)
-    from qalign_core.miniature import SHIPPED_BASE
-
-    place = run.stage(seed, []) / "untrained" if pretrains(profile) else run.model(seed, [])
-    model = {"path": run.relative(place), "revision": None}
-    if not (place / "config.json").is_file():  # `open_run` puts it there
+    model = starting_model(profile, run, seed)
+    source = model  # of its identity
+    if profile.model.base == "miniature" and not (run.folder / model["path"] / "config.json").is_file():
         if profile.model.miniature.weights != "shipped":
+            place = run.folder / model["path"]
             raise FileNotFoundError(f"{place}: the untrained model is not there; open the run first (plan.open_run)")
-        place = SHIPPED_BASE
-    return AnsweringModel(model, model_identity({"path": str(place), "revision": None}, run.folder), folder)
+        from qalign_core.miniature import SHIPPED_BASE
+
+        source = {"path": str(SHIPPED_BASE), "revision": None}  # `open_run` will copy it
+    return AnsweringModel(model, model_identity(source, run.folder), run.predictions(seed, []))
 
 
 # ------------------------------------------------------------------------------------------------- predictions
@@ -267,9 +241,9 @@ def prediction_jobs(profile: Profile, run: Run, system: str, seed: int) -> Itera
     system with a translator are made from what was translated, and written here."""
     if profile.systems[system].translator is not None:
         yield translator_job(profile, run, system, seed)
-        for made in _translated_prompts(profile, run, system, seed):
-            if not made.path.is_file() or made.path.read_text(encoding="utf-8") != made.content:
-                runs.write_atomic(made.path, made.content)
+        for path, content in _translated_prompts(profile, run, system, seed).values():
+            if not path.is_file() or path.read_text(encoding="utf-8") != content:
+                runs.write_atomic(path, content)
     yield prediction_job(profile, run, system, seed)
 
 
@@ -293,13 +267,12 @@ def prediction_job(profile: Profile, run: Run, system: str, seed: int) -> Job:
         for code in profile.data.languages
     ]
     if entry.translator is not None:
+        found = found._replace(folder=_translated_folder(profile, run, system, seed))
         made = _translated_prompts(profile, run, system, seed)
-        found = found._replace(folder=made[0].path.parents[2])
         for task in tasks:  # English questions are asked as they are
-            for each in made:
-                if (each.benchmark, each.language) == (task["name"], task["language"]):
-                    digest = hashlib.sha256(each.content.encode("utf-8")).hexdigest()
-                    task |= {"path": run.relative(each.path), "sha256": digest}
+            if (task["name"], task["language"]) in made:
+                path, content = made[task["name"], task["language"]]
+                task |= {"path": run.relative(path), "sha256": hashlib.sha256(content.encode("utf-8")).hexdigest()}
     return _generation(profile, found, template, "benchmarks", tasks)
 
 
@@ -318,36 +291,31 @@ def translator_job(profile: Profile, run: Run, system: str, seed: int) -> Job:
     return _generation(profile, found, profile.model.template, TO_ENGLISH, tasks)
 
 
-def _translated_prompts(profile: Profile, run: Run, system: str, seed: int) -> list[TranslatedPrompts]:
-    entry, template = profile.systems[system], template_of(profile, system)
-    job = translator_job(profile, run, system, seed)
+def _translated_folder(profile: Profile, run: Run, system: str, seed: int) -> Path:
+    entry = profile.systems[system]  # no corpus has a + in its name
+    return run.predictions(seed, entry.lineage or []) / f"translated-by+{'+'.join(entry.translator or [])}"
+
+
+def _translated_prompts(profile: Profile, run: Run, system: str, seed: int) -> dict[tuple[str, str], tuple[Path, str]]:
+    """(benchmark, language) → path and content of the prompts that ask what the translator put into English."""
+    template, job = template_of(profile, system), translator_job(profile, run, system, seed)
     if not job.done:
         raise NotTranslatedError(f"{job.folder}: the questions of {system} are not translated yet; run notebook 04")
-    # No corpus has a + in its name.
-    folder = run.predictions(seed, entry.lineage or []) / f"translated-by+{'+'.join(entry.translator or [])}"
-    found = []
+    found = {}
     for task in job.content["tasks"]:
-        place = Path(task["name"], f"{task['language']}.jsonl")
-        rows = [
-            {
-                "index": row["index"],
-                "question": row["question"],
-                "prompt": prompts.build(template, row["response"].strip(), "en"),
-            }
-            for row in runs.read_json_lines(job.folder / place)
-        ]
-        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        found.append(TranslatedPrompts(task["name"], task["language"], folder / "prompts" / place, content))
+        place, lines = Path(task["name"], f"{task['language']}.jsonl"), []
+        for row in runs.read_json_lines(job.folder / place):
+            prompt = prompts.build(template, row["response"].strip(), "en")
+            asked = {"index": row["index"], "question": row["question"], "prompt": prompt}
+            lines.append(json.dumps(asked, ensure_ascii=False) + "\n")
+        path = _translated_folder(profile, run, system, seed) / "prompts" / place
+        found[task["name"], task["language"]] = (path, "".join(lines))
     return found
 
 
 def translation_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str], task: str = "translation") -> Job:
     """The job that has a stage-1 model translate a benchmark's questions into English, for BLEU and chrF; or another
-    `task` whose prompts were prepared.
-
-    Raises:
-        ProfileError: when the profile has no `evaluation.translation`.
-    """
+    `task` whose prompts were prepared. A ProfileError without `evaluation.translation`."""
     settings = profile.evaluation.translation
     if settings is None:
         raise ProfileError("evaluation.translation is not set: say how many questions stage 1 shall translate")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
+from safetensors import safe_open
 
 from qalign_core import launch, plan, runs
 from qalign_core.params import Profile
@@ -29,16 +30,14 @@ def ask_again(
     """Ask a system a part of its questions in the other precision (generating it unless that is done), and compare.
 
     Args:
-        profile: the checked profile.
-        run: where the system's answers are.
+        profile, run, seed: what was run.
         system: whose answers; not one whose predictions were made elsewhere.
-        seed: of the run.
         per_language: questions per benchmark and language, spread evenly over the file.
         show: whether to draw a progress line in the notebook.
 
     Returns:
-        One row per benchmark and language: how many were asked again, how many answers have another text, and how many
-        end in another number (`COLUMNS`). No rows where the model does not fit into memory in the other precision;
+        `COLUMNS`, one row per benchmark and language: how many were asked again, how many answers have another text,
+        and how many end in another number. No rows where the model does not fit into memory in the other precision;
         `attrs["skipped"]` then says so.
 
     Raises:
@@ -73,7 +72,6 @@ def other_precision_job(answered: plan.Job, run: Run, per_language: int) -> plan
 def does_not_fit(job: plan.Job, run: Run, devices: int) -> str | None:
     """Why a job's model cannot be loaded on every device of this machine, or None."""
     from huggingface_hub import snapshot_download
-    from safetensors import safe_open
 
     source, revision = runs.resolve(job.content["model"]["path"], run.folder), job.content["model"]["revision"]
     if not Path(source).is_dir():  # in the hub's cache, since it has answered
@@ -82,13 +80,11 @@ def does_not_fit(job: plan.Job, run: Run, devices: int) -> str | None:
     for file in Path(source).glob("model*.safetensors"):
         with safe_open(file, framework="pt") as tensors:  # reads the header alone
             weights += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    needed, there = weights * BYTES[job.content["dtype"]], device_memory(devices)
+    needed, there = weights * BYTES[job.content["dtype"]] / 2**30, device_memory(devices) / 2**30  # GiB
     if needed <= WEIGHTS_SHARE * there:
         return None
-    return (
-        f"its weights take {needed / 2**30:.1f} GiB in {job.content['dtype']}, and each of {devices} device(s) has "
-        f"{there / 2**30:.1f} GiB"
-    )
+    dtype = job.content["dtype"]
+    return f"its weights take {needed:.1f} GiB in {dtype}, and each of {devices} device(s) has {there:.1f} GiB"
 
 
 def device_memory(devices: int) -> int:
@@ -101,12 +97,7 @@ def device_memory(devices: int) -> int:
 
 
 def count_changes(answered: Path, again: Path) -> pd.DataFrame:
-    """Compare two folders of predictions of one model, the second perhaps with fewer questions: see `ask_again`.
-
-    Raises:
-        FileNotFoundError: when `answered` lacks a file of `again`.
-        ValueError: when the two were asked different questions, with file and index.
-    """
+    """Compare two folders of predictions of one model, the second perhaps with fewer questions: see `ask_again`."""
     rows = []
     for task in runs.read_json(again / "job.json")["tasks"]:
         name = Path(task["name"]) / f"{task['language']}.jsonl"
@@ -123,13 +114,7 @@ def count_changes(answered: Path, again: Path) -> pd.DataFrame:
 
 
 def sentence(changes: pd.DataFrame, system: str, dtype: str) -> str:
-    """What came out of `ask_again`, in one sentence.
-
-    Args:
-        changes: from `ask_again`.
-        system: its name.
-        dtype: what the tables' answers were computed in.
-    """
+    """What came out of `ask_again`, in one sentence; `dtype` is what the tables' answers were computed in."""
     if reason := changes.attrs.get("skipped"):
         return f"{system} was not asked again in {OTHER[dtype]}: {reason}."
     asked, texts, numbers = (int(changes[name].sum()) for name in ("asked", "other_text", "other_number"))

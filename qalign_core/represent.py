@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -31,12 +32,7 @@ BATCH = 16  # questions in a forward pass
 
 
 def represent(job_path: Path) -> None:
-    """Measure every model of a job and write `measures.csv`, `points.csv` and, last, `done.json`.
-
-    Raises:
-        FileNotFoundError: for an absent model, tokenizer or file of questions.
-        ValueError: for a file of questions that changed since the job was written.
-    """
+    """Measure every model of a job and write `measures.csv`, `points.csv` and, last, `done.json`."""
     begun = time.monotonic()
     if runs.is_done(job_path):
         print(f"{job_path}: already done")
@@ -64,10 +60,12 @@ def represent(job_path: Path) -> None:
         measures.append(parallel_measures(states).assign(model=name))
         layer = len(states[PIVOT]) // 2  # halfway up: a choice that looks at no result
         points.append(plane({code: s[layer] for code, s in states.items()}).assign(model=name, layer=layer))
-    files = {
-        "measures.csv": write_rows(folder / "measures.csv", pd.concat(measures)),
-        "points.csv": write_rows(folder / "points.csv", pd.concat(points)),
-    }
+    files = {}
+    for name, rows in (("measures.csv", pd.concat(measures)), ("points.csv", pd.concat(points))):
+        first = [column for column in ("model", "layer", "language") if column in rows]
+        ordered = rows[[*first, *rows.columns.difference(first, sort=False)]]
+        text = ordered.to_csv(index=False, float_format="%.5g", lineterminator="\n")
+        files[name] = runs.sha256_file(runs.write_atomic(folder / name, text))
     runs.write_done(
         folder,
         job["fingerprint"],
@@ -95,12 +93,7 @@ def read_texts(job: dict[str, Any], root: Path) -> dict[str, list[str]]:
 def mean_states(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> np.ndarray:
     """(layers + 1, Q, H) hidden states in fp32, averaged over each question's own tokens.
 
-    A question longer than the model's context is truncated.
-
-    Args:
-        model: a causal language model; its output layer is not run.
-        tokenizer: any; padding is on the right here, where causal attention cannot see it.
-        questions: texts.
+    A question longer than the model's context is truncated; causal attention cannot see the padding on the right.
 
     Raises:
         ValueError: for a question without tokens.
@@ -110,13 +103,12 @@ def mean_states(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, ques
     for text, row in zip(questions, rows, strict=True):
         if all(token == tokenizer.bos_token_id for token in row):
             raise ValueError(f"the question {text!r} has no tokens of its own")
-    filler, states = tokenizer.eos_token_id, np.empty(0)
+    states = np.empty(0)
     order = sorted(range(len(rows)), key=lambda position: (len(rows[position]), position))  # little is padded
     for positions in (order[start : start + BATCH] for start in range(0, len(order), BATCH)):
-        chosen = [rows[position] for position in positions]
-        length = max(map(len, chosen))
-        input_ids = torch.tensor([row + [filler] * (length - len(row)) for row in chosen])  # (B, T)
-        real = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in chosen])  # (B, T)
+        chosen = [torch.tensor(rows[position]) for position in positions]
+        input_ids = pad_sequence(chosen, batch_first=True, padding_value=tokenizer.eos_token_id)  # (B, T)
+        real = pad_sequence([torch.ones_like(row) for row in chosen], batch_first=True)  # (B, T)
         own = (real.bool() & (input_ids != tokenizer.bos_token_id)).unsqueeze(-1).to(model.device)  # (B, T, 1)
         output = model.base_model(
             input_ids=input_ids.to(model.device),
@@ -129,14 +121,6 @@ def mean_states(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, ques
             states = np.empty((len(means), len(rows), means[0].shape[-1]), dtype=np.float32)  # (layers + 1, Q, H)
         states[:, positions] = torch.stack(means).cpu().numpy()
     return states
-
-
-def write_rows(path: Path, rows: pd.DataFrame) -> str:
-    """Write a table as CSV, names first; return its sha256."""
-    first = [name for name in ("model", "layer", "language") if name in rows]
-    ordered = rows[[*first, *(name for name in rows if name not in first)]]
-    text = ordered.to_csv(index=False, float_format="%.5g", lineterminator="\n")
-    return runs.sha256_file(runs.write_atomic(path, text))
 
 
 # ------------------------------------------------------------------------------------------------- measures
@@ -152,8 +136,7 @@ def parallel_measures(states: Mapping[str, np.ndarray]) -> pd.DataFrame:
     Returns:
         `layer, language, retrieval, cosine, cosine_others, questions`. `retrieval`: percent of the questions whose most
         similar English question (by cosine) is their own translation; 100 / Q is chance. `cosine`: mean over pairs of
-        translations; `cosine_others`: mean over pairs of different questions, which shows how much of the cosine
-        every text of a language shares.
+        translations; `cosine_others`: over pairs of different questions, which a language's texts share anyway.
 
     Raises:
         ValueError: without English, or with fewer than two questions.
@@ -182,14 +165,10 @@ def parallel_measures(states: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 
 def plane(states: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """The first two principal components of all languages' questions together.
+    """The first two principal components of all languages' questions together; `states` is code → (Q, H) of one layer.
 
-    Args:
-        states: language code → (Q, H) of one layer.
-
-    Returns:
-        `language, index, x, y, x_share, y_share`: the shares are of the variance, in percent. Each axis points to where
-        the largest coefficient is positive, so that the same states give the same picture.
+    Returns `language, index, x, y, x_share, y_share`: the shares are of the variance, in percent. Each axis points to
+    where the largest coefficient is positive, so that the same states give the same picture.
     """
     every = np.concatenate(list(states.values())).astype(np.float64)  # (languages × Q, H)
     centred = every - every.mean(axis=0)

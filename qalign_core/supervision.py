@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -36,9 +35,6 @@ def encode(
         `input_ids` (T,) and `labels` (T,), −100 where nothing is to be learnt. The masked prefix is as long as the
         prompt's own tokenisation, so a token that joins prompt and output would count as prompt. A prompt of
         `max_length` tokens or more leaves no target.
-
-    Raises:
-        ValueError: for a tokenizer that cannot be used so (see `check_tokenizer`).
 
     Source: NJUNLP/QAlign finetune.py:68-118, 123-128.
     """
@@ -82,9 +78,6 @@ def encode_texts(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_lengt
 
     Every text is BOS + text + EOS; a block may begin and end in the middle of one. What is left behind the last whole
     block is dropped (or is the only block).
-
-    Returns:
-        Columns as of `encode_examples`, one row per block.
     """
     check_tokenizer(tokenizer)
     full = tokenizer([f"{text}{tokenizer.eos_token}" for text in texts], verbose=False)["input_ids"]
@@ -96,11 +89,7 @@ def encode_texts(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_lengt
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer that would silently give other sequences than BOS + prompt + output + EOS.
-
-    Raises:
-        ValueError: when it is slow (Python), has no EOS, or appends one by itself.
-    """
+    """Refuse a tokenizer that would silently give other sequences than BOS + prompt + output + EOS."""
     name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
     if not tokenizer.is_fast:
         raise ValueError(f"{name}: not a fast tokenizer; give a model folder with a tokenizer.json")
@@ -111,16 +100,13 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def encode_corpus(
-    rows: Iterable[dict[str, Any]],
+    rows: Sequence[dict[str, Any]],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int = 512,
     chunk: int = 2000,
     template: str = "alpaca",
 ) -> Dataset:
     """A whole corpus, tokenised `chunk` rows at a time; rows with a `text` are language modelling, others supervised.
-
-    Returns:
-        Columns as of `encode_examples` or `encode_texts`.
 
     Raises:
         ValueError: for no rows, or a row that has neither form (its number is named).
@@ -130,11 +116,12 @@ def encode_corpus(
     ids = List(Value("int32"))
     features = Features({"input_ids": ids, "labels": ids, "tokens": Value("int32"), "joined": Value("bool")})
     parts = []
-    for index, part in enumerate(_batched(rows, chunk)):
+    for start in range(0, len(rows), chunk):
+        part = rows[start : start + chunk]
         if all("text" in row for row in part):
             columns = encode_texts([row["text"] for row in part], tokenizer, max_length)
         else:
-            for number, row in enumerate(part, start=index * chunk + 1):
+            for number, row in enumerate(part, start=start + 1):
                 if not {"instruction", "output"} <= row.keys():
                     raise ValueError(
                         f"row {number} of the corpus has the fields {sorted(row)}; it needs instruction and output "
@@ -146,12 +133,6 @@ def encode_corpus(
     if not parts:
         raise ValueError("the corpus has no rows; build it again")
     return concatenate_datasets(parts)
-
-
-def _batched(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    iterator = iter(rows)
-    while part := list(islice(iterator, size)):
-        yield part
 
 
 # ------------------------------------------------------------------------------------------------- batches and weights
@@ -193,7 +174,8 @@ class Collator:
             `items` and `target_tokens`, `tokens` (1,).
         """
         sequences, items = [], 0
-        for group in _batched(examples, self.micro_batch):
+        for start in range(0, len(examples), self.micro_batch):
+            group = examples[start : start + self.micro_batch]
             members = [{name: torch.as_tensor(row[name]).long() for name in ("input_ids", "labels")} for row in group]
             for member in members:
                 member["labels"] = member["labels"].clone()

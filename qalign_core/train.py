@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 ENCODING = 2  # raised when a tokenised corpus has other columns: an interrupted run then tokenises it again
 LOCK_SECONDS = 10  # how long a killed run's last process may take to die
 BEATS = ".beats"  # in a job's folder: touched by whoever supervises ranks on several machines
-BEAT_SECONDS = 2.0  # between two touches, and between two looks at it
 BEATS_MISSED_SECONDS = 120.0  # a file server may show an old time for a minute
 
 
@@ -55,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     from transformers.integrations import TensorBoardCallback
 
     from qalign_core import models, trainer
-    from qalign_core.kernels import attention_for
+    from qalign_core.kernels import BY_DOCUMENT
     from qalign_core.supervision import Collator
 
     # --------------------------------------------------------------------------------------------- seed, arguments
@@ -76,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     # --------------------------------------------------------------------------------------------- corpus, model
     path, revision = runs.resolve(job["model"]["path"], root), job["model"].get("revision")
     tokenizer = models.load_tokenizer(path, revision)
-    model = models.load_model(path, revision, attention_for(job["packing"]))
+    model = models.load_model(path, revision, BY_DOCUMENT if job["packing"] else "sdpa")
     models.add_pad_token(model, tokenizer, job.get("pad_token") or "<pad>")
     lora = job["lora"] if job.get("method") == "lora" else None
     if lora:
@@ -137,11 +136,7 @@ def job_from(argv: list[str] | None, module: str) -> Path:
 
 
 def read_job(path: Path) -> dict[str, Any]:
-    """Read a training job.
-
-    Raises:
-        ValueError: when keys are missing, naming them, or it is no training job.
-    """
+    """Read a training job; a ValueError says what is wrong with it."""
     job = runs.read_json(path)
     needed = {"kind", "fingerprint", "seed", "model", "corpus", "max_length", "loss", "packing"}
     needed |= {"training_arguments", "deepspeed"}
@@ -159,11 +154,7 @@ def read_job(path: Path) -> dict[str, Any]:
 
 
 def lock_folder(folder: Path) -> Any:
-    """Hold the job's folder until this process ends, however it ends.
-
-    Raises:
-        RuntimeError: when another process holds it.
-    """
+    """Hold the job's folder until this process ends, however it ends; a RuntimeError if another one does."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / ".lock")
@@ -177,7 +168,7 @@ def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
     """The job's `TrainingArguments`; their creation starts the ranks' communication and, under ZeRO-3, sharded loading.
 
     Raises:
-        ValueError: for arguments that this module decides itself, or fewer than two checkpoints kept.
+        ValueError: for arguments that this module decides itself, or that would lose checkpoints or precision.
     """
     import torch
     from transformers import TrainingArguments
@@ -227,12 +218,7 @@ def encoded_left_behind(folder: Path) -> list[Path]:
 
 
 def encoded_corpus(job: dict[str, Any], folder: Path, root: Path, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """The job's corpus, tokenised once, by the first process that asks; the others map its file into memory.
-
-    Raises:
-        FileNotFoundError: when the corpus is not there.
-        ValueError: when it is not the file the job was made for.
-    """
+    """The job's corpus, tokenised once, by the first process that asks; the others map its file into memory."""
     from datasets import Dataset
 
     from qalign_core.supervision import encode_corpus
@@ -316,9 +302,41 @@ def begin(folder: Path) -> None:
     if "RANK" not in os.environ:  # DeepSpeed's own launcher did not number this process
         for name, value in scheduler_rank(os.environ).items():
             os.environ.setdefault(name, value)
-    if runs.start_lifeline() is None:
-        end_with_beats(folder / BEATS)
-    end_with_launcher()
+    runs.start_lifeline()
+    launcher = os.getppid() if "RANK" in os.environ else None
+    threading.Thread(target=watch, args=[folder / BEATS, launcher], daemon=True).start()
+
+
+def watch(beats: Path, launcher: int | None, interval: float = 0.5, limit: float = BEATS_MISSED_SECONDS) -> None:
+    """End this process soon after its launcher's death, or after the touching of the file `beats` has ended.
+
+    Ranks on other machines than the notebook's cannot see its process, but they share the run folder. The file names
+    its supervisor: once seen to be touched, it must be touched again within `limit` seconds, and not vanish or name
+    another supervisor for some looks. One that a killed supervisor left behind is never touched and ends no rank.
+    """
+    seen, since = touched(beats), None  # since: when a new touch was last seen
+    while launcher is None or os.getppid() == launcher:
+        time.sleep(interval)
+        now = touched(beats)
+        same = now is not None and seen is not None and now[0] == seen[0]
+        if same and now != seen:
+            seen, since = now, time.monotonic()
+        if since is not None and time.monotonic() - since > (limit if same else 12 * interval):
+            who = "whoever supervised this rank from another machine"
+            break
+    else:
+        who = f"the launcher of this rank (pid {launcher})"
+    os.write(2, f"{who} is gone: stopping\n".encode())
+    os._exit(3)
+
+
+def touched(path: Path) -> tuple[str, int] | None:
+    """What a file says, and when it was last touched in its server's nanoseconds (opening it asks the server anew)."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return stream.read(), os.fstat(stream.fileno()).st_mtime_ns
+    except OSError:
+        return None
 
 
 def scheduler_rank(environment: Mapping[str, str]) -> dict[str, str]:
@@ -358,60 +376,6 @@ def first_host(hosts: str) -> str:
     """The first host of Slurm's list: `node03` of `node[03-05,9],login`."""
     first = re.match(r"(?:\[[^\]]*\]|[^,\[])*", hosts)
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first.group() if first else hosts)
-
-
-def end_with_launcher(interval: float = 0.5) -> None:
-    """End this process within about `interval` seconds of its launcher's death, if a launcher started it."""
-    launcher = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(interval)
-        stop(f"the launcher of this rank (pid {launcher})")
-
-    if "RANK" in os.environ:
-        threading.Thread(target=watch, daemon=True).start()
-
-
-def end_with_beats(path: Path, interval: float = BEAT_SECONDS, limit: float = BEATS_MISSED_SECONDS) -> None:
-    """End this process when the touching of `path` ends: the lifeline of ranks on other machines than the notebook's.
-
-    Their environment names no process that could be watched from there, but the run folder is shared. The file names
-    its supervisor, so that ranks of a killed one do not live on the touches of the next. One that a killed supervisor
-    left behind is never touched, so it does not end a rank that was started by hand.
-    """
-
-    def watch() -> None:
-        seen, since, supervised = touched(path), time.monotonic(), False
-        while True:
-            time.sleep(interval)
-            now, patience = touched(path), limit
-            if now is None:
-                patience = 3 * interval
-            elif seen and now[0] != seen[0]:
-                patience = 0.0 if supervised else limit
-            elif now != seen:
-                seen, since, supervised = now, time.monotonic(), True
-            if supervised and time.monotonic() - since > patience:
-                stop("whoever supervised this rank from another machine")
-
-    if path.is_file():
-        threading.Thread(target=watch, daemon=True).start()
-
-
-def touched(path: Path) -> tuple[str, int] | None:
-    """What a file says, and when it was last touched in its server's nanoseconds (opening it asks the server anew)."""
-    try:
-        with path.open(encoding="utf-8") as stream:
-            return stream.read(), os.fstat(stream.fileno()).st_mtime_ns
-    except OSError:
-        return None
-
-
-def stop(who: str) -> None:
-    """End this process at once, saying who is gone."""
-    os.write(2, f"{who} is gone: stopping\n".encode())
-    os._exit(3)
 
 
 def prepare_deepspeed() -> None:

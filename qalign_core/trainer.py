@@ -29,11 +29,7 @@ VISIBLE_SECONDS = 120.0  # how long a file server may take to show what another 
 def seal(folder: str | Path, fingerprint: str, world_size: int, totals: dict[str, float]) -> None:
     """Declare a checkpoint complete: its manifest, written last, lists every file with its size in bytes.
 
-    Args:
-        folder: `checkpoints/checkpoint-<step>`.
-        fingerprint: of the job.
-        world_size: number of ranks that wrote it.
-        totals: counters to go on from (tokens, seconds, …).
+    `totals` are counters to go on from (tokens, seconds, …).
 
     Raises:
         FileNotFoundError: when the part of a rank is not there, as when machines do not share the run folder.
@@ -102,11 +98,6 @@ def damage(folder: str | Path) -> str | None:
 
 def latest(folder: str | Path, fingerprint: str, world_size: int) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint to resume from, with its manifest; damaged ones are removed, saying why.
-
-    Args:
-        folder: the `checkpoints` folder of a job.
-        fingerprint: of the job.
-        world_size: number of ranks now.
 
     Raises:
         ValueError: when the newest complete one is of another job or number of ranks; nothing is removed then.
@@ -205,11 +196,7 @@ class StageTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """This device batch's part of the update's loss, times the world size since DeepSpeed averages over ranks.
-
-        Raises:
-            FloatingPointError: when it is not finite.
-        """
+        """This device batch's part of the update's loss, times the world size since DeepSpeed averages over ranks."""
         if self.check_packing:
             check_separation(model, inputs["input_ids"].device)
             self.check_packing = False
@@ -249,12 +236,7 @@ class SeededLengthGroupedSampler(LengthGroupedSampler):
 
 
 class MasterWeights(TrainerCallback):
-    """Under bf16, starts a stage from the initial model's fp32 weights, not from their bf16 rounding.
-
-    Args:
-        path: model folder or hub id the model was loaded from.
-        revision: of the hub id.
-    """
+    """Under bf16, starts a stage from the initial model's fp32 weights, not from their bf16 rounding."""
 
     def __init__(self, path: str, revision: str | None) -> None:
         self.path = path
@@ -266,12 +248,9 @@ class MasterWeights(TrainerCallback):
 
 
 class Heartbeat(TrainerCallback):
-    """Writes `progress.jsonl`: a line with the loss at every logging step, and one without at least every `interval`.
+    """Writes `progress.jsonl`: a line with the loss at every logging step, and one without at least every `interval` s.
 
-    Args:
-        path: the file.
-        writes: whether this rank is the one that writes; every rank carries the callback.
-        interval: seconds.
+    Every rank carries the callback, one `writes`.
     """
 
     def __init__(self, path: Path, writes: bool, interval: float = 10.0) -> None:
@@ -284,8 +263,8 @@ class Heartbeat(TrainerCallback):
 
     def rewind(self, step: int) -> None:
         """Forget what an interrupted run wrote after update `step`, from where this one goes on."""
-        rows = read_json_lines(self.path) if self.writes and step and self.path.is_file() else []
         if self.writes:
+            rows = read_json_lines(self.path) if step and self.path.is_file() else []
             write_json_lines(self.path, [row for row in rows if row.get("step", 0) <= step])
 
     def beat(self, phase: str, **values: Any) -> None:

@@ -10,7 +10,6 @@ from transformers import LlamaForCausalLM
 from qalign_core import kernels
 from qalign_core.kernels import (
     BY_DOCUMENT,
-    attention_for,
     check_separation,
     weighted_loss,
     weighted_nll,
@@ -31,11 +30,6 @@ def packed_logits(model: LlamaForCausalLM, batch: dict, **changes) -> torch.Tens
 def model() -> LlamaForCausalLM:
     """Two query heads a key head, in double precision: in single, the order of sums alone moves logits by 1e-6."""
     return tiny_model(attn_implementation=BY_DOCUMENT).double().eval()
-
-
-def test_packing_uses_it_and_padding_does_not() -> None:
-    assert attention_for(packing=True) == BY_DOCUMENT
-    assert attention_for(packing=False) == "sdpa"
 
 
 @pytest.mark.parametrize("attention", [BY_DOCUMENT, "sdpa"])

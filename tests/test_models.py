@@ -63,10 +63,9 @@ def test_the_metadata_are_the_hubs(profile: Profile, run: Run):
 def test_it_says_what_the_model_was_made_of(profile: Profile, run: Run):
     text = models.card(profile, run, 1234, list(STAGES))
     assert "# QAlign (profile llama2-7b, seed 1234)" in text
-    for words in ("66,045", "1,548", "0.710", "abababababababab", "none stated", "MIT", "torch 2.13.0", "2e-05", "128"):
+    for words in ("66,045", "1,548", "0.710", "abababababababab", "none stated", "MIT", "2.13.0", "2e-05", "128"):
         assert words in text, words
     assert "Not evaluated yet" in text
-    assert "max\\_steps" not in text
     assert "effective batch size" in text
     assert "Meta's community licence" in text
     assert str(run.folder) not in text
@@ -83,10 +82,10 @@ def test_scores_come_with_their_intervals(profile: Profile, run: Run):
     aligned, through = (run.model(1234, list(STAGES)[:n]) / "README.md" for n in (2, 1))
     assert sorted(models.write_cards(profile, run)) == sorted([aligned, through])
     text = aligned.read_text(encoding="utf-8")
-    assert "| sw         | 50.0 (43.8 to 56.2) |" in text
-    assert "| gap        | 12.0 (8.0 to 16.0)  |" in text
-    assert "3.0 (1.0 to 5.0)" not in text
-    assert "1.0 (0.0 to 2.0)" not in text
+    assert re.search(r"\| QAlign +\| mgsm +\| sw +\| 50\.0 +\| 43\.8 +\| 56\.2 +\|", text)
+    assert re.search(r"\| gap +\| 12\.0 +\| 8\.0 +\| 16\.0 +\|", text)
+    assert "MonoReason" not in text
+    assert not re.search(r"\| 1\.0 +\| 0\.0 +\| 2\.0", text)  # another seed's
     assert "it is a stage on the way" in through.read_text(encoding="utf-8")
     assert before == {path: runs.sha256_file(path) for path in run.folder.rglob("done.json")}
     for path in before:  # and what it vouches for is as it was

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -16,10 +15,8 @@ import yaml
 
 from qalign_core import cost, launch, models, params, plan, prepare, prompts, reproduce, runs
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
-from qalign_core.plan import machines
 from qalign_core.runs import Run
-
-pass
+from qalign_core.train import read_job
 
 CORPORA = ("gsm8k", "metamathqa", "questions-x-en", "gsm8kinstruct")
 TEMPLATES = ("alpaca", "mathoctopus")
@@ -171,20 +168,10 @@ def test_a_training_job_says_everything_its_subprocess_needs(base: Path, run: Ru
     assert (content["max_length"], content["loss"], content["packing"]) == (512, "paper", True)
     assert content["training_arguments"]["learning_rate"] == 2e-5
     assert content["deepspeed"]["zero_optimization"]["stage"] == 1
-    assert json.loads(json.dumps(content)) == content
-
-
-def test_the_trainer_accepts_the_job(base: Path, run: Run):
-    from qalign_core.train import read_job
-
-    job = plan.stage_job(profile_of(base), run, 1, ["questions-x-en"])
-    assert read_job(runs.write_json(job.folder / "job.json", job.content)) == job.content
-
-
-def test_a_later_stage_starts_from_the_model_of_the_one_before(base: Path, run: Run):
-    job = plan.stage_job(profile_of(base), run, 1, ["questions-x-en", "metamathqa"])
-    assert job.content["model"]["path"] == "models/seed-1/base/questions-x-en/model"
-    assert job.folder == run.folder / "models" / "seed-1" / "base" / "questions-x-en" / "metamathqa"
+    assert read_job(runs.write_json(job.folder / "job.json", content)) == content
+    later = plan.stage_job(profile_of(base), run, 1, ["questions-x-en", "metamathqa"])
+    assert later.content["model"]["path"] == "models/seed-1/base/questions-x-en/model"
+    assert later.folder == job.folder / "metamathqa"
 
 
 @pytest.mark.parametrize(
@@ -229,10 +216,6 @@ def test_a_setting_that_decides_the_weights_changes_the_fingerprint(base: Path, 
 )
 def test_a_setting_that_only_says_how_leaves_it(base: Path, run: Run, change: dict[str, Any]):
     assert print_of(profile_of(base), run, "metamathqa") == print_of(profile_of(base, **change), run, "metamathqa")
-
-
-def test_every_argument_either_decides_or_is_known_to_say_only_how():
-    assert set(params.Arguments.model_fields) > plan.HOW_ONLY
 
 
 def test_seed_corpus_base_and_earlier_stages_change_the_fingerprint(base: Path, run: Run):
@@ -311,13 +294,10 @@ def test_a_host_files_machines_count_in_the_batch(base: Path, tmp_path: Path):
 def test_a_host_file_that_does_not_fit_is_refused(base: Path, tmp_path: Path, content: str):
     hosts = tmp_path / "hosts.txt"
     hosts.write_text(content)
-    with pytest.raises(ProfileError, match=r"hosts\.txt: .* must be `<host> slots=2`, as run\.devices says"):
-        plan.machines(profile_of(base, run__hostfile=str(hosts)))
-
-
-def test_an_absent_host_file_is_refused(base: Path):
     with pytest.raises(ProfileError, match=r"run\.hostfile: no file .*params/nobody\.txt"):
         plan.machines(profile_of(base, run__hostfile="nobody.txt"))
+    with pytest.raises(ProfileError, match=r"hosts\.txt: .* must be `<host> slots=2`, as run\.devices says"):
+        plan.machines(profile_of(base, run__hostfile=str(hosts)))
 
 
 # ------------------------------------------------------------------------------------------------- generation jobs
@@ -331,12 +311,12 @@ def test_a_generation_job_asks_every_benchmark_in_every_language(base: Path, run
     assert asked == [("mgsm", "sw", 600), ("mgsm", "en", 600), ("msvamp", "sw", 300), ("msvamp", "en", 300)]
     for task in job.content["tasks"]:
         assert runs.sha256_file(run.folder / task["path"]) == task["sha256"]
-
-
-def test_the_base_model_itself_is_a_system(base: Path, run: Run):
-    job = plan.prediction_job(profile_of(base), run, "Base", 1)
-    assert job.content["model"]["path"] == str(base)
-    assert job.folder == run.folder / "predictions/seed-1/base/benchmarks"
+    of_base = plan.prediction_job(profile_of(base), run, "Base", 1)  # the base model itself is a system
+    assert of_base.content["model"]["path"] == str(base)
+    assert of_base.folder == run.folder / "predictions/seed-1/base/benchmarks"
+    run.prompts("msvamp", "sw").unlink()
+    with pytest.raises(FileNotFoundError, match="these prompts are not there; run notebook 01"):
+        plan.prediction_job(profile_of(base), run, "QAlign", 1)
 
 
 def test_a_published_checkpoint_is_asked_with_its_own_template_in_its_own_folder(base: Path, run: Run):
@@ -402,15 +382,9 @@ def test_translate_test_asks_the_translations_and_english_as_it_is(base: Path, a
     mono = plan.prediction_job(profile, run, "MonoReason", 1)
     assert second.folder != mono.folder
     assert list(waiting) == []
-
-
-def test_other_translations_make_other_answers(base: Path, asks_to_translate: Run):
-    run, profile = asks_to_translate, profile_of(base, **TRANSLATED)
-    translated(profile, run, "How many?")
-    before = plan.prediction_job(profile, run, "Translate-test", 1).content["fingerprint"]
-    assert plan.prediction_job(profile, run, "Translate-test", 1).content["fingerprint"] == before
-    translated(profile, run, "How much?")
-    assert plan.prediction_job(profile, run, "Translate-test", 1).content["fingerprint"] != before
+    translated(profile, run, "How much?")  # other translations make other answers
+    again = plan.prediction_job(profile, run, "Translate-test", 1)
+    assert again.content["fingerprint"] != planned.content["fingerprint"]
 
 
 def test_translate_test_waits_for_its_translations(base: Path, asks_to_translate: Run):
@@ -439,12 +413,6 @@ def test_predictions_are_of_one_model_one_set_of_prompts_and_one_decoding(base: 
     assert prediction() != before
 
 
-def test_missing_prompts_say_what_to_do(base: Path, run: Run):
-    run.prompts("msvamp", "sw").unlink()
-    with pytest.raises(FileNotFoundError, match="these prompts are not there; run notebook 01"):
-        plan.prediction_job(profile_of(base), run, "QAlign", 1)
-
-
 # ------------------------------------------------------------------------------------------------- overview
 
 
@@ -471,6 +439,7 @@ def test_overview_tells_how_far_a_stage_is(base: Path, run: Run):
     profile, name = profile_of(base), "stage      seed 1: metamathqa"
     job = plan.stage_job(profile, run, 1, ["metamathqa"])
     assert states(profile, run)[name] == (False, "not begun")
+    assert set(states(profile, Run(run.folder / "empty")).values()) == {(False, "its data is prepared by notebook 01")}
     runs.write_json(job.folder / "job.json", job.content)
     assert states(profile, run)[name] == (False, "begun: will be resumed")
     other = profile_of(base, training__learning_rate=1e-3)
@@ -501,17 +470,6 @@ def test_overview_names_a_damaged_file(base: Path, run: Run, damaged: str, conte
         assert "delete or repair" in why
     else:
         assert why == {"job.json": "was begun with other settings", "done.json": "begun: will be resumed"}[damaged]
-
-
-def test_overview_of_an_empty_folder_points_to_notebook_01(base: Path, tmp_path: Path):
-    found = states(profile_of(base), Run(tmp_path / "empty"))
-    assert set(found.values()) == {(False, "its data is prepared by notebook 01")}
-
-
-def test_a_shipped_profile_can_be_overviewed_before_anything_is_there(tmp_path: Path):
-    profile = params.load("llama2-7b")
-    found = states(profile, Run(tmp_path))  # and what stage 1 is asked to translate
-    assert len(found) == len(plan.stages(profile)) + len(profile.systems) + 1 == 17 + 10 + 1
 
 
 @pytest.fixture
@@ -637,39 +595,25 @@ def block(kind: str, beginning: str) -> str:
     return next(text for found, text in blocks if found == kind and text.startswith(beginning))
 
 
-@pytest.fixture
-def on_two(tmp_path: Path) -> Profile:
-    """llama2-7b on README's two machines."""
-    (tmp_path / "hosts.txt").write_text(block("", "worker-1"))
+def test_readmes_two_machines_make_the_papers_update(tmp_path: Path):
+    hosts = tmp_path / "hosts.txt"
+    hosts.write_text(block("", "worker-1"))
     sections = yaml.safe_load((PARAMS_FOLDER / "llama2-7b.yaml").read_text(encoding="utf-8"))
-    sections["run"] |= yaml.safe_load(block("yaml", "run:"))["run"]
-    sections["run"]["hostfile"] = str(tmp_path / sections["run"]["hostfile"])
+    sections["run"] |= yaml.safe_load(block("yaml", "run:"))["run"] | {"hostfile": str(hosts)}
     accumulation = re.search(r"With two machines the effective batch size stays (\d+) at `(\w+): (\d+)`", README)
-    assert accumulation
-    assert accumulation[1] == "128"
     sections["training"][accumulation[2]] = int(accumulation[3])
-    return params.validate(sections)
-
-
-def test_readmes_two_machines_make_the_papers_update(on_two: Profile):
-    assert machines(on_two) == 2
-    assert plan.effective_batch_size(on_two, "metamathqa") == 128
-
-
-def test_readmes_profile_reaches_the_launcher(on_two: Profile):
-    line = launch.command(Path("/shared/run/job.json"), "qalign_core.train", on_two)
-    assert line[line.index("--hostfile") + 1] == on_two.run.hostfile
+    profile = params.validate(sections)
+    assert plan.machines(profile) == 2
+    assert plan.effective_batch_size(profile, "metamathqa") == int(accumulation[1]) == 128
+    line = launch.command(Path("/shared/run/job.json"), "qalign_core.train", profile)
+    assert line[line.index("--hostfile") + 1] == profile.run.hostfile
     assert line[line.index("--launcher") + 1] == "slurm"
     assert "--launcher_args=--ntasks-per-node=8" in line
-
-
-def test_readmes_batch_script_asks_for_what_the_profile_uses(on_two: Profile, tmp_path: Path):
-    script = block("bash", "#!/bin/bash")
+    script = block("bash", "#!/bin/bash")  # asks Slurm for what the profile uses
     asked = dict(re.findall(r"#SBATCH --([\w-]+)=(\S+)", script))
-    assert int(asked["nodes"]) == machines(on_two)
-    assert int(asked["ntasks-per-node"]) == int(asked["gpus-per-node"]) == on_two.run.devices
+    assert int(asked["nodes"]) == plan.machines(profile)
+    assert int(asked["ntasks-per-node"]) == int(asked["gpus-per-node"]) == profile.run.devices
     slots = re.search(r"s/\$/(.*?)/", script)
-    assert slots
-    (tmp_path / "hosts.txt").write_text("".join(f"node{n:02d}{slots[1]}\n" for n in range(2)))
-    assert machines(on_two) == 2
-    assert f"PROFILE={on_two.run.profile}" in script
+    hosts.write_text("".join(f"node{n:02d}{slots[1]}\n" for n in range(2)))
+    assert plan.machines(profile) == 2
+    assert f"PROFILE={profile.run.profile}" in script

@@ -103,7 +103,7 @@ def test_every_seed_has_its_own_base_corpora_and_jobs_and_the_same_questions(
     lineages = plan.stages(profile)
     assert lineages[0] == []
     for seed in (1, 2):
-        models.starting_model(profile, run, seed)
+        models.write_base(profile, run, seed)
     jobs = {seed: [plan.stage_job(profile, run, seed, lineage) for lineage in lineages] for seed in (1, 2)}
     for one, two in zip(jobs[1], jobs[2], strict=True):
         assert one.content["corpus"]["sha256"] != two.content["corpus"]["sha256"]

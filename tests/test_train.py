@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_supervision import plain_loss
 from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, progress
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qalign_core import params, train
 from qalign_core.models import add_pad_token, load_model, load_tokenizer
 from qalign_core.runs import is_done, read_json, read_json_lines, sha256_file
-from qalign_core.supervision import IGNORED, encode
+from qalign_core.supervision import encode
 
 # The curve as it was when this was written: 20 updates, loss `paper`, fp32, CPU, 1 rank.
 GOLDEN = [
@@ -127,7 +128,7 @@ def plain_training(job: dict, corpus: Path) -> tuple[list[float], dict[str, torc
     curve = []
     for step in range(steps):
         update = [rows[index] for index in order[8 * step : 8 * step + 8]]
-        loss = torch.stack([pair_loss(model, update[start : start + 2]) for start in range(0, 8, 2)]).mean()
+        loss = plain_loss(model, update, "paper")
         model.zero_grad()
         loss.backward()
         curve.append(loss.item())
@@ -146,17 +147,6 @@ def plain_training(job: dict, corpus: Path) -> tuple[list[float], dict[str, torc
                 denominator = (second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
                 parameter.sub_(rate * (first / (1 - 0.9 ** (step + 1))) / denominator)
     return curve, dict(model.named_parameters())
-
-
-def pair_loss(model: torch.nn.Module, pair: list[dict]) -> torch.Tensor:
-    """Mean over the target tokens of a micro-batch of two, zero without any."""
-    nll = []
-    for row in pair:
-        labels = torch.tensor(row["labels"])[1:]
-        logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
-        nll.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none")[labels != IGNORED])
-    nll = torch.cat(nll)
-    return nll.mean() if len(nll) else nll.sum()
 
 
 def test_a_run_equals_a_plain_loop(jobs: dict[str, Path], folder: Path) -> None:
@@ -192,6 +182,9 @@ def test_done_says_what_was_done(jobs: dict[str, Path]) -> None:
     job = jobs["zero3-by-2"]
     done = read_json(job.with_name("done.json"))
     assert is_done(job)
+    assert done["files"] == {name: sha256_file(job.parent / name) for name in done["files"]}
+    last = max(file.stat().st_mtime_ns for file in job.parent.glob("model/*"))
+    assert job.with_name("done.json").stat().st_mtime_ns > last
     assert done["metrics"]["updates"] == 20
     assert done["metrics"]["rows_cut"] == 1
     assert done["metrics"]["rows_without_target"] == 1
@@ -255,13 +248,6 @@ def test_a_diverging_loss_says_what_to_change(jobs: dict[str, Path]) -> None:
 def test_another_corpus_than_the_jobs_is_refused(jobs: dict[str, Path]) -> None:
     message = jobs["wrong-corpus"].with_name("error.txt").read_text(encoding="utf-8")
     assert "corpus.jsonl: not the corpus this job was made for" in message
-
-
-def test_done_is_written_last(jobs: dict[str, Path]) -> None:
-    job = jobs["zero0"]
-    done, home = read_json(job.with_name("done.json")), job.parent
-    assert done["files"] == {name: sha256_file(home / name) for name in done["files"]}
-    assert (home / "done.json").stat().st_mtime_ns > max(file.stat().st_mtime_ns for file in home.glob("model/*"))
 
 
 def test_a_job_that_is_done_is_not_run_again(jobs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
