@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "qalign_core"
 ORDER = [
     *("languages", "prompts", "runs", "miniature:world,language,text,floor,folder", "params"),
     *("benchmarks", "sources", "corpora", "audit", "models", "plan", "cost", "supervision", "kernels", "trainer"),
-    *("train", "decoding", "generate", "represent", "scorer", "responses", "statistics", "comparisons", "results"),
+    *("train", "decoding", "generate", "represent", "scorer", "responses", "comparisons", "results"),
     *("prepare", "evaluate", "launch", "precision", "speed"),
     *("show:tables,paper_tables,figures,report,browse,pages", "reproduce", "doctor"),
 ]
