@@ -66,7 +66,7 @@ def external_files(profile: Profile) -> dict[str, dict[str, str]]:
                 Path(test.folder, place) for code in profile.data.languages for place in benchmark_files(name, code)
             ]
     for name, choice in profile.data.corpora.items():
-        if choice.path is not None and Path(choice.path).is_file():
+        if choice.path is not None:
             files[f"data.corpora.{name}"] = [Path(choice.path)]
     for name, entry in profile.systems.items():
         if entry.predictions is not None:
@@ -86,20 +86,18 @@ def external_overview(profile: Profile) -> Iterator[tuple[str, bool, str]]:
 
 
 def answering_jobs(profile: Profile, run: Run, *, ablations: bool = False) -> Iterator[plan.Job]:
-    """The jobs that ask every system of chapter 4 (or 6), in order; ask for one when those before it are done."""
+    """The jobs that ask every system of chapter 4 (or 6), in order; ask for one when those before it are done.
+
+    When a system has answered, and had not before, the evaluation log says so.
+    """
     for seed in profile.run.seeds:
         for system in generated(profile, ablations=ablations):
-            yield from system_jobs(profile, run, system, seed)
-
-
-def system_jobs(profile: Profile, run: Run, system: str, seed: int) -> Iterator[plan.Job]:
-    """The jobs that make a system's answers, in order (`plan.prediction_jobs`); new answers are logged at the end."""
-    new = False
-    for job in plan.prediction_jobs(profile, run, system, seed):
-        new = not job.done
-        yield job
-    if new:
-        log_evaluation(profile, run, system, seed, "answered")
+            new = False
+            for job in plan.prediction_jobs(profile, run, system, seed):
+                new = not job.done
+                yield job
+            if new:
+                log_evaluation(profile, run, system, seed, "answered")
 
 
 # ------------------------------------------------------------------------------------------------- evaluation log
@@ -117,24 +115,17 @@ def log_evaluation(profile: Profile, run: Run, system: str, seed: int, action: s
         action: `answered` or `scored`.
     """
     log, answers = read_log(run.results), answers_fingerprint(profile, run, system, seed)
-    seen = log[(log.action == action) & (log.answers == answers) & (log.system == system) & (log.seed == seed)]
+    same = {"action": action, "system": system, "seed": seed, "answers": answers}
+    seen = set(log[(log[list(same)] == pd.Series(same)).all(axis=1)].benchmark)
     lines: list[dict[str, Any]] = []
     for benchmark in profile.evaluation.benchmarks:
-        if benchmark not in set(seen.benchmark):
+        if benchmark not in seen:
             miniature = profile.data.source(benchmark) == "miniature"
-            files = [run.benchmark(benchmark, code) for code in profile.data.languages]
-            line = {
-                "time": datetime.now(UTC).isoformat(timespec="seconds"),
-                "action": action,
-                "benchmark": benchmark,
-                "split": profile.data.miniature.split if miniature else "test",
-                "system": system,
-                "seed": seed,
-                "questions": sum(len(runs.read_json_lines(path)) for path in files),
-                "recipe": recipe_fingerprint(profile, system),
-                "answers": answers,
-            }
-            lines.append(line)
+            asked = [runs.read_json_lines(run.benchmark(benchmark, code)) for code in profile.data.languages]
+            line = same | {"benchmark": benchmark, "questions": sum(map(len, asked))}
+            line["time"] = datetime.now(UTC).isoformat(timespec="seconds")
+            line["split"] = profile.data.miniature.split if miniature else "test"
+            lines.append(line | {"recipe": recipe_fingerprint(profile, system)})
     if lines:
         new = pd.DataFrame(lines, columns=LOG_COLUMNS)
         write_csv(run.results, "openings", pd.concat([log, new]) if len(log) else new)
@@ -175,10 +166,8 @@ def benchmark_questions(profile: Profile, run: Run) -> pd.DataFrame:
 
 
 def score_run(profile: Profile, run: Run, systems: Sequence[str] | None = None) -> pd.DataFrame:
-    """Every answer of every system (those of chapter 4 unless given) and seed, scored in every way.
-
-    Returns:
-        Rows of `scorer.score`, with the kind of each wrong answer (`responses.with_error_kinds`).
+    """Every answer of every system (those of chapter 4 unless given) and seed: rows of `scorer.score`, with the kind
+    of each wrong answer.
 
     Raises:
         FileNotFoundError, ValueError: for answers that are missing or belong to other questions, naming file and row.
@@ -202,6 +191,8 @@ def declared_pairs(profile: Profile) -> Sequence[Sequence[str]]:
 def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
     """Compute and save what the tables and figures are drawn from; see `results` for the files."""
     groups, mode = near_duplicates(profile, run), profile.evaluation.scorer
+    # The size of LLaMA-2 whose published numbers may stand beside ours: the base's own, or 7B for the miniature.
+    size = re.search(r"llama-2-(7|13)b", profile.model.base.lower())
     computed = {
         "primary": comparisons.primary_outcomes(answers, groups, column=f"correct_{mode}"),
         "responses": responses.rates(answers),
@@ -217,7 +208,7 @@ def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
         answers,
         profile=profile.run.profile,
         systems={name: system.model_dump(exclude_none=True) for name, system in profile.systems.items()},
-        base_size=published_size(profile.model.base),
+        base_size="7B" if profile.model.base == "miniature" else f"{size[1]}B" if size else None,
         mode=mode,
         groups=groups,
         pairs=declared_pairs(profile),
@@ -230,12 +221,6 @@ def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
 def save_consistency(profile: Profile, run: Run) -> Results:
     """Compute and save what the tables and figures of consistency are drawn from, out of the answers scored before."""
     return write_consistency(run.results, near_duplicates(profile, run))
-
-
-def published_size(base: str) -> str | None:
-    """The size of LLaMA-2 whose published numbers may stand beside a base model's: its own, or 7B for the miniature."""
-    found = re.search(r"llama-2-(7|13)b", base.lower())
-    return "7B" if base == "miniature" else f"{found[1]}B" if found else None
 
 
 def near_duplicates(profile: Profile, run: Run) -> dict[str, pd.Series]:
@@ -288,38 +273,33 @@ def trace(profile: Profile, run: Run, answers: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for system, seed in answers[["system", "seed"]].drop_duplicates().itertuples(index=False):
-        folder = answers_folder(profile, run, system, int(seed))
-        origin, files = _origin(profile, run, system, int(seed), folder)
-        for benchmark in profile.evaluation.benchmarks:
-            for code in profile.data.languages:
-                path = folder / benchmark / f"{code}.jsonl"
-                sha256, known = runs.sha256_file(path), files.get(f"{benchmark}/{code}.jsonl")
-                state = ELSEWHERE if known is None else AS_GENERATED if known == sha256 else CHANGED
-                key = {"system": system, "seed": int(seed), "benchmark": benchmark, "language": code}
-                rows.append(key | origin | {"predictions": run.relative(path), "sha256": sha256, "state": state})
+        entry, folder = profile.systems[system], answers_folder(profile, run, system, int(seed))
+        origin: dict[str, Any] = {"lineage": "predictions made elsewhere", "model": None}
+        files: dict[str, str] = {}
+        if entry.predictions is None:
+            done = runs.read_json(folder / "done.json")
+            files, lineage = done.get("files", {}), " → ".join(["base", *(entry.lineage or [])])
+            lineage = lineage if entry.checkpoint is None else f"checkpoint {entry.checkpoint}"
+            if entry.translator:
+                translator = " → ".join(["base", *entry.translator])
+                lineage = f"questions translated by {translator}, answered by {lineage}"
+            origin = {
+                "lineage": lineage,
+                "model": runs.read_json(folder / "job.json")["model"]["path"],
+                "predictions_done": run.relative(folder / "done.json"),
+                "predictions_fingerprint": done["fingerprint"],
+                "commit": done.get("git_commit"),
+            }
+            stage = run.stage(int(seed), entry.lineage or []) / "done.json"
+            if entry.checkpoint is None and stage.is_file():
+                fingerprint = runs.read_json(stage)["fingerprint"]
+                origin |= {"model_done": run.relative(stage), "model_fingerprint": fingerprint}
+        for path in _prediction_files(profile, str(folder)):
+            sha256, known = runs.sha256_file(path), files.get(f"{path.parent.name}/{path.name}")
+            state = ELSEWHERE if known is None else AS_GENERATED if known == sha256 else CHANGED
+            key = {"system": system, "seed": int(seed), "benchmark": path.parent.name, "language": path.stem}
+            rows.append(key | origin | {"predictions": run.relative(path), "sha256": sha256, "state": state})
     return pd.DataFrame(rows, columns=TRACE_COLUMNS)
-
-
-def _origin(profile: Profile, run: Run, system: str, seed: int, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """What all answers of a system and seed have in common, and the checksums of their files."""
-    entry = profile.systems[system]
-    if entry.predictions is not None:
-        return {"lineage": "predictions made elsewhere", "model": None}, {}
-    done, lineage = runs.read_json(folder / "done.json"), entry.lineage or []
-    found = {
-        "lineage": " → ".join(["base", *lineage]) if entry.checkpoint is None else f"checkpoint {entry.checkpoint}",
-        "model": runs.read_json(folder / "job.json")["model"]["path"],
-        "predictions_done": run.relative(folder / "done.json"),
-        "predictions_fingerprint": done["fingerprint"],
-        "commit": done.get("git_commit"),
-    }
-    if entry.translator:
-        translator = " → ".join(["base", *entry.translator])
-        found["lineage"] = f"questions translated by {translator}, answered by {found['lineage']}"
-    stage = run.stage(seed, lineage) / "done.json"
-    if entry.checkpoint is None and stage.is_file():
-        found |= {"model_done": run.relative(stage), "model_fingerprint": runs.read_json(stage)["fingerprint"]}
-    return found, done.get("files", {})
 
 
 # ------------------------------------------------------------------------------------------------- chapter 6
@@ -335,8 +315,7 @@ def ablation_pairs(profile: Profile) -> list[tuple[str, str]]:
 
     A system whose corpora leave out a language is compared with the baseline, too, whose stage 1 lacks all of them.
     """
-    named = ablation_systems(profile)
-    own = profile.in_chapter(ablations=True)
+    named, own = ablation_systems(profile), profile.in_chapter(ablations=True)
     pairs = [(name, OURS) for name in named if name != OURS and OURS in named]
     pairs += [(name, other) for name in own if (other := profile.systems[name].against) not in (None, OURS)]
     return pairs + [(name, WITHOUT) for name in left_out(profile) if WITHOUT in named]
@@ -344,13 +323,12 @@ def ablation_pairs(profile: Profile) -> list[tuple[str, str]]:
 
 def left_out(profile: Profile) -> dict[str, list[str]]:
     """The systems of chapter 6 whose corpora leave out languages → which."""
-    corpora = profile.data.corpora
-    found = {
-        name: [code for corpus in profile.systems[name].lineage or () if corpus in corpora
-               for code in corpora[corpus].without or ()]
-        for name in profile.in_chapter(ablations=True)
-    }  # fmt: skip
-    return {name: codes for name, codes in found.items() if codes}
+    found: dict[str, list[str]] = {}
+    for name in profile.in_chapter(ablations=True):
+        for corpus in profile.systems[name].lineage or ():
+            if corpus in profile.data.corpora and (without := profile.data.corpora[corpus].without):
+                found[name] = [*found.get(name, []), *without]
+    return found
 
 
 def ablation_rows(profile: Profile, run: Run) -> pd.DataFrame:
@@ -373,8 +351,8 @@ def save_ablations(profile: Profile, run: Run) -> Results:
         (run.results / f"{name}.csv").unlink(missing_ok=True)
     if profile.in_chapter(ablations=True):
         answers, groups = score_run(profile, run, ablation_systems(profile)), near_duplicates(profile, run)
-        write_ablations(run.results, answers, ablation_pairs(profile), left_out(profile), groups,
-                        profile.evaluation.scorer)  # fmt: skip
+        pairs, mode = ablation_pairs(profile), profile.evaluation.scorer
+        write_ablations(run.results, answers, pairs, left_out(profile), groups, mode)
         write_csv(run.results, "ablation_rows", ablation_rows(profile, run))
         models.write_cards(profile, run)
     return read_results(run.results)
@@ -401,8 +379,8 @@ def write_ablations(
     column = f"correct_{mode}"
     measures = [*comparisons.MEASURES, *dict.fromkeys(code for codes in lacks.values() for code in codes)]
     rows = comparisons.compare(answers, declared, groups, column=column, measures=measures)
-    wanted = [measure in comparisons.MEASURES or measure in lacks.get(system, ())
-              for system, measure in zip(rows["a"], rows["measure"], strict=True)]  # fmt: skip
+    named = zip(rows["a"], rows["measure"], strict=True)
+    wanted = [measure in comparisons.MEASURES or measure in lacks.get(system, ()) for system, measure in named]
     write_csv(folder, "ablation_intervals", comparisons.intervals(answers, groups, column=column))
     write_csv(folder, "ablations", rows[wanted].reset_index(drop=True))
     write_csv(folder, "ablation_responses", responses.rates(answers))
@@ -433,19 +411,15 @@ def question_sets(profile: Profile, run: Run) -> dict[str, dict[str, Path]]:
     return sets
 
 
-def represented_models(profile: Profile, run: Run, seed: int) -> list[dict[str, Any]]:
-    """The models to look at: the base, and the systems without and with question alignment that are trained here."""
-    lineages = {n: e.lineage for n, e in profile.systems.items() if n in (WITHOUT, OURS) and e.lineage}
-    found = []
-    for name, lineage in {"base": [], **lineages}.items():
-        model, identity = plan.lineage_model(profile, run, seed, lineage)[:2]
-        found.append({"name": name, "model": model, "model_fingerprint": runs.fingerprint(identity)})
-    return found
-
-
 def representation_job(profile: Profile, run: Run, seed: int, name: str, files: dict[str, Path]) -> plan.Job:
-    """The job that measures how alike the models represent one set of questions in several languages."""
-    models, tasks = represented_models(profile, run, seed), []
+    """The job that measures how alike the models represent one set of questions in several languages: the base, and
+    the systems without and with question alignment that are trained here.
+    """
+    models, tasks = [], []
+    lineages = {n: e.lineage for n, e in profile.systems.items() if n in (WITHOUT, OURS) and e.lineage}
+    for system, lineage in {"base": [], **lineages}.items():
+        model, identity = plan.lineage_model(profile, run, seed, lineage)[:2]
+        models.append({"name": system, "model": model, "model_fingerprint": runs.fingerprint(identity)})
     for code, path in files.items():
         tasks.append({"language": code, "path": run.relative(path), "sha256": runs.sha256_file(path)})
     decides: dict[str, Any] = {"dtype": profile.evaluation.dtype, "limit": REPRESENTED}
@@ -498,14 +472,13 @@ def translation_quality(folders: dict[int, Path], references: Path) -> pd.DataFr
             answers = runs.read_json_lines(path)
             said = [answer["response"].strip() for answer in answers]
             meant = [english[answer["index"]] for answer in answers]
-            kept = [set(re.findall(r"\d+", b)) <= set(re.findall(r"\d+", a)) for a, b in zip(said, meant, strict=True)]
-            exact = [a == b for a, b in zip(said, meant, strict=True)]
+            both = list(zip(said, meant, strict=True))
+            kept = [set(re.findall(r"\d+", b)) <= set(re.findall(r"\d+", a)) for a, b in both]
             row = {"seed": seed, "language": path.stem, "sentences": len(said)}
-            row |= {
-                "bleu": sacrebleu.corpus_bleu(said, [meant]).score,
-                "chrf": sacrebleu.corpus_chrf(said, [meant]).score,
-            }
-            rows.append(row | {"exact": 100 * sum(exact) / len(said), "numbers": 100 * sum(kept) / len(said)})
+            row["bleu"] = sacrebleu.corpus_bleu(said, [meant]).score
+            row["chrf"] = sacrebleu.corpus_chrf(said, [meant]).score
+            row["exact"] = 100 * sum(a == b for a, b in both) / len(said)
+            rows.append(row | {"numbers": 100 * sum(kept) / len(said)})
     return pd.DataFrame(rows)
 
 

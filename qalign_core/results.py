@@ -11,10 +11,10 @@
 | `intervals.csv`, `comparisons.csv`, `languages.csv` | `comparisons.intervals`, `.compare`, `.compare_languages` |
 | `primary.csv` | `comparisons.primary_outcomes` (if QAlign and MonoReason were run) |
 | `responses.csv`, `errors.csv`, `identified.csv` | `responses.rates`, `.errors`, `.identified` |
-| `cleaned.csv` | `evaluate.cleaned_accuracy` (if the audit finds broken questions) |
+| `cleaned.csv` | `responses.cleaned_accuracy` (if the audit finds broken questions) |
 | `floor.csv` | `benchmark, language, accuracy` of the language-blind rule (if there is one) |
 | `trace.csv`, `openings.csv` | `evaluate.trace`; `evaluate.log_evaluation`: the evaluation log |
-| `comparisons.csv`, `agreement_map.csv`, `solved.csv` | `comparisons.consistency` and so on (written by chapter 5) |
+| `consistency.csv`, `agreement_map.csv`, `solved.csv` | `comparisons.consistency` and so on (written by chapter 5) |
 | `agreement.csv`, `agreement_differences.csv` | intervals of `comparisons.agreement`; compared with MonoReason's |
 | `ablation*.csv`, `representations*.csv` | `evaluate.save_ablations`, `.save_representations` (by chapter 6) |
 | `corpora.csv`, `lengths.csv`; `training.csv` | Table 1, lengths of examples (by chapter 1); losses (by chapter 3) |
@@ -82,9 +82,9 @@ def write_csv(folder: str | Path, name: str, rows: pd.DataFrame) -> Path:
     return _write(folder, f"{name}.csv", _csv(rows))
 
 
-def write_or_remove(folder: Path, name: str, rows: pd.DataFrame | None) -> None:
-    """Write a table, or remove the one of earlier answers where there is none (or no row) now."""
-    if rows is None or rows.empty:
+def write_or_remove(folder: Path, name: str, rows: pd.DataFrame) -> None:
+    """Write a table, or remove the one of earlier answers where there is no row now."""
+    if rows.empty:
         (folder / f"{name}.csv").unlink(missing_ok=True)
     else:
         write_csv(folder, name, rows)
@@ -185,13 +185,8 @@ def looks(folder: Path) -> pd.DataFrame:
     """
     log = read_log(folder)
     grouped = log[log.action == "scored"].groupby(["split", "benchmark", "system"], sort=False)
-    return grouped.agg(
-        seeds=("seed", "nunique"),
-        recipes=("recipe", "nunique"),
-        looks=("answers", "nunique"),
-        first=("time", "min"),
-        last=("time", "max"),
-    ).reset_index()
+    counts = grouped[["seed", "recipe", "answers"]].nunique().set_axis(["seeds", "recipes", "looks"], axis=1)
+    return counts.assign(first=grouped["time"].min(), last=grouped["time"].max()).reset_index()
 
 
 # ------------------------------------------------------------------------------------------------- from answers
@@ -209,7 +204,7 @@ def write_results(
     pairs: Sequence[Sequence[str]] = comparisons.DECLARED_PAIRS,
     floor: pd.DataFrame | None = None,
 ) -> Results:
-    """Compute and save everything the evaluation's tables and figures are drawn from.
+    """Compute and save what the evaluation's tables and figures are drawn from.
 
     What chapters 5 and 6 made of other answers than these is removed; where what they rest on is the same, it stays.
 
@@ -223,15 +218,8 @@ def write_results(
         groups: near-duplicate groups.
         pairs: declared differences.
         floor: `benchmark, language, accuracy` of the language-blind rule.
-
-    Raises:
-        ValueError: for a system without answers, or answers of an unknown system.
     """
     folder = Path(folder)
-    answered, main = set(answers["system"]), {n for n, e in systems.items() if e.get("table", "main") == "main"}
-    unknown, without = answered - set(systems), main - answered
-    if unknown or without:
-        raise ValueError(f"systems without answers: {sorted(without)}; answers of unknown systems: {sorted(unknown)}")
     order = {name: position for position, name in enumerate(systems)}
     answers = answers.sort_values("system", key=lambda names: names.map(order), kind="stable", ignore_index=True)
     column = f"correct_{mode}"
@@ -259,9 +247,10 @@ def write_results(
     questions = answers.groupby("benchmark")["index"].nunique()
     seeds = sorted(map(int, set(answers["seed"])))
     run: dict[str, Any] = {"profile": profile, "base_size": base_size, "scorer": mode, "seeds": seeds}
-    run |= {"questions": {name: int(n) for name, n in questions.items()}}
-    described = languages.described(answers["language"].unique())
-    _write(folder, "run.json", run | ({"languages": described} if described else {}))
+    run["questions"] = {name: int(n) for name, n in questions.items()}
+    if described := languages.described(answers["language"].unique()):
+        run["languages"] = described
+    _write(folder, "run.json", run)
     _write(folder, "systems.json", entries)
     write_json(path, inputs)  # last: until then, what chapter 5 or 6 makes is of nobody knows which answers
     return read_results(folder)
