@@ -317,36 +317,23 @@ def primary_outcomes(answers: pd.DataFrame, groups: Groups = None, *, column: st
 def primary_sentences(found: pd.DataFrame) -> list[str]:
     """What came of the claim: a sentence for the primary outcome and one for English; none where not measured."""
     said = []
-    primary, english = (found[found["outcome"] == name] for name in ("primary", "english"))
-    if len(primary):
-        each = "; ".join(
-            f"seed {row.seed} {row.estimate:+.1f} points (95% interval {row.low:.1f} to {row.high:.1f})"
-            for row in primary.itertuples()
-        )
-        above = int((primary["verdict"] == SHOWN).sum())
-        said.append(
-            f"Primary outcome, {OURS} − {WITHOUT}, mean of the languages other than English on mGSM: "
-            f"{_minus(each)}; above 0 in {above} of {len(primary)} {'seed' if len(primary) == 1 else 'seeds'}"
-            + (f" (the claim is about {SEEDS})." if len(primary) < SEEDS else f": {_joint(primary['verdict'])}.")
-        )
-    if len(english):
-        each = "; ".join(
-            f"seed {row.seed} {row.estimate:+.1f} points (one-sided 95% bound {row.low:.1f})"
-            for row in english.itertuples()
-        )
-        asked, verdict = int(english["questions"].min()), _joint(english["verdict"])
-        why = f" ({asked:,} questions; {QUESTIONS:,} are needed)" if verdict == OPEN else ""
-        said.append(f"English kept (margin {MARGIN:g} points): {_minus(each)}: {verdict}{why}.")
+    for outcome, rows in found.groupby("outcome", sort=False):
+        verdicts = set(rows["verdict"])  # shown only if it is in every seed
+        verdict = next((each for each in (OPEN, NOT_SHOWN) if each in verdicts), SHOWN)
+        ends = ("95% interval {0.low:.1f} to {0.high:.1f}", "one-sided 95% bound {0.low:.1f}")[outcome == "english"]
+        form = f"seed {{0.seed}} {{0.estimate:+.1f}} points ({ends})"
+        each = re.sub(r"-(?=\d)", "−", "; ".join(form.format(row) for row in rows.itertuples()))
+        if outcome == "primary":
+            above = int((rows["verdict"] == SHOWN).sum())
+            enough = f" (the claim is about {SEEDS})" if len(rows) < SEEDS else f": {verdict}"
+            said.append(
+                f"Primary outcome, {OURS} − {WITHOUT}, mean of the languages other than English on mGSM: {each}; "
+                f"above 0 in {above} of {len(rows)} {'seed' if len(rows) == 1 else 'seeds'}{enough}."
+            )
+        else:
+            why = f" ({int(rows['questions'].min()):,} questions; {QUESTIONS:,} are needed)" if verdict == OPEN else ""
+            said.append(f"English kept (margin {MARGIN:g} points): {each}: {verdict}{why}.")
     return said
-
-
-def _minus(text: str) -> str:
-    return re.sub(r"-(?=\d)", "−", text)
-
-
-def _joint(verdicts: pd.Series) -> str:
-    """Shown only if it is in every seed."""
-    return next((verdict for verdict in (OPEN, NOT_SHOWN) if verdict in set(verdicts)), SHOWN)
 
 
 # ------------------------------------------------------------------------------------------------- consistency

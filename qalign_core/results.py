@@ -220,6 +220,9 @@ def write_results(
         floor: `benchmark, language, accuracy` of the language-blind rule.
     """
     folder = Path(folder)
+    answered, main = set(answers["system"]), {n for n, e in systems.items() if e.get("table", "main") == "main"}
+    if (unknown := answered - set(systems)) | (without := main - answered):
+        raise ValueError(f"systems without answers: {sorted(without)}; answers of unknown systems: {sorted(unknown)}")
     order = {name: position for position, name in enumerate(systems)}
     answers = answers.sort_values("system", key=lambda names: names.map(order), kind="stable", ignore_index=True)
     column = f"correct_{mode}"
@@ -325,12 +328,15 @@ SOURCES = {
 }
 
 
-def published(benchmark: str, base_size: str = "7B") -> pd.DataFrame:
-    """Accuracies printed in papers for our systems: every source, as printed.
+def published_cells(benchmark: str, base_size: str = "7B") -> pd.DataFrame:
+    """At most one published accuracy per system of ours and column, fit to stand beside each other in one row.
+
+    The average is the paper's own. Languages come from sources whose own average (or, where one prints none,
+    the mean of its ten languages) agrees with the paper's within rounding, so that a row is one measurement.
 
     Returns:
-        `system, published_name, language, value, source, tier`; `language` is a code, `average` or `non_english`,
-        `value` in percent, `tier` is `primary` (the authors' own page) or `secondary` (a transcription or a re-run).
+        `system, language, value, source, tier`; `language` is a code, `average` or `non_english`, `value` in percent,
+        `tier` is `primary` (the authors' own page) or `secondary` (a transcription or a re-run).
 
     Raises:
         ValueError: for a benchmark or a size of which the file has no accuracy.
@@ -342,22 +348,10 @@ def published(benchmark: str, base_size: str = "7B") -> pd.DataFrame:
         raise ValueError(
             f"{PUBLISHED}: no published accuracy on {benchmark!r} with LLaMA-2 {base_size!r}; use '7B' or '13B'"
         )
-    language = rows["language"].str.lower().replace({"avg": "average", "nonen": "non_english"})
-    rows = rows.assign(language=language)[language.isin([*PAPER_CODES, "average", "non_english"])]
-    return rows[["system", "published_name", "language", "value", "source", "tier"]].reset_index(drop=True)
-
-
-def published_cells(benchmark: str, base_size: str = "7B") -> pd.DataFrame:
-    """At most one published number per system and column, fit to stand beside each other in one row.
-
-    The average is the paper's own. Languages come from sources whose own average (or, where one prints none,
-    the mean of its ten languages) agrees with the paper's within rounding, so that a row is one measurement.
-
-    Returns:
-        `system, language, value, source, tier`.
-    """
+    rows["language"] = rows["language"].str.lower().replace({"avg": "average", "nonen": "non_english"})
+    rows = rows[rows["language"].isin([*PAPER_CODES, "average", "non_english"])]
     chosen = []
-    for _, of_system in published(benchmark, base_size).groupby("system", sort=False):
+    for _, of_system in rows.groupby("system", sort=False):
         paper = of_system[of_system["source"] == "qalign_readme"]  # the authors' own numbers of this paper
         chosen.append(paper)
         average = paper.loc[paper["language"] == "average", "value"]

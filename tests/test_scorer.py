@@ -235,7 +235,7 @@ def test_predictions_of_another_run_are_refused(run):
 def test_broken_prediction_files_are_named_with_their_line(run):
     path = run / "predictions" / "mgsm" / "de.jsonl"
     path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
-    with pytest.raises(ValueError, match=r"de\.jsonl, line 2: not JSON"):
+    with pytest.raises(ValueError, match=r"de\.jsonl: line 2: not JSON"):
         read_predictions(run / "predictions")
     write_lines(path, [{"index": 0, "question": "q", "output": "1"}])
     with pytest.raises(ValueError, match=r"line 1: no field 'response'; the line has index, output, question"):
