@@ -86,10 +86,7 @@ def bootstrap(
 def sign_flip(values: np.ndarray, labels: np.ndarray | None = None, *, draws: int = DRAWS) -> np.ndarray:
     """Two-sided permutation p (K,) of each column's mean being zero, flipping the sign of whole clusters.
 
-    Args:
-        values: (Q, K): paired differences of two systems per question.
-        labels: (Q,) of clusters.
-        draws: permutations; the smallest p is 1 / (draws + 1).
+    `values` (Q, K) are paired differences of two systems per question; the smallest p is 1 / (draws + 1).
     """
     sums, _ = _cluster_sums(values, labels)
     total, rng, extreme = sums.sum(axis=0), np.random.default_rng(SEED), np.zeros(sums.shape[1])
@@ -103,9 +100,7 @@ def mcnemar_holm(a: np.ndarray, b: np.ndarray, languages: Sequence[str]) -> pd.D
     """Exact McNemar test of two systems in each language, with Holm's correction over the languages.
 
     Args:
-        a: (Q, L) right or wrong.
-        b: (Q, L), the same questions.
-        languages: L codes.
+        a: (Q, L) right or wrong; `b` likewise, of the same questions.
 
     Returns:
         `language, difference, only_a, only_b, p, p_holm`: points, questions only one of the two has right, and p.
@@ -163,9 +158,6 @@ def intervals(
 
     Args:
         answers: rows of `scorer.score`, or of `agreement` with `column="agrees"`.
-        groups: near-duplicate groups.
-        column: what is averaged.
-        draws: bootstrap samples.
 
     Returns:
         `system, seed, benchmark, measure, estimate, low, high, method, questions, clusters`. `measure` is a language
@@ -390,30 +382,22 @@ def consistency(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
     for key, numbers in _numbers(answers, scorer).items():
         theirs, english_right = numbers["en"].to_numpy(), correct[key]["en"].to_numpy() > 0  # (Q,)
         n = len(numbers)
-        for code in (code for code in numbers if code != "en"):
+        for code in numbers.columns.drop("en"):
             ours, right = numbers[code].to_numpy(), correct[key][code].to_numpy() > 0  # (Q,)
             agree, both_right, both_wrong = _same(ours, theirs), right & english_right, ~right & ~english_right
             wrong_pairs = _equal_pairs(ours[~right], theirs[~english_right])
-            rows.append(
-                dict(zip(_RUN, key, strict=True))
-                | {
-                    "language": code,
-                    "scorer": scorer,
-                    "agree": int(agree.sum()),
-                    "total": n,
-                    "consistency": percent(agree.sum(), n),
-                    "chance": percent(_equal_pairs(ours, theirs), n * n),
-                    "both_right": percent(both_right.sum(), n),
-                    "both_right_chance": percent(right.sum() * english_right.sum(), n * n),
-                    "right_given_english_right": percent(both_right.sum(), english_right.sum()),
-                    "right_given_english_right_chance": percent(right.sum(), n * english_right.any()),
-                    "both_wrong": int(both_wrong.sum()),
-                    "same_given_both_wrong": percent((agree & both_wrong).sum(), both_wrong.sum()),
-                    "same_given_both_wrong_chance": percent(wrong_pairs, (~right).sum() * (~english_right).sum()),
-                    "without_number": int(np.isnan(ours).sum()),
-                    "english_without_number": int(np.isnan(theirs).sum()),
-                }
-            )
+            row: dict[str, Any] = {**dict(zip(_RUN, key, strict=True)), "language": code, "scorer": scorer}
+            row |= {"agree": int(agree.sum()), "total": n, "consistency": percent(agree.sum(), n)}
+            row["chance"] = percent(_equal_pairs(ours, theirs), n * n)
+            row["both_right"] = percent(both_right.sum(), n)
+            row["both_right_chance"] = percent(right.sum() * english_right.sum(), n * n)
+            row["right_given_english_right"] = percent(both_right.sum(), english_right.sum())
+            row["right_given_english_right_chance"] = percent(right.sum(), n * english_right.any())
+            row["both_wrong"] = int(both_wrong.sum())
+            row["same_given_both_wrong"] = percent((agree & both_wrong).sum(), both_wrong.sum())
+            row["same_given_both_wrong_chance"] = percent(wrong_pairs, (~right).sum() * (~english_right).sum())
+            row |= {"without_number": np.isnan(ours).sum(), "english_without_number": np.isnan(theirs).sum()}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

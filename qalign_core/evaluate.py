@@ -16,6 +16,7 @@ from qalign_core import comparisons, models, plan, responses, runs, scorer
 from qalign_core.audit import near_duplicate_groups
 from qalign_core.benchmarks import benchmark_files, load_benchmark
 from qalign_core.comparisons import OURS, WITHOUT
+from qalign_core.corpora import corpus_seed
 from qalign_core.params import Profile
 from qalign_core.results import (
     ABLATIONS,
@@ -239,16 +240,15 @@ def language_blind_floor(profile: Profile, run: Run) -> pd.DataFrame | None:
     """What a rule reaches that sees only the numbers of a question, fitted on stage 2's data: `benchmark, language,
     accuracy` (percent), or None where the data is not the miniature's.
     """
-    data_sets = ["metamathqa", *profile.evaluation.benchmarks]
-    if "metamathqa" not in profile.corpora() or any(profile.data.source(n) != "miniature" for n in data_sets):
+    names = list(profile.evaluation.benchmarks)
+    if "metamathqa" not in profile.corpora() or {*map(profile.data.source, ["metamathqa", *names])} != {"miniature"}:
         return None
     from qalign_core import miniature
 
-    seed = plan.corpus_seed(profile, "metamathqa", profile.run.seeds[0])
-    solved = runs.read_json_lines(run.corpus("metamathqa", seed))
+    solved = runs.read_json_lines(run.corpus("metamathqa", corpus_seed(profile, "metamathqa", profile.run.seeds[0])))
     rows = [
         (name, code, miniature.language_blind_floor(solved, runs.read_json_lines(run.benchmark(name, code))))
-        for name in profile.evaluation.benchmarks
+        for name in names
         for code in profile.data.languages
     ]
     return pd.DataFrame(rows, columns=["benchmark", "language", "accuracy"])
@@ -366,14 +366,10 @@ def write_ablations(
     groups: comparisons.Groups = None,
     mode: str = "paper",
 ) -> None:
-    """Compute and save chapter 6's accuracies and differences.
+    """Compute and save chapter 6's accuracies, and the differences of `ablation_pairs`.
 
     Args:
-        folder: `runs/<profile>/results`.
-        answers: rows of `scorer.score` of every system of the chapter.
-        declared: the pairs of `ablation_pairs`.
         lacks: system → languages in which it is compared, too (`left_out`).
-        groups: near-duplicate groups.
         mode: the scorer whose numbers are compared.
     """
     column = f"correct_{mode}"
@@ -411,15 +407,19 @@ def question_sets(profile: Profile, run: Run) -> dict[str, dict[str, Path]]:
     return sets
 
 
-def representation_job(profile: Profile, run: Run, seed: int, name: str, files: dict[str, Path]) -> plan.Job:
-    """The job that measures how alike the models represent one set of questions in several languages: the base, and
-    the systems without and with question alignment that are trained here.
-    """
-    models, tasks = [], []
+def represented_models(profile: Profile, run: Run, seed: int) -> list[dict[str, Any]]:
+    """The models to look at: the base, and the systems without and with question alignment that are trained here."""
     lineages = {n: e.lineage for n, e in profile.systems.items() if n in (WITHOUT, OURS) and e.lineage}
-    for system, lineage in {"base": [], **lineages}.items():
+    found = []
+    for name, lineage in {"base": [], **lineages}.items():
         model, identity = plan.lineage_model(profile, run, seed, lineage)[:2]
-        models.append({"name": system, "model": model, "model_fingerprint": runs.fingerprint(identity)})
+        found.append({"name": name, "model": model, "model_fingerprint": runs.fingerprint(identity)})
+    return found
+
+
+def representation_job(profile: Profile, run: Run, seed: int, name: str, files: dict[str, Path]) -> plan.Job:
+    """The job that measures how alike the models represent one set of questions in several languages."""
+    models, tasks = represented_models(profile, run, seed), []
     for code, path in files.items():
         tasks.append({"language": code, "path": run.relative(path), "sha256": runs.sha256_file(path)})
     decides: dict[str, Any] = {"dtype": profile.evaluation.dtype, "limit": REPRESENTED}
@@ -442,15 +442,16 @@ def representation_jobs(profile: Profile, run: Run) -> Iterator[tuple[str, int, 
 
 def save_representations(profile: Profile, run: Run) -> dict[str, pd.DataFrame]:
     """Save what `representation_jobs` have measured: `representations` and `representations_points` of `results/`."""
-    saved = {}
+    jobs, saved = list(representation_jobs(profile, run)), {}
     for stem, table in (("measures", "representations"), ("points", "representations_points")):
-        parts = [
-            pd.read_csv(job.folder / f"{stem}.csv").assign(set=name, seed=seed)
-            for name, seed, job in representation_jobs(profile, run)
-            if stem != "points" or seed == profile.run.seeds[0]  # the picture shows one seed
-        ]
-        rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["set", "seed"])
-        saved[table] = rows[["set", "seed", *rows.columns.drop(["set", "seed"])]]
+        parts = [pd.DataFrame(columns=["set", "seed"])] if not jobs else []
+        for name, seed, job in jobs:
+            if stem != "points" or seed == profile.run.seeds[0]:  # the picture shows one seed
+                rows = pd.read_csv(job.folder / f"{stem}.csv")
+                rows.insert(0, "set", name)
+                rows.insert(1, "seed", seed)
+                parts.append(rows)
+        saved[table] = pd.concat(parts, ignore_index=True)
         write_or_remove(run.results, table, saved[table])
     return saved
 

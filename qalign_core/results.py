@@ -218,6 +218,9 @@ def write_results(
         groups: near-duplicate groups.
         pairs: declared differences.
         floor: `benchmark, language, accuracy` of the language-blind rule.
+
+    Raises:
+        ValueError: for a system without answers, or answers of an unknown system.
     """
     folder = Path(folder)
     answered, main = set(answers["system"]), {n for n, e in systems.items() if e.get("table", "main") == "main"}

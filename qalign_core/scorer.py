@@ -123,8 +123,6 @@ def extract_number(text: str, mode: str = "paper", language: str | None = None) 
     Fractions, powers, number words and units such as 万 are not evaluated in either mode.
 
     Args:
-        text: a response or a gold answer.
-        mode: a name in `SCORERS`.
         language: code of the language the text is written in; `paper` ignores it.
 
     Raises:
@@ -243,14 +241,14 @@ def read_predictions(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: no predictions there")
-    names: dict[str, str | None] = dict(zip(PREDICTION_FIELDS, PREDICTION_FIELDS, strict=True)) | dict(fields or {})
+    names: dict[str, str | None] = {**{name: name for name in PREDICTION_FIELDS}, **(fields or {})}
     records = []
     for benchmark in benchmarks or sorted(path.name for path in folder.iterdir() if path.is_dir()):
         there = [code for code in CODES if (folder / benchmark / f"{code}.jsonl").is_file()]
         for code, path in _language_files(folder, benchmark, languages or there).items():
             for position, row in enumerate(read_json_lines(path)):
                 where = f"{path}, line {position + 1}"
-                values = {
+                values: dict[str, Any] = {
                     ours: None if theirs is None else _field(row, theirs, where) for ours, theirs in names.items()
                 }
                 for name in ("response", "question"):
@@ -295,12 +293,11 @@ def _check_pairing(predictions: pd.DataFrame, gold: pd.DataFrame) -> None:
                 f"{where}: the benchmark has {len(expected)} questions; predictions missing: {_some(missing)}, "
                 f"too many: {_some(extra)}. Generate what is missing, or score against the benchmark they were made for"
             )
-        other = [n for n, text in asked.items() if isinstance(text, str) and text != expected[n]]
-        if other:
+        if other := [n for n, text in asked.items() if isinstance(text, str) and text != expected[n]]:
+            first = other[0]
             raise BadRow(
-                f"{where}: the question of row {other[0]} is not the benchmark's ({len(other)} differ): these "
-                f"predictions are of another run. Prediction: {asked[other[0]][:80]!r}; benchmark: "
-                f"{expected[other[0]][:80]!r}"
+                f"{where}: the question of row {first} is not the benchmark's ({len(other)} differ): these predictions "
+                f"are of another run. Prediction: {asked[first][:80]!r}; benchmark: {expected[first][:80]!r}"
             )
     if golds:
         raise ValueError(f"no predictions for {', '.join(f'{code} of {benchmark}' for benchmark, code in golds)}")
@@ -312,8 +309,6 @@ def score(predictions: pd.DataFrame, gold: pd.DataFrame, *, system: str, seed: i
     Args:
         predictions: rows of `read_predictions`.
         gold: rows of `read_benchmark`, of the same benchmarks and languages.
-        system: its name in the tables.
-        seed: of the run.
 
     Returns:
         One row per question: `system, seed, benchmark, language, index, gold, gold_fixed, answer_paper, answer_fixed,
@@ -349,15 +344,12 @@ def accuracy(answers: pd.DataFrame) -> pd.DataFrame:
         Exactly the columns `system, seed, benchmark, language, scorer, correct, total, accuracy`.
     """
     key = ["system", "seed", "benchmark", "language"]
-    grouped = answers.groupby(key, sort=False)
-    parts = [
-        grouped[f"correct_{mode}"].agg(correct="sum", total="size").reset_index().assign(scorer=mode)
-        for mode in SCORERS
-    ]
+    grouped, parts = answers.groupby(key, sort=False), []
+    for mode in SCORERS:
+        counts = grouped[f"correct_{mode}"].agg(correct="sum", total="size").reset_index()
+        parts.append(counts.assign(scorer=mode, accuracy=100.0 * counts["correct"] / counts["total"]))
     table = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
-    return table.assign(accuracy=100.0 * table["correct"] / table["total"])[
-        [*key, "scorer", "correct", "total", "accuracy"]
-    ]
+    return table[[*key, "scorer", "correct", "total", "accuracy"]]
 
 
 def differences(answers: pd.DataFrame) -> pd.DataFrame:
