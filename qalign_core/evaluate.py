@@ -141,12 +141,8 @@ def recipe_fingerprint(profile: Profile, system: str) -> str:
     data["corpora"] = {name: choice for name, choice in data["corpora"].items() if name in corpora}
     sizes = {name: size for name, size in data["miniature"]["sizes"].items() if name not in _ASKED}
     data["miniature"] = {"style": data["miniature"]["style"], "sizes": sizes}
-    recipe = {
-        "model": profile.model.model_dump(mode="json"),
-        "data": data,
-        "training": profile.training.model_dump(mode="json"),
-        "system": entry.model_dump(mode="json", exclude={"published", "table"}),
-    }
+    recipe = {"data": data, "system": entry.model_dump(mode="json", exclude={"published", "table"})}
+    recipe |= {name: getattr(profile, name).model_dump(mode="json") for name in ("model", "training")}
     return runs.fingerprint(recipe)[:_SHORT]
 
 
@@ -230,7 +226,7 @@ def near_duplicates(profile: Profile, run: Run) -> dict[str, pd.Series]:
     for name in profile.evaluation.benchmarks:
         rows = pd.DataFrame(runs.read_json_lines(run.benchmark(name, "en")))
         if profile.data.source(name) == "miniature":  # minimal pairs, which share their numbers
-            groups[name] = pd.Series([" ".join(re.findall(r"\d+", t)) for t in rows.question], index=rows["index"])
+            groups[name] = rows.set_index("index").question.str.findall(r"\d+").str.join(" ")
         elif name == "msvamp":  # varies a story several times over; mGSM's questions are all different
             groups[name] = pd.Series(near_duplicate_groups(rows.question.tolist()), index=rows["index"])
     return groups

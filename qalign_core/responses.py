@@ -121,13 +121,17 @@ def cleaned_accuracy(answers: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFram
     removed = pd.MultiIndex.from_frame(chosen[key]).isin(pd.MultiIndex.from_frame(broken[key]))
     parts = []
     for mode in SCORERS:
-        rows = chosen[_KEY].assign(right=100.0 * chosen[f"correct_{mode}"], removed=removed)
-        rows["kept"] = rows["right"].where(~rows["removed"])
-        part = rows.groupby(_KEY, sort=False).agg(
-            total=("right", "size"), removed=("removed", "sum"), accuracy=("right", "mean"), cleaned=("kept", "mean")
+        right = 100.0 * chosen[f"correct_{mode}"]
+        rows = chosen[_KEY].assign(scorer=mode, right=right, removed=removed, kept=right.where(~removed))
+        parts.append(
+            rows.groupby([*_KEY, "scorer"], sort=False).agg(
+                total=("right", "size"),
+                removed=("removed", "sum"),
+                accuracy=("right", "mean"),
+                cleaned=("kept", "mean"),
+            )
         )
-        parts.append(part.reset_index().assign(scorer=mode))
-    return pd.concat(parts, ignore_index=True)[[*_KEY, "scorer", "total", "removed", "accuracy", "cleaned"]]
+    return pd.concat(parts).reset_index()
 
 
 # ------------------------------------------------------------------------------------------------- equations

@@ -242,9 +242,8 @@ def write_results(
     inputs, path = _inputs(answers, computed["intervals"], entries, mode), folder / "inputs.json"
     before = read_object(path) if path.is_file() else {}
     for chapter, names in (("consistency", CONSISTENCY), ("ablations", (*ABLATIONS, *REPRESENTATIONS))):
-        if before.get(chapter) != inputs[chapter]:
-            for name in names:
-                (folder / f"{name}.csv").unlink(missing_ok=True)
+        for name in names if before.get(chapter) != inputs[chapter] else ():
+            (folder / f"{name}.csv").unlink(missing_ok=True)
     for name, rows in computed.items():
         write_csv(folder, name, rows)
     buffer = io.BytesIO()
@@ -302,9 +301,9 @@ def write_consistency(folder: str | Path, groups: Groups = None) -> Results:
     }
     if WITHOUT in results.systems:
         pairs = [(name, WITHOUT) for name in results.systems if name != WITHOUT]
-        computed["agreement_differences"] = comparisons.compare(
-            agrees, pairs, groups, column="agrees", measures=(*NON_ENGLISH, "non_english")
-        )
+        measures = (*NON_ENGLISH, "non_english")
+        differences = comparisons.compare(agrees, pairs, groups, column="agrees", measures=measures)
+        computed["agreement_differences"] = differences
     for name, rows in computed.items():
         write_csv(folder, name, rows)
     return read_results(folder)

@@ -360,16 +360,10 @@ def two_systems(monkeypatch: pytest.MonkeyPatch, traced: Run, tmp_path: Path) ->
     for code in ("sw", "en"):
         runs.write_json_lines(tmp_path / "theirs" / "mgsm" / f"{code}.jsonl", [{"index": 0, "response": "8"}])
     base = params.load("mini")
-    ours, theirs = base.systems["QAlign"], params.System(predictions=str(tmp_path / "theirs"))
-    return base.model_copy(
-        update={
-            "systems": {"QAlign": ours, "Theirs": theirs},
-            "data": base.data.model_copy(update={"languages": ["sw", "en"]}),
-            "evaluation": base.evaluation.model_copy(
-                update={"benchmarks": {"mgsm": base.evaluation.benchmarks["mgsm"]}}
-            ),
-        }
-    )
+    systems = {"QAlign": base.systems["QAlign"], "Theirs": params.System(predictions=str(tmp_path / "theirs"))}
+    data = base.data.model_copy(update={"languages": ["sw", "en"]})
+    asked = base.evaluation.model_copy(update={"benchmarks": {"mgsm": base.evaluation.benchmarks["mgsm"]}})
+    return base.model_copy(update={"systems": systems, "data": data, "evaluation": asked})
 
 
 TRACED = pd.DataFrame({"system": ["QAlign", "QAlign", "Theirs"], "seed": [1, 1, 1]})

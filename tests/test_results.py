@@ -98,16 +98,13 @@ def test_evaluating_again_keeps_the_ablations_unless_what_they_are_compared_with
     def evaluated(answers: pd.DataFrame, systems: dict) -> set[str]:
         return set(results.write_results(tmp_path, answers, profile="test", systems=systems).tables)
 
+    def other(system: str) -> pd.DataFrame:  # another answer of this system
+        return answers.assign(answer_fixed=answers["answer_fixed"].where(answers["system"] != system, -1.0))
+
     for changed, entries, kept in (
-        (answers, systems, True),
-        (answers.assign(answer_fixed=answers["answer_fixed"].where(answers["system"] != "Other", -1.0)), systems, True),
-        (
-            answers.assign(answer_fixed=answers["answer_fixed"].where(answers["system"] != "QAlign", -1.0)),
-            systems,
-            False,
-        ),
-        (answers, SYSTEMS, False),
-    ):
+        (answers, systems, True), (other("Other"), systems, True),
+        (other("QAlign"), systems, False), (answers, SYSTEMS, False),
+    ):  # fmt: skip
         evaluated(answers, systems)
         evaluate.write_ablations(tmp_path, answers, [("Other", "QAlign")], {})
         assert ("ablations" in evaluated(changed, entries)) == kept

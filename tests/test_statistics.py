@@ -51,12 +51,6 @@ def test_cluster_bootstrap_covers_the_average_over_languages():
     assert 0.93 <= coverage(low, high, expected(0.4)) <= 0.97
 
 
-def test_treating_answers_as_independent_would_not_cover():
-    values = answers_of(np.random.default_rng(2), 0.4)
-    low, high = comparisons.wilson(np.round(values.sum(axis=0) * LANGUAGES).astype(int), QUESTIONS * LANGUAGES)
-    assert coverage(low, high, expected(0.4)) < 0.85
-
-
 def test_near_duplicates_need_their_groups():
     rng = np.random.default_rng(3)
     sizes = rng.integers(1, 8, 250)
