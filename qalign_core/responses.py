@@ -123,14 +123,10 @@ def cleaned_accuracy(answers: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFram
     for mode in SCORERS:
         right = 100.0 * chosen[f"correct_{mode}"]
         rows = chosen[_KEY].assign(scorer=mode, right=right, removed=removed, kept=right.where(~removed))
-        parts.append(
-            rows.groupby([*_KEY, "scorer"], sort=False).agg(
-                total=("right", "size"),
-                removed=("removed", "sum"),
-                accuracy=("right", "mean"),
-                cleaned=("kept", "mean"),
-            )
+        part = rows.groupby([*_KEY, "scorer"], sort=False).agg(
+            total=("right", "size"), removed=("removed", "sum"), accuracy=("right", "mean"), cleaned=("kept", "mean")
         )
+        parts.append(part)
     return pd.concat(parts).reset_index()
 
 
