@@ -1,15 +1,23 @@
-"""What is compared with what: intervals and paired tests over scored answers, the primary claim, and consistency."""
+"""What is compared with what: intervals and paired tests over scored answers, the primary claim, and consistency.
+
+The unit of sampling is the question. All languages share the same questions, and mSVAMP's come in groups of near
+duplicates, so means over languages are resampled by question or by group (a *cluster*), never by answer. Every interval
+is about the questions of one run; it leaves out what training with another seed would change. Numbers are percent and
+percentage points.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binom
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
-from qalign_core import statistics
 from qalign_core.languages import CODES
 from qalign_core.scorer import TOLERANCE
 
@@ -19,7 +27,93 @@ WITHOUT = "MonoReason"  # the system without question alignment
 # The differences the paper claims. Only these are tested; everything else is shown without a p.
 DECLARED_PAIRS = ((OURS, WITHOUT), (OURS, "MultiReason"), ("QAlign + mixed", OURS))
 Groups = Mapping[str, pd.Series] | None  # benchmark → near-duplicate group of each question, indexed by question
+DRAWS = 10_000
+SEED = 2024  # of the resampling, so that an interval is the same on every run
+_CELLS = 4_000_000  # random numbers held at a time, about 32 MB
 _RUN = ["system", "seed", "benchmark"]
+
+# ------------------------------------------------------------------------------------------------- statistics
+
+
+def wilson(correct: np.ndarray | int, total: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper end of the 95% Wilson score interval of a proportion, in percent, element by element."""
+    low, high = proportion_confint(np.asarray(correct), np.asarray(total), alpha=1 - 0.95, method="wilson")
+    return 100.0 * np.asarray(low), 100.0 * np.asarray(high)
+
+
+def _cluster_sums(values: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over each cluster and its number of questions: (Q, K) → (G, K) and (G,)."""
+    codes = np.arange(len(values)) if labels is None else pd.factorize(labels)[0]  # (Q,)
+    sums = np.zeros((codes.max() + 1, values.shape[1]))
+    np.add.at(sums, codes, values)
+    return sums, np.bincount(codes).astype(float)
+
+
+def _chunks(clusters: int, draws: int) -> list[int]:
+    """Draws per step, so that at most `_CELLS` numbers are held at a time."""
+    size = max(1, _CELLS // clusters)
+    return [min(size, draws - start) for start in range(0, draws, size)]
+
+
+def bootstrap(
+    values: np.ndarray, labels: np.ndarray | None = None, *, confidence: float = 0.95, draws: int = DRAWS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Percentile intervals of the means of many columns over the same questions, resampled together by cluster.
+
+    Args:
+        values: (Q, K): 0/1 for wrong/right, or any score per question.
+        labels: (Q,) near-duplicate group of each question; without it each is its own cluster.
+        confidence: two-sided.
+        draws: samples of clusters with replacement, the same for every column.
+
+    Returns:
+        Estimates, lower and upper ends: three arrays (K,); no ends where all questions are one cluster.
+    """
+    sums, counts = _cluster_sums(values, labels)
+    clusters, estimate = len(counts), 100.0 * values.mean(axis=0)
+    if clusters < 2:
+        return estimate, np.full_like(estimate, np.nan), np.full_like(estimate, np.nan)
+    rng, means = np.random.default_rng(SEED), []
+    for size in _chunks(clusters, draws):
+        drawn = rng.integers(clusters, size=(size, clusters))  # (draws, G)
+        drawn += clusters * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * clusters).reshape(size, clusters).astype(float)
+        means.append((times @ sums) / (times @ counts)[:, None])  # (draws, K)
+    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return estimate, 100.0 * low, 100.0 * high
+
+
+def sign_flip(values: np.ndarray, labels: np.ndarray | None = None, *, draws: int = DRAWS) -> np.ndarray:
+    """Two-sided permutation p (K,) of each column's mean being zero, flipping the sign of whole clusters.
+
+    `values` (Q, K) are paired differences of two systems per question; the smallest p is 1 / (draws + 1).
+    """
+    sums, _ = _cluster_sums(values, labels)
+    total, rng, extreme = sums.sum(axis=0), np.random.default_rng(SEED), np.zeros(sums.shape[1])
+    for size in _chunks(len(sums), draws):
+        heads = rng.integers(2, size=(size, len(sums)), dtype=np.int8).astype(float)  # (draws, G)
+        extreme += (np.abs(2 * (heads @ sums) - total) >= np.abs(total) - 1e-9).sum(axis=0)
+    return (extreme + 1) / (draws + 1)
+
+
+def mcnemar_holm(a: np.ndarray, b: np.ndarray, languages: Sequence[str]) -> pd.DataFrame:
+    """Exact McNemar test of two systems in each language, with Holm's correction over the languages.
+
+    Args:
+        a: (Q, L) right or wrong; `b` likewise, of the same questions.
+
+    Returns:
+        `language, difference, only_a, only_b, p, p_holm`: points, questions only one of the two has right, and p.
+    """
+    a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    only_a, only_b = (a & ~b).sum(axis=0), (b & ~a).sum(axis=0)
+    # The exact test is a fair coin's: how surprising is it that so few of the discordant questions went one way?
+    p = np.minimum(2 * binom.cdf(np.minimum(only_a, only_b), only_a + only_b, 0.5), 1.0)
+    table = pd.DataFrame({"language": list(languages), "difference": 100.0 * (only_a - only_b) / len(a)})
+    return table.assign(only_a=only_a, only_b=only_b, p=p, p_holm=multipletests(p, method="holm")[1])
+
+
+# ------------------------------------------------------------------------------------------------- comparisons
 
 
 def matrices(answers: pd.DataFrame, column: str) -> dict[tuple, pd.DataFrame]:
@@ -42,7 +136,7 @@ def matrices(answers: pd.DataFrame, column: str) -> dict[tuple, pd.DataFrame]:
 def _with_means(matrix: pd.DataFrame) -> pd.DataFrame:
     """Languages and the means over them, one value per question; means over other languages only if there are some."""
     means = {"average": matrix.mean(axis=1)}
-    others = matrix[[code for code in matrix if code != "en"]]
+    others = matrix.drop(columns="en", errors="ignore")
     if others.shape[1]:
         means["non_english"] = others.mean(axis=1)
     if "en" in matrix:
@@ -54,35 +148,16 @@ def _with_means(matrix: pd.DataFrame) -> pd.DataFrame:
 
 def _labels(groups: Groups, benchmark: str, index: pd.Index) -> np.ndarray:
     """(Q,) cluster labels of a benchmark's questions; where it has no groups, each question is its own cluster."""
-    if not groups or benchmark not in groups:
-        return np.arange(len(index))
-    labels = pd.Series(groups[benchmark])
-    missing = index.difference(labels.index)
-    if len(missing):
-        raise ValueError(f"groups of {benchmark}: question {missing[0]} has no group ({len(missing)} have none)")
-    return labels.loc[index].to_numpy()
-
-
-def _bootstrap(
-    values: pd.DataFrame, labels: np.ndarray, draws: int, confidence: float = 0.95
-) -> tuple[np.ndarray, ...]:
-    """Estimates and the ends of their intervals (percent); without ends where all questions are one cluster."""
-    if len(set(labels)) < 2:
-        nothing = np.full(values.shape[1], np.nan)
-        return 100.0 * values.mean().to_numpy(), nothing, nothing
-    return statistics.bootstrap_columns(values.to_numpy(), labels, draws=draws, confidence=confidence)
+    return groups[benchmark].loc[index].to_numpy() if groups and benchmark in groups else np.arange(len(index))
 
 
 def intervals(
-    answers: pd.DataFrame, groups: Groups = None, *, column: str = "correct_paper", draws: int = statistics.DRAWS
+    answers: pd.DataFrame, groups: Groups = None, *, column: str = "correct_paper", draws: int = DRAWS
 ) -> pd.DataFrame:
     """95% intervals of every system, seed and benchmark: each language, the averages and the gap.
 
     Args:
         answers: rows of `scorer.score`, or of `agreement` with `column="agrees"`.
-        groups: near-duplicate groups.
-        column: what is averaged.
-        draws: bootstrap samples.
 
     Returns:
         `system, seed, benchmark, measure, estimate, low, high, method, questions, clusters`. `measure` is a language
@@ -92,46 +167,37 @@ def intervals(
         resampled: `low` and `high` are missing, and `method` says so.
     """
     tables = []
-    for (system, seed, benchmark), matrix in matrices(answers, column).items():
+    for key, matrix in matrices(answers, column).items():
+        benchmark, values = key[2], _with_means(matrix)
         labels = _labels(groups, benchmark, matrix.index)
         clusters = len(set(labels))
-        values = _with_means(matrix)
-        estimate, low, high = _bootstrap(values, labels, draws)
-        table = pd.DataFrame({"system": system, "seed": seed, "benchmark": benchmark, "measure": values.columns})
+        estimate, low, high = bootstrap(values.to_numpy(), labels, draws=draws)
+        table = pd.DataFrame(dict(zip(_RUN, key, strict=True)) | {"measure": values.columns})
         table = table.assign(estimate=estimate, low=low, high=high)
-        table["method"] = "cluster bootstrap" if np.isfinite(low).all() else "none: a single group of questions"
+        table["method"] = "cluster bootstrap" if clusters > 1 else "none: a single group of questions"
         if not groups or benchmark not in groups:
             single = table["measure"].isin([*matrix.columns, "english"])
             right = values[table.loc[single, "measure"]].sum().to_numpy()
-            table.loc[single, "low"], table.loc[single, "high"] = statistics.wilson(right, len(matrix))
+            table.loc[single, "low"], table.loc[single, "high"] = wilson(right, len(matrix))
             table.loc[single, "method"] = "Wilson"
         table["questions"], table["clusters"] = len(matrix), clusters
         for value, right in ((0.0, 0), (100.0, clusters)):
             alike = (table["estimate"] == value) & (table["low"] == table["high"]) & (table["measure"] != "gap")
-            table.loc[alike, "low"], table.loc[alike, "high"] = statistics.wilson(right, clusters)
+            table.loc[alike, "low"], table.loc[alike, "high"] = wilson(right, clusters)
             table.loc[alike, "method"] = "Wilson, by cluster"
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
-class _Pair(NamedTuple):
-    """Two systems that were run with the same seed, questions × languages each."""
-
-    key: dict[str, Any]  # a, b, seed, benchmark
-    ours: pd.DataFrame
-    theirs: pd.DataFrame
-
-
-def _pairs(answers: pd.DataFrame, column: str, pairs: Sequence[Sequence[str]]) -> Iterator[_Pair]:
+def _pairs(
+    answers: pd.DataFrame, column: str, pairs: Sequence[Sequence[str]]
+) -> Iterator[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]:
+    """`a, b, seed, benchmark` of two systems run with the same seed, and questions × languages of each."""
     found = matrices(answers, column)
     for a, b in pairs:
         for (system, seed, benchmark), ours in found.items():
-            theirs = found.get((b, seed, benchmark))
-            if system != a or theirs is None:
-                continue
-            if not (ours.index.equals(theirs.index) and ours.columns.equals(theirs.columns)):
-                raise ValueError(f"{a} and {b} (seed {seed}) answer different questions of {benchmark}")
-            yield _Pair({"a": a, "b": b, "seed": seed, "benchmark": benchmark}, ours, theirs)
+            if system == a and (b, seed, benchmark) in found:
+                yield {"a": a, "b": b, "seed": seed, "benchmark": benchmark}, ours, found[b, seed, benchmark]
 
 
 def compare(
@@ -142,7 +208,7 @@ def compare(
     column: str = "correct_paper",
     measures: Sequence[str] = MEASURES,
     confidence: float = 0.95,
-    draws: int = statistics.DRAWS,
+    draws: int = DRAWS,
 ) -> pd.DataFrame:
     """Paired differences `a - b` of declared pairs, seed by seed, with interval and p.
 
@@ -160,8 +226,8 @@ def compare(
         values = values[[name for name in measures if name in values]]
         if values.empty:
             continue
-        difference, low, high = _bootstrap(values, labels, draws, confidence)
-        p = statistics.sign_flip(values.to_numpy(), labels, draws=draws) if np.isfinite(low).all() else np.nan
+        difference, low, high = bootstrap(values.to_numpy(), labels, draws=draws, confidence=confidence)
+        p = sign_flip(values.to_numpy(), labels, draws=draws) if len(set(labels)) > 1 else np.nan
         table = pd.DataFrame({**key, "measure": values.columns, "difference": difference, "low": low, "high": high})
         tables.append(table.assign(p=p, questions=len(ours), clusters=len(set(labels))))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
@@ -178,10 +244,10 @@ def compare_languages(
         `a, b, seed, benchmark, language, difference, only_a, only_b, p, p_holm`.
     """
     columns = ["a", "b", "seed", "benchmark", "language", "difference", "only_a", "only_b", "p", "p_holm"]
-    tables = []
-    for key, ours, theirs in _pairs(answers[answers["benchmark"] == "mgsm"], column, pairs):
-        table = statistics.mcnemar_holm(ours.to_numpy(), theirs.to_numpy(), list(ours.columns))
-        tables.append(table.assign(**key)[columns])
+    tables = [
+        mcnemar_holm(ours.to_numpy(), theirs.to_numpy(), list(ours.columns)).assign(**key)[columns]
+        for key, ours, theirs in _pairs(answers[answers["benchmark"] == "mgsm"], column, pairs)
+    ]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
@@ -243,36 +309,23 @@ def primary_outcomes(answers: pd.DataFrame, groups: Groups = None, *, column: st
 def primary_sentences(found: pd.DataFrame) -> list[str]:
     """What came of the claim: a sentence for the primary outcome and one for English; none where not measured."""
     said = []
-    primary, english = (found[found["outcome"] == name] for name in ("primary", "english"))
-    if len(primary):
-        each = "; ".join(
-            f"seed {row.seed} {row.estimate:+.1f} points (95% interval {row.low:.1f} to {row.high:.1f})"
-            for row in primary.itertuples()
-        )
-        above = int((primary["verdict"] == SHOWN).sum())
-        said.append(
-            f"Primary outcome, {OURS} − {WITHOUT}, mean of the languages other than English on mGSM: "
-            f"{_minus(each)}; above 0 in {above} of {len(primary)} {'seed' if len(primary) == 1 else 'seeds'}"
-            + (f" (the claim is about {SEEDS})." if len(primary) < SEEDS else f": {_joint(primary['verdict'])}.")
-        )
-    if len(english):
-        each = "; ".join(
-            f"seed {row.seed} {row.estimate:+.1f} points (one-sided 95% bound {row.low:.1f})"
-            for row in english.itertuples()
-        )
-        asked, verdict = int(english["questions"].min()), _joint(english["verdict"])
-        why = f" ({asked:,} questions; {QUESTIONS:,} are needed)" if verdict == OPEN else ""
-        said.append(f"English kept (margin {MARGIN:g} points): {_minus(each)}: {verdict}{why}.")
+    for outcome, rows in found.groupby("outcome", sort=False):
+        verdicts = set(rows["verdict"])  # shown only if it is in every seed
+        verdict = next((each for each in (OPEN, NOT_SHOWN) if each in verdicts), SHOWN)
+        ends = ("95% interval {0.low:.1f} to {0.high:.1f}", "one-sided 95% bound {0.low:.1f}")[outcome == "english"]
+        form = f"seed {{0.seed}} {{0.estimate:+.1f}} points ({ends})"
+        each = re.sub(r"-(?=\d)", "−", "; ".join(form.format(row) for row in rows.itertuples()))
+        if outcome == "primary":
+            above = int((rows["verdict"] == SHOWN).sum())
+            enough = f" (the claim is about {SEEDS})" if len(rows) < SEEDS else f": {verdict}"
+            said.append(
+                f"Primary outcome, {OURS} − {WITHOUT}, mean of the languages other than English on mGSM: {each}; "
+                f"above 0 in {above} of {len(rows)} {'seed' if len(rows) == 1 else 'seeds'}{enough}."
+            )
+        else:
+            why = f" ({int(rows['questions'].min()):,} questions; {QUESTIONS:,} are needed)" if verdict == OPEN else ""
+            said.append(f"English kept (margin {MARGIN:g} points): {each}: {verdict}{why}.")
     return said
-
-
-def _minus(text: str) -> str:
-    return re.sub(r"-(?=\d)", "−", text)
-
-
-def _joint(verdicts: pd.Series) -> str:
-    """Shown only if it is in every seed."""
-    return next((verdict for verdict in (OPEN, NOT_SHOWN) if verdict in set(verdicts)), SHOWN)
 
 
 # ------------------------------------------------------------------------------------------------- consistency
@@ -329,30 +382,22 @@ def consistency(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
     for key, numbers in _numbers(answers, scorer).items():
         theirs, english_right = numbers["en"].to_numpy(), correct[key]["en"].to_numpy() > 0  # (Q,)
         n = len(numbers)
-        for code in (code for code in numbers if code != "en"):
+        for code in numbers.columns.drop("en"):
             ours, right = numbers[code].to_numpy(), correct[key][code].to_numpy() > 0  # (Q,)
             agree, both_right, both_wrong = _same(ours, theirs), right & english_right, ~right & ~english_right
             wrong_pairs = _equal_pairs(ours[~right], theirs[~english_right])
-            rows.append(
-                dict(zip(_RUN, key, strict=True))
-                | {
-                    "language": code,
-                    "scorer": scorer,
-                    "agree": int(agree.sum()),
-                    "total": n,
-                    "consistency": percent(agree.sum(), n),
-                    "chance": percent(_equal_pairs(ours, theirs), n * n),
-                    "both_right": percent(both_right.sum(), n),
-                    "both_right_chance": percent(right.sum() * english_right.sum(), n * n),
-                    "right_given_english_right": percent(both_right.sum(), english_right.sum()),
-                    "right_given_english_right_chance": percent(right.sum(), n * english_right.any()),
-                    "both_wrong": int(both_wrong.sum()),
-                    "same_given_both_wrong": percent((agree & both_wrong).sum(), both_wrong.sum()),
-                    "same_given_both_wrong_chance": percent(wrong_pairs, (~right).sum() * (~english_right).sum()),
-                    "without_number": int(np.isnan(ours).sum()),
-                    "english_without_number": int(np.isnan(theirs).sum()),
-                }
-            )
+            row: dict[str, Any] = {**dict(zip(_RUN, key, strict=True)), "language": code, "scorer": scorer}
+            row |= {"agree": int(agree.sum()), "total": n, "consistency": percent(agree.sum(), n)}
+            row["chance"] = percent(_equal_pairs(ours, theirs), n * n)
+            row["both_right"] = percent(both_right.sum(), n)
+            row["both_right_chance"] = percent(right.sum() * english_right.sum(), n * n)
+            row["right_given_english_right"] = percent(both_right.sum(), english_right.sum())
+            row["right_given_english_right_chance"] = percent(right.sum(), n * english_right.any())
+            row["both_wrong"] = int(both_wrong.sum())
+            row["same_given_both_wrong"] = percent((agree & both_wrong).sum(), both_wrong.sum())
+            row["same_given_both_wrong_chance"] = percent(wrong_pairs, (~right).sum() * (~english_right).sum())
+            row |= {"without_number": np.isnan(ours).sum(), "english_without_number": np.isnan(theirs).sum()}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -16,6 +16,7 @@ from qalign_core import comparisons, models, plan, responses, runs, scorer
 from qalign_core.audit import near_duplicate_groups
 from qalign_core.benchmarks import benchmark_files, load_benchmark
 from qalign_core.comparisons import OURS, WITHOUT
+from qalign_core.corpora import corpus_seed
 from qalign_core.params import Profile
 from qalign_core.results import (
     ABLATIONS,
@@ -66,7 +67,7 @@ def external_files(profile: Profile) -> dict[str, dict[str, str]]:
                 Path(test.folder, place) for code in profile.data.languages for place in benchmark_files(name, code)
             ]
     for name, choice in profile.data.corpora.items():
-        if choice.path is not None and Path(choice.path).is_file():
+        if choice.path is not None:
             files[f"data.corpora.{name}"] = [Path(choice.path)]
     for name, entry in profile.systems.items():
         if entry.predictions is not None:
@@ -86,20 +87,18 @@ def external_overview(profile: Profile) -> Iterator[tuple[str, bool, str]]:
 
 
 def answering_jobs(profile: Profile, run: Run, *, ablations: bool = False) -> Iterator[plan.Job]:
-    """The jobs that ask every system of chapter 4 (or 6), in order; ask for one when those before it are done."""
+    """The jobs that ask every system of chapter 4 (or 6), in order; ask for one when those before it are done.
+
+    When a system has answered, and had not before, the evaluation log says so.
+    """
     for seed in profile.run.seeds:
         for system in generated(profile, ablations=ablations):
-            yield from system_jobs(profile, run, system, seed)
-
-
-def system_jobs(profile: Profile, run: Run, system: str, seed: int) -> Iterator[plan.Job]:
-    """The jobs that make a system's answers, in order (`plan.prediction_jobs`); new answers are logged at the end."""
-    new = False
-    for job in plan.prediction_jobs(profile, run, system, seed):
-        new = not job.done
-        yield job
-    if new:
-        log_evaluation(profile, run, system, seed, "answered")
+            new = False
+            for job in plan.prediction_jobs(profile, run, system, seed):
+                new = not job.done
+                yield job
+            if new:
+                log_evaluation(profile, run, system, seed, "answered")
 
 
 # ------------------------------------------------------------------------------------------------- evaluation log
@@ -117,24 +116,17 @@ def log_evaluation(profile: Profile, run: Run, system: str, seed: int, action: s
         action: `answered` or `scored`.
     """
     log, answers = read_log(run.results), answers_fingerprint(profile, run, system, seed)
-    seen = log[(log.action == action) & (log.answers == answers) & (log.system == system) & (log.seed == seed)]
+    same = {"action": action, "system": system, "seed": seed, "answers": answers}
+    seen = set(log[(log[list(same)] == pd.Series(same)).all(axis=1)].benchmark)
     lines: list[dict[str, Any]] = []
     for benchmark in profile.evaluation.benchmarks:
-        if benchmark not in set(seen.benchmark):
+        if benchmark not in seen:
             miniature = profile.data.source(benchmark) == "miniature"
-            files = [run.benchmark(benchmark, code) for code in profile.data.languages]
-            line = {
-                "time": datetime.now(UTC).isoformat(timespec="seconds"),
-                "action": action,
-                "benchmark": benchmark,
-                "split": profile.data.miniature.split if miniature else "test",
-                "system": system,
-                "seed": seed,
-                "questions": sum(len(runs.read_json_lines(path)) for path in files),
-                "recipe": recipe_fingerprint(profile, system),
-                "answers": answers,
-            }
-            lines.append(line)
+            asked = [runs.read_json_lines(run.benchmark(benchmark, code)) for code in profile.data.languages]
+            line = same | {"benchmark": benchmark, "questions": sum(map(len, asked))}
+            line["time"] = datetime.now(UTC).isoformat(timespec="seconds")
+            line["split"] = profile.data.miniature.split if miniature else "test"
+            lines.append(line | {"recipe": recipe_fingerprint(profile, system)})
     if lines:
         new = pd.DataFrame(lines, columns=LOG_COLUMNS)
         write_csv(run.results, "openings", pd.concat([log, new]) if len(log) else new)
@@ -149,12 +141,8 @@ def recipe_fingerprint(profile: Profile, system: str) -> str:
     data["corpora"] = {name: choice for name, choice in data["corpora"].items() if name in corpora}
     sizes = {name: size for name, size in data["miniature"]["sizes"].items() if name not in _ASKED}
     data["miniature"] = {"style": data["miniature"]["style"], "sizes": sizes}
-    recipe = {
-        "model": profile.model.model_dump(mode="json"),
-        "data": data,
-        "training": profile.training.model_dump(mode="json"),
-        "system": entry.model_dump(mode="json", exclude={"published", "table"}),
-    }
+    recipe = {"data": data, "system": entry.model_dump(mode="json", exclude={"published", "table"})}
+    recipe |= {name: getattr(profile, name).model_dump(mode="json") for name in ("model", "training")}
     return runs.fingerprint(recipe)[:_SHORT]
 
 
@@ -175,10 +163,8 @@ def benchmark_questions(profile: Profile, run: Run) -> pd.DataFrame:
 
 
 def score_run(profile: Profile, run: Run, systems: Sequence[str] | None = None) -> pd.DataFrame:
-    """Every answer of every system (those of chapter 4 unless given) and seed, scored in every way.
-
-    Returns:
-        Rows of `scorer.score`, with the kind of each wrong answer (`responses.with_error_kinds`).
+    """Every answer of every system (those of chapter 4 unless given) and seed: rows of `scorer.score`, with the kind
+    of each wrong answer.
 
     Raises:
         FileNotFoundError, ValueError: for answers that are missing or belong to other questions, naming file and row.
@@ -202,6 +188,8 @@ def declared_pairs(profile: Profile) -> Sequence[Sequence[str]]:
 def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
     """Compute and save what the tables and figures are drawn from; see `results` for the files."""
     groups, mode = near_duplicates(profile, run), profile.evaluation.scorer
+    # The size of LLaMA-2 whose published numbers may stand beside ours: the base's own, or 7B for the miniature.
+    size = re.search(r"llama-2-(7|13)b", profile.model.base.lower())
     computed = {
         "primary": comparisons.primary_outcomes(answers, groups, column=f"correct_{mode}"),
         "responses": responses.rates(answers),
@@ -217,7 +205,7 @@ def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
         answers,
         profile=profile.run.profile,
         systems={name: system.model_dump(exclude_none=True) for name, system in profile.systems.items()},
-        base_size=published_size(profile.model.base),
+        base_size="7B" if profile.model.base == "miniature" else f"{size[1]}B" if size else None,
         mode=mode,
         groups=groups,
         pairs=declared_pairs(profile),
@@ -232,19 +220,13 @@ def save_consistency(profile: Profile, run: Run) -> Results:
     return write_consistency(run.results, near_duplicates(profile, run))
 
 
-def published_size(base: str) -> str | None:
-    """The size of LLaMA-2 whose published numbers may stand beside a base model's: its own, or 7B for the miniature."""
-    found = re.search(r"llama-2-(7|13)b", base.lower())
-    return "7B" if base == "miniature" else f"{found[1]}B" if found else None
-
-
 def near_duplicates(profile: Profile, run: Run) -> dict[str, pd.Series]:
     """Questions that are not independent of one another: benchmark → the group of each question."""
     groups: dict[str, pd.Series] = {}
     for name in profile.evaluation.benchmarks:
         rows = pd.DataFrame(runs.read_json_lines(run.benchmark(name, "en")))
         if profile.data.source(name) == "miniature":  # minimal pairs, which share their numbers
-            groups[name] = pd.Series([" ".join(re.findall(r"\d+", t)) for t in rows.question], index=rows["index"])
+            groups[name] = rows.set_index("index").question.str.findall(r"\d+").str.join(" ")
         elif name == "msvamp":  # varies a story several times over; mGSM's questions are all different
             groups[name] = pd.Series(near_duplicate_groups(rows.question.tolist()), index=rows["index"])
     return groups
@@ -254,16 +236,15 @@ def language_blind_floor(profile: Profile, run: Run) -> pd.DataFrame | None:
     """What a rule reaches that sees only the numbers of a question, fitted on stage 2's data: `benchmark, language,
     accuracy` (percent), or None where the data is not the miniature's.
     """
-    data_sets = ["metamathqa", *profile.evaluation.benchmarks]
-    if "metamathqa" not in profile.corpora() or any(profile.data.source(n) != "miniature" for n in data_sets):
+    names = list(profile.evaluation.benchmarks)
+    if "metamathqa" not in profile.corpora() or {*map(profile.data.source, ["metamathqa", *names])} != {"miniature"}:
         return None
     from qalign_core import miniature
 
-    seed = plan.corpus_seed(profile, "metamathqa", profile.run.seeds[0])
-    solved = runs.read_json_lines(run.corpus("metamathqa", seed))
+    solved = runs.read_json_lines(run.corpus("metamathqa", corpus_seed(profile, "metamathqa", profile.run.seeds[0])))
     rows = [
         (name, code, miniature.language_blind_floor(solved, runs.read_json_lines(run.benchmark(name, code))))
-        for name in profile.evaluation.benchmarks
+        for name in names
         for code in profile.data.languages
     ]
     return pd.DataFrame(rows, columns=["benchmark", "language", "accuracy"])
@@ -288,38 +269,33 @@ def trace(profile: Profile, run: Run, answers: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for system, seed in answers[["system", "seed"]].drop_duplicates().itertuples(index=False):
-        folder = answers_folder(profile, run, system, int(seed))
-        origin, files = _origin(profile, run, system, int(seed), folder)
-        for benchmark in profile.evaluation.benchmarks:
-            for code in profile.data.languages:
-                path = folder / benchmark / f"{code}.jsonl"
-                sha256, known = runs.sha256_file(path), files.get(f"{benchmark}/{code}.jsonl")
-                state = ELSEWHERE if known is None else AS_GENERATED if known == sha256 else CHANGED
-                key = {"system": system, "seed": int(seed), "benchmark": benchmark, "language": code}
-                rows.append(key | origin | {"predictions": run.relative(path), "sha256": sha256, "state": state})
+        entry, folder = profile.systems[system], answers_folder(profile, run, system, int(seed))
+        origin: dict[str, Any] = {"lineage": "predictions made elsewhere", "model": None}
+        files: dict[str, str] = {}
+        if entry.predictions is None:
+            done = runs.read_json(folder / "done.json")
+            files, lineage = done.get("files", {}), " → ".join(["base", *(entry.lineage or [])])
+            lineage = lineage if entry.checkpoint is None else f"checkpoint {entry.checkpoint}"
+            if entry.translator:
+                translator = " → ".join(["base", *entry.translator])
+                lineage = f"questions translated by {translator}, answered by {lineage}"
+            origin = {
+                "lineage": lineage,
+                "model": runs.read_json(folder / "job.json")["model"]["path"],
+                "predictions_done": run.relative(folder / "done.json"),
+                "predictions_fingerprint": done["fingerprint"],
+                "commit": done.get("git_commit"),
+            }
+            stage = run.stage(int(seed), entry.lineage or []) / "done.json"
+            if entry.checkpoint is None and stage.is_file():
+                fingerprint = runs.read_json(stage)["fingerprint"]
+                origin |= {"model_done": run.relative(stage), "model_fingerprint": fingerprint}
+        for path in _prediction_files(profile, str(folder)):
+            sha256, known = runs.sha256_file(path), files.get(f"{path.parent.name}/{path.name}")
+            state = ELSEWHERE if known is None else AS_GENERATED if known == sha256 else CHANGED
+            key = {"system": system, "seed": int(seed), "benchmark": path.parent.name, "language": path.stem}
+            rows.append(key | origin | {"predictions": run.relative(path), "sha256": sha256, "state": state})
     return pd.DataFrame(rows, columns=TRACE_COLUMNS)
-
-
-def _origin(profile: Profile, run: Run, system: str, seed: int, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """What all answers of a system and seed have in common, and the checksums of their files."""
-    entry = profile.systems[system]
-    if entry.predictions is not None:
-        return {"lineage": "predictions made elsewhere", "model": None}, {}
-    done, lineage = runs.read_json(folder / "done.json"), entry.lineage or []
-    found = {
-        "lineage": " → ".join(["base", *lineage]) if entry.checkpoint is None else f"checkpoint {entry.checkpoint}",
-        "model": runs.read_json(folder / "job.json")["model"]["path"],
-        "predictions_done": run.relative(folder / "done.json"),
-        "predictions_fingerprint": done["fingerprint"],
-        "commit": done.get("git_commit"),
-    }
-    if entry.translator:
-        translator = " → ".join(["base", *entry.translator])
-        found["lineage"] = f"questions translated by {translator}, answered by {found['lineage']}"
-    stage = run.stage(seed, lineage) / "done.json"
-    if entry.checkpoint is None and stage.is_file():
-        found |= {"model_done": run.relative(stage), "model_fingerprint": runs.read_json(stage)["fingerprint"]}
-    return found, done.get("files", {})
 
 
 # ------------------------------------------------------------------------------------------------- chapter 6
@@ -335,8 +311,7 @@ def ablation_pairs(profile: Profile) -> list[tuple[str, str]]:
 
     A system whose corpora leave out a language is compared with the baseline, too, whose stage 1 lacks all of them.
     """
-    named = ablation_systems(profile)
-    own = profile.in_chapter(ablations=True)
+    named, own = ablation_systems(profile), profile.in_chapter(ablations=True)
     pairs = [(name, OURS) for name in named if name != OURS and OURS in named]
     pairs += [(name, other) for name in own if (other := profile.systems[name].against) not in (None, OURS)]
     return pairs + [(name, WITHOUT) for name in left_out(profile) if WITHOUT in named]
@@ -344,13 +319,12 @@ def ablation_pairs(profile: Profile) -> list[tuple[str, str]]:
 
 def left_out(profile: Profile) -> dict[str, list[str]]:
     """The systems of chapter 6 whose corpora leave out languages → which."""
-    corpora = profile.data.corpora
-    found = {
-        name: [code for corpus in profile.systems[name].lineage or () if corpus in corpora
-               for code in corpora[corpus].without or ()]
-        for name in profile.in_chapter(ablations=True)
-    }  # fmt: skip
-    return {name: codes for name, codes in found.items() if codes}
+    found: dict[str, list[str]] = {}
+    for name in profile.in_chapter(ablations=True):
+        for corpus in profile.systems[name].lineage or ():
+            if corpus in profile.data.corpora and (without := profile.data.corpora[corpus].without):
+                found[name] = [*found.get(name, []), *without]
+    return found
 
 
 def ablation_rows(profile: Profile, run: Run) -> pd.DataFrame:
@@ -373,8 +347,8 @@ def save_ablations(profile: Profile, run: Run) -> Results:
         (run.results / f"{name}.csv").unlink(missing_ok=True)
     if profile.in_chapter(ablations=True):
         answers, groups = score_run(profile, run, ablation_systems(profile)), near_duplicates(profile, run)
-        write_ablations(run.results, answers, ablation_pairs(profile), left_out(profile), groups,
-                        profile.evaluation.scorer)  # fmt: skip
+        pairs, mode = ablation_pairs(profile), profile.evaluation.scorer
+        write_ablations(run.results, answers, pairs, left_out(profile), groups, mode)
         write_csv(run.results, "ablation_rows", ablation_rows(profile, run))
         models.write_cards(profile, run)
     return read_results(run.results)
@@ -388,21 +362,17 @@ def write_ablations(
     groups: comparisons.Groups = None,
     mode: str = "paper",
 ) -> None:
-    """Compute and save chapter 6's accuracies and differences.
+    """Compute and save chapter 6's accuracies, and the differences of `ablation_pairs`.
 
     Args:
-        folder: `runs/<profile>/results`.
-        answers: rows of `scorer.score` of every system of the chapter.
-        declared: the pairs of `ablation_pairs`.
         lacks: system → languages in which it is compared, too (`left_out`).
-        groups: near-duplicate groups.
         mode: the scorer whose numbers are compared.
     """
     column = f"correct_{mode}"
     measures = [*comparisons.MEASURES, *dict.fromkeys(code for codes in lacks.values() for code in codes)]
     rows = comparisons.compare(answers, declared, groups, column=column, measures=measures)
-    wanted = [measure in comparisons.MEASURES or measure in lacks.get(system, ())
-              for system, measure in zip(rows["a"], rows["measure"], strict=True)]  # fmt: skip
+    named = zip(rows["a"], rows["measure"], strict=True)
+    wanted = [measure in comparisons.MEASURES or measure in lacks.get(system, ()) for system, measure in named]
     write_csv(folder, "ablation_intervals", comparisons.intervals(answers, groups, column=column))
     write_csv(folder, "ablations", rows[wanted].reset_index(drop=True))
     write_csv(folder, "ablation_responses", responses.rates(answers))
@@ -468,15 +438,16 @@ def representation_jobs(profile: Profile, run: Run) -> Iterator[tuple[str, int, 
 
 def save_representations(profile: Profile, run: Run) -> dict[str, pd.DataFrame]:
     """Save what `representation_jobs` have measured: `representations` and `representations_points` of `results/`."""
-    saved = {}
+    jobs, saved = list(representation_jobs(profile, run)), {}
     for stem, table in (("measures", "representations"), ("points", "representations_points")):
-        parts = [
-            pd.read_csv(job.folder / f"{stem}.csv").assign(set=name, seed=seed)
-            for name, seed, job in representation_jobs(profile, run)
-            if stem != "points" or seed == profile.run.seeds[0]  # the picture shows one seed
-        ]
-        rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["set", "seed"])
-        saved[table] = rows[["set", "seed", *rows.columns.drop(["set", "seed"])]]
+        parts = [pd.DataFrame(columns=["set", "seed"])] if not jobs else []
+        for name, seed, job in jobs:
+            if stem != "points" or seed == profile.run.seeds[0]:  # the picture shows one seed
+                rows = pd.read_csv(job.folder / f"{stem}.csv")
+                rows.insert(0, "set", name)
+                rows.insert(1, "seed", seed)
+                parts.append(rows)
+        saved[table] = pd.concat(parts, ignore_index=True)
         write_or_remove(run.results, table, saved[table])
     return saved
 
@@ -498,14 +469,13 @@ def translation_quality(folders: dict[int, Path], references: Path) -> pd.DataFr
             answers = runs.read_json_lines(path)
             said = [answer["response"].strip() for answer in answers]
             meant = [english[answer["index"]] for answer in answers]
-            kept = [set(re.findall(r"\d+", b)) <= set(re.findall(r"\d+", a)) for a, b in zip(said, meant, strict=True)]
-            exact = [a == b for a, b in zip(said, meant, strict=True)]
+            both = list(zip(said, meant, strict=True))
+            kept = [set(re.findall(r"\d+", b)) <= set(re.findall(r"\d+", a)) for a, b in both]
             row = {"seed": seed, "language": path.stem, "sentences": len(said)}
-            row |= {
-                "bleu": sacrebleu.corpus_bleu(said, [meant]).score,
-                "chrf": sacrebleu.corpus_chrf(said, [meant]).score,
-            }
-            rows.append(row | {"exact": 100 * sum(exact) / len(said), "numbers": 100 * sum(kept) / len(said)})
+            row["bleu"] = sacrebleu.corpus_bleu(said, [meant]).score
+            row["chrf"] = sacrebleu.corpus_chrf(said, [meant]).score
+            row["exact"] = 100 * sum(a == b for a, b in both) / len(said)
+            rows.append(row | {"numbers": 100 * sum(kept) / len(said)})
     return pd.DataFrame(rows)
 
 

@@ -17,13 +17,7 @@ from qalign_core.params import Profile
 from qalign_core.runs import Run
 from qalign_core.scorer import SCORERS, UNDETERMINED, response_language
 
-NUMBER_MISSING, CUT_OFF, WRONG_LANGUAGE, SLIP, OTHER = KINDS = (
-    "number missing",
-    "cut off",
-    "wrong language",
-    "arithmetic slip",
-    "other",
-)
+KINDS = ("number missing", "cut off", "wrong language", "arithmetic slip", "other")  # the first that fits
 RATES = ("cut", "empty", "without_number", "english", "own", "other", "undetermined")
 _KEY = ["system", "seed", "benchmark", "language"]
 
@@ -64,12 +58,13 @@ def identified(gold: pd.DataFrame) -> pd.DataFrame:
 def _kind(row: Any, response: str) -> str:
     """Why an answer is wrong, as far as its text tells; the first kind of `KINDS` that fits."""
     if not row.has_number:
-        return NUMBER_MISSING
+        return "number missing"
     if row.finish_reason == "length":
-        return CUT_OFF
+        return "cut off"
     if row.response_language not in (row.language, "en", UNDETERMINED):  # they have learnt to solve in English
-        return WRONG_LANGUAGE
-    return SLIP if false_equations(response) else OTHER  # other: mostly the wrong calculation, carried out correctly
+        return "wrong language"
+    # Other: mostly the wrong calculation, carried out correctly.
+    return "arithmetic slip" if false_equations(response) else "other"
 
 
 def with_error_kinds(answers: pd.DataFrame, predictions: pd.DataFrame, mode: str) -> pd.DataFrame:
@@ -126,13 +121,13 @@ def cleaned_accuracy(answers: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFram
     removed = pd.MultiIndex.from_frame(chosen[key]).isin(pd.MultiIndex.from_frame(broken[key]))
     parts = []
     for mode in SCORERS:
-        rows = chosen[_KEY].assign(right=100.0 * chosen[f"correct_{mode}"], removed=removed)
-        rows["kept"] = rows["right"].where(~rows["removed"])
-        part = rows.groupby(_KEY, sort=False).agg(
+        right = 100.0 * chosen[f"correct_{mode}"]
+        rows = chosen[_KEY].assign(scorer=mode, right=right, removed=removed, kept=right.where(~removed))
+        part = rows.groupby([*_KEY, "scorer"], sort=False).agg(
             total=("right", "size"), removed=("removed", "sum"), accuracy=("right", "mean"), cleaned=("kept", "mean")
         )
-        parts.append(part.reset_index().assign(scorer=mode))
-    return pd.concat(parts, ignore_index=True)[[*_KEY, "scorer", "total", "removed", "accuracy", "cleaned"]]
+        parts.append(part)
+    return pd.concat(parts).reset_index()
 
 
 # ------------------------------------------------------------------------------------------------- equations
@@ -227,10 +222,8 @@ def _read(side: str, mark: str) -> tuple[ast.expr, int] | None:
         whole, _, fraction = match[0].partition(mark)
         decimals = len(fraction)
         digits = str(int(re.sub(r"\D", "", whole) or "0"))  # int reads the digits of every script
-        plain += [
-            side[end : match.start()],
-            digits + ("." + "".join(str(int(d)) for d in fraction) if fraction else ""),
-        ]
+        digits += "." + "".join(str(int(d)) for d in fraction) if fraction else ""
+        plain += [side[end : match.start()], digits]
         end = match.end()
     text = "".join([*plain, side[end:]]).strip()
     surplus = text.count("(") - text.count(")")
@@ -248,29 +241,31 @@ def _differs(sides: list[tuple[ast.expr, int] | None]) -> bool | None:
         if left is None or right is None or not isinstance(left[0], ast.BinOp):
             continue
         a, b = _value(left[0]), _value(right[0])
-        if a is None or b is None or not (math.isfinite(a) and math.isfinite(b)):
+        if not (math.isfinite(a) and math.isfinite(b)):
             continue
         first = right[0]  # the result that the right side takes up and goes on with
         while isinstance(first, ast.BinOp):
             first = first.left
         quotient, decimals = isinstance(left[0].op, ast.Div), max(left[1], right[1])
-        compared.append(not any(v is not None and _equal(a, v, decimals, quotient) for v in (b, _value(first))))
+        compared.append(not any(_equal(a, value, decimals, quotient) for value in (b, _value(first))))
     return any(compared) if compared else None
 
 
-def _value(node: ast.expr) -> float | None:
-    """What an expression of numbers and the four operations comes to; None for any other, and for a division by 0."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return float(node.value)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
-        inner = _value(node.operand)
-        return None if inner is None else -inner if isinstance(node.op, ast.USub) else inner
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        left, right = _value(node.left), _value(node.right)
-        if left is None or right is None or (isinstance(node.op, ast.Div) and right == 0):
-            return None
-        return _OPERATORS[type(node.op)](left, right)
-    return None
+def _value(node: ast.expr) -> float:
+    """What an expression of numbers and the four operations comes to; not a number for any other."""
+    match node:
+        case ast.Constant(value=int() | float() as number):
+            return float(number)
+        case ast.UnaryOp(op=ast.USub()):
+            return -_value(node.operand)
+        case ast.UnaryOp(op=ast.UAdd()):
+            return _value(node.operand)
+        case ast.BinOp() if type(node.op) in _OPERATORS:
+            try:
+                return _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
+            except ZeroDivisionError:
+                return math.nan
+    return math.nan
 
 
 def _equal(a: float, b: float, decimals: int, quotient: bool) -> bool:

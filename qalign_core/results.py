@@ -11,10 +11,10 @@
 | `intervals.csv`, `comparisons.csv`, `languages.csv` | `comparisons.intervals`, `.compare`, `.compare_languages` |
 | `primary.csv` | `comparisons.primary_outcomes` (if QAlign and MonoReason were run) |
 | `responses.csv`, `errors.csv`, `identified.csv` | `responses.rates`, `.errors`, `.identified` |
-| `cleaned.csv` | `evaluate.cleaned_accuracy` (if the audit finds broken questions) |
+| `cleaned.csv` | `responses.cleaned_accuracy` (if the audit finds broken questions) |
 | `floor.csv` | `benchmark, language, accuracy` of the language-blind rule (if there is one) |
 | `trace.csv`, `openings.csv` | `evaluate.trace`; `evaluate.log_evaluation`: the evaluation log |
-| `comparisons.csv`, `agreement_map.csv`, `solved.csv` | `comparisons.consistency` and so on (written by chapter 5) |
+| `consistency.csv`, `agreement_map.csv`, `solved.csv` | `comparisons.consistency` and so on (written by chapter 5) |
 | `agreement.csv`, `agreement_differences.csv` | intervals of `comparisons.agreement`; compared with MonoReason's |
 | `ablation*.csv`, `representations*.csv` | `evaluate.save_ablations`, `.save_representations` (by chapter 6) |
 | `corpora.csv`, `lengths.csv`; `training.csv` | Table 1, lengths of examples (by chapter 1); losses (by chapter 3) |
@@ -82,9 +82,9 @@ def write_csv(folder: str | Path, name: str, rows: pd.DataFrame) -> Path:
     return _write(folder, f"{name}.csv", _csv(rows))
 
 
-def write_or_remove(folder: Path, name: str, rows: pd.DataFrame | None) -> None:
-    """Write a table, or remove the one of earlier answers where there is none (or no row) now."""
-    if rows is None or rows.empty:
+def write_or_remove(folder: Path, name: str, rows: pd.DataFrame) -> None:
+    """Write a table, or remove the one of earlier answers where there is no row now."""
+    if rows.empty:
         (folder / f"{name}.csv").unlink(missing_ok=True)
     else:
         write_csv(folder, name, rows)
@@ -185,13 +185,8 @@ def looks(folder: Path) -> pd.DataFrame:
     """
     log = read_log(folder)
     grouped = log[log.action == "scored"].groupby(["split", "benchmark", "system"], sort=False)
-    return grouped.agg(
-        seeds=("seed", "nunique"),
-        recipes=("recipe", "nunique"),
-        looks=("answers", "nunique"),
-        first=("time", "min"),
-        last=("time", "max"),
-    ).reset_index()
+    counts = grouped[["seed", "recipe", "answers"]].nunique().set_axis(["seeds", "recipes", "looks"], axis=1)
+    return counts.assign(first=grouped["time"].min(), last=grouped["time"].max()).reset_index()
 
 
 # ------------------------------------------------------------------------------------------------- from answers
@@ -209,7 +204,7 @@ def write_results(
     pairs: Sequence[Sequence[str]] = comparisons.DECLARED_PAIRS,
     floor: pd.DataFrame | None = None,
 ) -> Results:
-    """Compute and save everything the evaluation's tables and figures are drawn from.
+    """Compute and save what the evaluation's tables and figures are drawn from.
 
     What chapters 5 and 6 made of other answers than these is removed; where what they rest on is the same, it stays.
 
@@ -229,8 +224,7 @@ def write_results(
     """
     folder = Path(folder)
     answered, main = set(answers["system"]), {n for n, e in systems.items() if e.get("table", "main") == "main"}
-    unknown, without = answered - set(systems), main - answered
-    if unknown or without:
+    if (unknown := answered - set(systems)) | (without := main - answered):
         raise ValueError(f"systems without answers: {sorted(without)}; answers of unknown systems: {sorted(unknown)}")
     order = {name: position for position, name in enumerate(systems)}
     answers = answers.sort_values("system", key=lambda names: names.map(order), kind="stable", ignore_index=True)
@@ -248,9 +242,8 @@ def write_results(
     inputs, path = _inputs(answers, computed["intervals"], entries, mode), folder / "inputs.json"
     before = read_object(path) if path.is_file() else {}
     for chapter, names in (("consistency", CONSISTENCY), ("ablations", (*ABLATIONS, *REPRESENTATIONS))):
-        if before.get(chapter) != inputs[chapter]:
-            for name in names:
-                (folder / f"{name}.csv").unlink(missing_ok=True)
+        for name in names if before.get(chapter) != inputs[chapter] else ():
+            (folder / f"{name}.csv").unlink(missing_ok=True)
     for name, rows in computed.items():
         write_csv(folder, name, rows)
     buffer = io.BytesIO()
@@ -259,9 +252,10 @@ def write_results(
     questions = answers.groupby("benchmark")["index"].nunique()
     seeds = sorted(map(int, set(answers["seed"])))
     run: dict[str, Any] = {"profile": profile, "base_size": base_size, "scorer": mode, "seeds": seeds}
-    run |= {"questions": {name: int(n) for name, n in questions.items()}}
-    described = languages.described(answers["language"].unique())
-    _write(folder, "run.json", run | ({"languages": described} if described else {}))
+    run["questions"] = {name: int(n) for name, n in questions.items()}
+    if described := languages.described(answers["language"].unique()):
+        run["languages"] = described
+    _write(folder, "run.json", run)
     _write(folder, "systems.json", entries)
     write_json(path, inputs)  # last: until then, what chapter 5 or 6 makes is of nobody knows which answers
     return read_results(folder)
@@ -307,9 +301,9 @@ def write_consistency(folder: str | Path, groups: Groups = None) -> Results:
     }
     if WITHOUT in results.systems:
         pairs = [(name, WITHOUT) for name in results.systems if name != WITHOUT]
-        computed["agreement_differences"] = comparisons.compare(
-            agrees, pairs, groups, column="agrees", measures=(*NON_ENGLISH, "non_english")
-        )
+        measures = (*NON_ENGLISH, "non_english")
+        differences = comparisons.compare(agrees, pairs, groups, column="agrees", measures=measures)
+        computed["agreement_differences"] = differences
     for name, rows in computed.items():
         write_csv(folder, name, rows)
     return read_results(folder)
@@ -336,12 +330,15 @@ SOURCES = {
 }
 
 
-def published(benchmark: str, base_size: str = "7B") -> pd.DataFrame:
-    """Accuracies printed in papers for our systems: every source, as printed.
+def published_cells(benchmark: str, base_size: str = "7B") -> pd.DataFrame:
+    """At most one published accuracy per system of ours and column, fit to stand beside each other in one row.
+
+    The average is the paper's own. Languages come from sources whose own average (or, where one prints none,
+    the mean of its ten languages) agrees with the paper's within rounding, so that a row is one measurement.
 
     Returns:
-        `system, published_name, language, value, source, tier`; `language` is a code, `average` or `non_english`,
-        `value` in percent, `tier` is `primary` (the authors' own page) or `secondary` (a transcription or a re-run).
+        `system, language, value, source, tier`; `language` is a code, `average` or `non_english`, `value` in percent,
+        `tier` is `primary` (the authors' own page) or `secondary` (a transcription or a re-run).
 
     Raises:
         ValueError: for a benchmark or a size of which the file has no accuracy.
@@ -353,22 +350,10 @@ def published(benchmark: str, base_size: str = "7B") -> pd.DataFrame:
         raise ValueError(
             f"{PUBLISHED}: no published accuracy on {benchmark!r} with LLaMA-2 {base_size!r}; use '7B' or '13B'"
         )
-    language = rows["language"].str.lower().replace({"avg": "average", "nonen": "non_english"})
-    rows = rows.assign(language=language)[language.isin([*PAPER_CODES, "average", "non_english"])]
-    return rows[["system", "published_name", "language", "value", "source", "tier"]].reset_index(drop=True)
-
-
-def published_cells(benchmark: str, base_size: str = "7B") -> pd.DataFrame:
-    """At most one published number per system and column, fit to stand beside each other in one row.
-
-    The average is the paper's own. Languages come from sources whose own average (or, where one prints none,
-    the mean of its ten languages) agrees with the paper's within rounding, so that a row is one measurement.
-
-    Returns:
-        `system, language, value, source, tier`.
-    """
+    rows["language"] = rows["language"].str.lower().replace({"avg": "average", "nonen": "non_english"})
+    rows = rows[rows["language"].isin([*PAPER_CODES, "average", "non_english"])]
     chosen = []
-    for _, of_system in published(benchmark, base_size).groupby("system", sort=False):
+    for _, of_system in rows.groupby("system", sort=False):
         paper = of_system[of_system["source"] == "qalign_readme"]  # the authors' own numbers of this paper
         chosen.append(paper)
         average = paper.loc[paper["language"] == "average", "value"]

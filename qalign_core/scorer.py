@@ -7,10 +7,9 @@ person would (see `extract_number`). A further scorer is one more entry.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pandas as pd
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language
-from qalign_core.runs import BadRow, check_text, loads, read_lines
+from qalign_core.runs import BadRow, check_text, read_json_lines
 
 # ------------------------------------------------------------------------------------------------- the last number
 
@@ -124,8 +123,6 @@ def extract_number(text: str, mode: str = "paper", language: str | None = None) 
     Fractions, powers, number words and units such as 万 are not evaluated in either mode.
 
     Args:
-        text: a response or a gold answer.
-        mode: a name in `SCORERS`.
         language: code of the language the text is written in; `paper` ignores it.
 
     Raises:
@@ -190,42 +187,30 @@ def response_language(text: str, expected: str | None = None) -> str:
 PREDICTION_FIELDS = ("index", "question", "response", "finish_reason")
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict]]:
-    """Where each line of a JSON-lines file is, in words, and the object it holds."""
-    for number, line in enumerate(read_lines(path), start=1):
-        where = f"{path}, line {number}"
-        try:
-            row = loads(line)
-        except json.JSONDecodeError as error:
-            raise BadRow(f"{where}: not JSON ({error.msg}); if the file was cut off, generate it again") from None
-        if not isinstance(row, dict):
-            raise BadRow(f"{where}: expected a JSON object, found {type(row).__name__}")
-        yield where, row
-
-
-def _field(row: dict, name: str, where: str) -> Any:
+def _field(row: Any, name: str, where: str) -> Any:
+    if not isinstance(row, dict):
+        raise BadRow(f"{where}: expected a JSON object, found {type(row).__name__}")
     if name not in row:
+        has = ", ".join(sorted(row))
         raise BadRow(
-            f"{where}: no field {name!r}; the line has {', '.join(sorted(row))}. "
-            "Name the fields with fields={'response': '...'}"
+            f"{where}: no field {name!r}; the line has {has}. Name the fields with fields={{'response': '...'}}"
         )
     return row[name]
 
 
-def _language_files(folder: Path, benchmark: str, languages: Iterable[str]) -> Iterator[tuple[str, Path]]:
-    paths = [(code, folder / benchmark / f"{code}.jsonl") for code in languages]
-    missing = [str(path) for _, path in paths if not path.is_file()]
-    if missing:
+def _language_files(folder: Path, benchmark: str, languages: Iterable[str]) -> dict[str, Path]:
+    paths = {code: folder / benchmark / f"{code}.jsonl" for code in languages}
+    if missing := [str(path) for path in paths.values() if not path.is_file()]:
         raise FileNotFoundError(f"missing: {', '.join(missing)}")
-    yield from paths
+    return paths
 
 
 def read_benchmark(folder: str | Path, benchmark: str, languages: Iterable[str]) -> pd.DataFrame:
     """Questions and gold answers of a run's `data/benchmarks` folder: `benchmark, language, index, question, gold`."""
     records = [
-        (benchmark, code, *(_field(row, name, where) for name in ("index", "question", "answer")))
-        for code, path in _language_files(Path(folder), benchmark, languages)
-        for where, row in _rows(path)
+        (benchmark, code, row["index"], row["question"], row["answer"])
+        for code, path in _language_files(Path(folder), benchmark, languages).items()
+        for row in read_json_lines(path)
     ]
     return pd.DataFrame(records, columns=["benchmark", "language", "index", "question", "gold"])
 
@@ -256,12 +241,13 @@ def read_predictions(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: no predictions there")
-    names: dict[str, str | None] = {**dict(zip(PREDICTION_FIELDS, PREDICTION_FIELDS, strict=True)), **(fields or {})}
+    names: dict[str, str | None] = {**{name: name for name in PREDICTION_FIELDS}, **(fields or {})}
     records = []
     for benchmark in benchmarks or sorted(path.name for path in folder.iterdir() if path.is_dir()):
         there = [code for code in CODES if (folder / benchmark / f"{code}.jsonl").is_file()]
-        for code, path in _language_files(folder, benchmark, languages or there):
-            for position, (where, row) in enumerate(_rows(path)):
+        for code, path in _language_files(folder, benchmark, languages or there).items():
+            for position, row in enumerate(read_json_lines(path)):
+                where = f"{path}, line {position + 1}"
                 values: dict[str, Any] = {
                     ours: None if theirs is None else _field(row, theirs, where) for ours, theirs in names.items()
                 }
@@ -299,21 +285,19 @@ def _check_pairing(predictions: pd.DataFrame, gold: pd.DataFrame) -> None:
         expected, where, index = golds.pop(key), rows["file"].iloc[0], rows["index"].tolist()
         asked = dict(zip(index, rows["question"], strict=True))
         if len(asked) < len(index):
-            raise BadRow(
-                f"{where}: index {rows.loc[rows['index'].duplicated(), 'index'].iloc[0]} occurs more than once"
-            )
+            twice = rows.loc[rows["index"].duplicated(), "index"].iloc[0]
+            raise BadRow(f"{where}: index {twice} occurs more than once")
         if asked.keys() != expected.keys():
             missing, extra = expected.keys() - asked.keys(), asked.keys() - expected.keys()
             raise BadRow(
                 f"{where}: the benchmark has {len(expected)} questions; predictions missing: {_some(missing)}, "
                 f"too many: {_some(extra)}. Generate what is missing, or score against the benchmark they were made for"
             )
-        other = [n for n, text in asked.items() if isinstance(text, str) and text != expected[n]]
-        if other:
+        if other := [n for n, text in asked.items() if isinstance(text, str) and text != expected[n]]:
+            first = other[0]
             raise BadRow(
-                f"{where}: the question of row {other[0]} is not the benchmark's ({len(other)} differ): these "
-                f"predictions are of another run. Prediction: {asked[other[0]][:80]!r}; benchmark: "
-                f"{expected[other[0]][:80]!r}"
+                f"{where}: the question of row {first} is not the benchmark's ({len(other)} differ): these predictions "
+                f"are of another run. Prediction: {asked[first][:80]!r}; benchmark: {expected[first][:80]!r}"
             )
     if golds:
         raise ValueError(f"no predictions for {', '.join(f'{code} of {benchmark}' for benchmark, code in golds)}")
@@ -325,8 +309,6 @@ def score(predictions: pd.DataFrame, gold: pd.DataFrame, *, system: str, seed: i
     Args:
         predictions: rows of `read_predictions`.
         gold: rows of `read_benchmark`, of the same benchmarks and languages.
-        system: its name in the tables.
-        seed: of the run.
 
     Returns:
         One row per question: `system, seed, benchmark, language, index, gold, gold_fixed, answer_paper, answer_fixed,
@@ -362,15 +344,12 @@ def accuracy(answers: pd.DataFrame) -> pd.DataFrame:
         Exactly the columns `system, seed, benchmark, language, scorer, correct, total, accuracy`.
     """
     key = ["system", "seed", "benchmark", "language"]
-    grouped = answers.groupby(key, sort=False)
-    parts = [
-        grouped[f"correct_{mode}"].agg(correct="sum", total="size").reset_index().assign(scorer=mode)
-        for mode in SCORERS
-    ]
+    grouped, parts = answers.groupby(key, sort=False), []
+    for mode in SCORERS:
+        counts = grouped[f"correct_{mode}"].agg(correct="sum", total="size").reset_index()
+        parts.append(counts.assign(scorer=mode, accuracy=100.0 * counts["correct"] / counts["total"]))
     table = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
-    return table.assign(accuracy=100.0 * table["correct"] / table["total"])[
-        [*key, "scorer", "correct", "total", "accuracy"]
-    ]
+    return table[[*key, "scorer", "correct", "total", "accuracy"]]
 
 
 def differences(answers: pd.DataFrame) -> pd.DataFrame:

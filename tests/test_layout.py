@@ -17,21 +17,19 @@ PACKAGE = Path(__file__).resolve().parents[1] / "qalign_core"
 ORDER = [
     *("languages", "prompts", "runs", "miniature:world,language,text,floor,folder", "params"),
     *("benchmarks", "sources", "corpora", "audit", "models", "plan", "supervision", "kernels", "trainer"),
-    *("train", "decoding", "generate", "represent", "scorer", "responses", "statistics", "comparisons", "results"),
+    *("train", "decoding", "generate", "represent", "scorer", "responses", "comparisons", "results"),
     *("prepare", "evaluate", "launch", "precision", "cost"),
     *("show:tables,paper_tables,figures,report,browse,pages", "reproduce", "doctor"),
 ]
-SHIM = "# shim: removed when the redesign is merged"
 LINES, MODULES, LONGEST = 14_800, 42, 520  # on the way to 10,000 lines in 40 modules: lower them with every step
 
 
 def modules() -> dict[str, Path]:
-    """The package's modules by their names below it, shims and empty `__init__`s left out."""
+    """The package's modules by their names below it, empty `__init__`s left out."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
-        lines = path.read_text(encoding="utf-8").splitlines()
-        if not (lines[:1] == [SHIM] or (path.name == "__init__.py" and len(lines) < 4)):
+        if path.name != "__init__.py" or len(path.read_text(encoding="utf-8").splitlines()) >= 4:
             found[name] = path
     return found
 

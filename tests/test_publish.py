@@ -30,6 +30,7 @@ def test_it_is_mini_with_more_seeds_questions_and_systems():
     for test in (*published["evaluation"]["benchmarks"].values(), *mini["evaluation"]["benchmarks"].values()):
         del test["limit"]
     assert published["evaluation"] == mini["evaluation"]
+    assert all(test.limit is None for test in PUBLISHED.evaluation.benchmarks.values())  # all questions are asked
     own = [name for name in published["systems"] if name not in mini["systems"]]
     assert {name: published["systems"][name] for name in mini["systems"]} == mini["systems"]
     assert {published["systems"][name]["table"] for name in own} == {"control", "study"}
@@ -50,10 +51,6 @@ def test_its_bases_are_made_by_the_recipe_of_the_one_that_comes_with_the_package
     assert [plan.effective_batch_size(profile, "base-text") for profile in (PUBLISHED, BASE)] == [8, 8]
 
 
-def test_all_questions_are_asked():
-    assert all(test.limit is None for test in PUBLISHED.evaluation.benchmarks.values())
-
-
 # ------------------------------------------------------------------------------------------------- the shipped base
 
 
@@ -71,13 +68,9 @@ def test_the_shipped_base_is_taken_by_the_job_that_made_it(job: Job):
     assert not launch.use_shipped_base(job)  # it is there
 
 
-def test_another_job_trains_its_own_base(job: Job):
-    other = Job({"fingerprint": "another seed"}, job.folder)
-    assert not launch.use_shipped_base(other)
+def test_another_job_or_one_that_was_begun_trains_its_own_base(job: Job):
+    assert not launch.use_shipped_base(Job({"fingerprint": "another seed"}, job.folder))
     assert not job.folder.exists()
-
-
-def test_a_base_that_was_begun_is_not_replaced(job: Job):
     runs.write_json(job.folder / "job.json", job.content)
     assert not launch.use_shipped_base(job)
 

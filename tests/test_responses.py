@@ -58,12 +58,9 @@ def test_the_kind_of_a_wrong_answer(answers: pd.DataFrame, number: int):
 
 
 def test_the_scorer_of_the_profile_decides_what_is_wrong():
-    given = pd.DataFrame(
-        [("mgsm", "de", 0, "?", "Die Antwort ist 3,5", "stop", "f")],
-        columns=["benchmark", "language", "index", "question", "response", "finish_reason", "file"],
-    )
-    gold = pd.DataFrame([("mgsm", "de", 0, "?", "3.5")], columns=["benchmark", "language", "index", "question", "gold"])
-    scored = scorer.score(given, gold, system="Ours", seed=1)
+    about = {"benchmark": "mgsm", "language": "de", "index": 0, "question": "?"}
+    given = pd.DataFrame([{**about, "response": "Die Antwort ist 3,5", "finish_reason": "stop", "file": "f"}])
+    scored = scorer.score(given, pd.DataFrame([{**about, "gold": "3.5"}]), system="Ours", seed=1)
     for mode, kind in (("paper", "other"), ("fixed", None)):
         assert responses.with_error_kinds(scored, given, mode)["error"].tolist() == [kind]
 
@@ -124,6 +121,7 @@ def test_averages_without_the_questions_that_translation_broke(tmp_path: Path):
         ["de", 1, "untranslated"],
         ["de", 3, "repeats itself"],
     ]
+    assert responses.broken_questions(profile("mgsm"), run).empty
     rows = pd.DataFrame(
         [("Ours", 1, "msvamp", code, i, code == "en" or i == 2, True) for code in ("de", "en") for i in range(4)],
         columns=["system", "seed", "benchmark", "language", "index", "correct_paper", "correct_fixed"],
@@ -132,10 +130,6 @@ def test_averages_without_the_questions_that_translation_broke(tmp_path: Path):
     paper = table[table["scorer"] == "paper"].set_index("language")
     assert paper.loc["de", ["total", "removed", "accuracy", "cleaned"]].tolist() == [4, 3, 25.0, 100.0]
     assert paper.loc["en", ["total", "removed", "accuracy", "cleaned"]].tolist() == [4, 0, 100.0, 100.0]
-
-
-def test_no_question_of_mgsm_is_left_out(tmp_path: Path):
-    assert responses.broken_questions(profile("mgsm"), Run(tmp_path)).empty
 
 
 # ------------------------------------------------------------------------------------------------- equations
@@ -211,16 +205,12 @@ NOT_FALSE = [
 
 @pytest.mark.parametrize("text", FALSE)
 def test_a_false_equation_is_found(text: str):
-    assert false_equations(text)
+    assert len(false_equations(f"2 + 2 = 4. {text}")) == 1
 
 
 @pytest.mark.parametrize("text", NOT_FALSE)
 def test_what_holds_or_cannot_be_read_is_left_alone(text: str):
     assert false_equations(text) == []
-
-
-def test_the_false_one_of_several_is_named():
-    assert false_equations("3 + 4 = 7, then 7 * 2 = 15, and 15 - 1 = 14") == ["7 * 2 = 15"]
 
 
 def test_a_response_that_loops_costs_little():

@@ -19,8 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from qalign_core import statistics
-from qalign_core.comparisons import OURS, WITHOUT
+from qalign_core.comparisons import OURS, WITHOUT, wilson
 from qalign_core.languages import CODES
 from qalign_core.results import SECONDARY, Results, published_cells, read_results
 from qalign_core.runs import Run, write_atomic
@@ -116,7 +115,7 @@ def _caption(
     averaged = len(seeds) > 1 and not each
     many = f"mean over {len(seeds)} seeds ({', '.join(map(str, seeds))})" if averaged else seeds_of(seeds)
     counts = [f"{n:,}" + f" ({named(name)})" * (len(questions) > 1) for name, n in questions.items()]
-    low, high = statistics.wilson(round(min(questions.values()) / 2), min(questions.values()))
+    low, high = wilson(round(min(questions.values()) / 2), min(questions.values()))
     said = f"Profile {results.run['profile']}, {many}, {' and '.join(counts)} questions a language, "
     said += f"{results.run['scorer']} scorer."
     if method:
