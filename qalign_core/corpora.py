@@ -29,6 +29,8 @@ from qalign_core.runs import (
 from qalign_core.sources import MATHOCTOPUS_FILE
 
 COLUMNS = ("id", "instruction", "output", "source_language", "target_language")
+# Fields of other tools' files that belong to the prompt: a row that trains without them is not that row.
+PROMPT_FIELDS = ("input", "context", "system", "history", "messages", "conversations")
 
 # The data sets each corpus is made of; `gsm8k` reads GSM8KInstruct's English file unless sft_data is "gsm8k".
 DATA_SETS: dict[str, tuple[DataSet, ...]] = {
@@ -327,6 +329,9 @@ def read_file(name: str, path: str | Path) -> list[Row]:
         raise BadRow(f"data.corpora.{name}.path: {path} is {kind}; name a file of JSON lines: instruction, output")
     for number, row in enumerate(read_json_lines(path, ("instruction", "output")), start=1):
         where = f"corpus {name}: {path}: line {number}"
+        if lost := [field for field in PROMPT_FIELDS if row.get(field)]:
+            advice = "join it to `instruction`, or delete the field"
+            raise BadRow(f"{where}: field {lost[0]!r} has text that no prompt here would hold; {advice}")
         for field in ("instruction", "output"):
             if not row[field].strip():
                 raise BadRow(f"{where}: field {field!r} is blank; fill it in or delete the line")

@@ -30,12 +30,24 @@ _COMMA_BETWEEN_DIGITS = re.compile(r"(\d),(\d)")
 _PAPER_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _REFERENCE_AT_END = re.compile(r"(?<=[\d.!?%)。！？।])\s*(?:\[\d{1,3}\])+[\s.。]*$")
 _LATEX_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,)(?=\d{3})")
+_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
+# `3/4` and `1 3/4`; not what is calculated (`12/3=4`), nor dates.
+_FRACTION = re.compile(r"(?<![\d/.,])(?:(\d+) +)?(\d+) ?/ ?(\d+)(?!\s*[/=]|[.,]?\d)")
+_THOUSANDS_MARK = re.compile(r"(?<=\d)['’٬](?=\d{3}(?!\d))")  # Swiss 40'000, Arabic ٤٠٬٠٠٠
+_CHINESE_UNITS = {"千": 1e3, "万": 1e4, "萬": 1e4, "億": 1e8, "亿": 1e8}
+_CHINESE_PART = re.compile(r"(\d[\d,]*(?:\.\d+)?)([千万萬億亿])?")
+# `12.5万`, `1億2000万`, `4万5000`; 千克 and 千米 are units of weight and length.
+_CHINESE = re.compile(r"(?<![\d,.])(?:\d[\d,]{0,15}(?:\.\d+)?(?:千(?![克米瓦卡])|[万萬億亿]))+(?:\d+)?")
+_ANSWER = r"\banswer|\bantwort|\bréponse|\brespuesta|\bответ|\bjibu|উত্তর|คำตอบ|答案|答え|答"
+_IS = r"(?:is|ist|lautet|est|es|ni)\b|হলো|হল|হচ্ছে|คือ|是|为|為|は|[—–]"
+_MARK = re.compile(rf"####|\\boxed\s*\{{|(?:{_ANSWER})\s*\**\s*(?:(?:{_IS})\s*[:：]?|[:：])", re.IGNORECASE)
+_CALCULATION = re.compile(r"[^\w\n=]*\d[\d\s.,+\-−–*×·÷/()$€£¥%]*=")  # what stands before a result: `3*4=`
 # A minus sign that negates: not behind a digit, a Latin or Cyrillic letter or a closing bracket (there it subtracts).
 _NEGATIVE = re.compile(r"(?:^|[^\dA-Za-z\u00c0-\u024f\u0370-\u04ff)\]}%\s]|(?:^|[^\d\s])\s+)[-−－﹣–‐](?:\\?[$€£¥₹])?$")
 _PLAIN = r"(?P<point_plain>\d+(?:\.\d+)?|(?<![\w.])\.\d+)"
 _DECIMAL_COMMA = r"(?P<comma_plain>(?<!\d,)\d+,\d+(?!,?\d))"
 _DECIMAL_COMMA_LANGUAGES = ("de", "fr", "ru", "es")  # of the paper's; another language says so itself
-_SPACE_LANGUAGES = ("fr", "ru", "es")  # an ordinary space groups thousands
+_SPACE_LANGUAGES = ("de", "fr", "ru", "es")  # an ordinary space groups thousands
 
 
 def _grouped(separators: str, decimal: str) -> str:
@@ -59,9 +71,8 @@ def _number_pattern(code: str | None, decimal_comma: bool) -> re.Pattern[str]:
         parts = [f"(?P<comma_grouped>{comma})", f"(?P<point_grouped>{point})", _DECIMAL_COMMA, _PLAIN]
     else:
         parts = [f"(?P<point_grouped>{_grouped(',' + _THIN, '.')})", _PLAIN]
-        if code == "bn":  # lakh and crore: 1,00,000
-            parts.insert(0, r"(?P<point_indian>(?<!\d)\d{1,2}(?:,\d{2})+,\d{3}(?!\d)(?:\.\d+)?)")
-    return re.compile("|".join(parts))
+    indian = r"(?P<point_indian>(?<!\d)\d{1,2}(?:,\d{2})+,\d{3}(?!\d)(?:\.\d+)?)"  # lakh and crore: 1,00,000
+    return re.compile("|".join([indian, *parts]))
 
 
 def _last_run(text: str) -> tuple[int, int] | None:
@@ -83,19 +94,56 @@ def fixed_number(text: str, code: str | None) -> float:
     """`extract_number(text, "fixed", code)`, for a known code."""
     if text.rstrip(" \n.。").endswith("]"):
         text = _REFERENCE_AT_END.sub("", text)
-    if "\\" in text or "{," in text:
-        text = _LATEX_THOUSANDS.sub(",", text)
-    run = _last_run(text)
-    if run is None:
-        return 0.0
+    text = _plainly_written(text)
     pattern = _number_pattern(code, code in LANGUAGES and LANGUAGES[code].decimal_comma)
-    for match in pattern.finditer(text, *run):  # noqa: B007 - the last match is wanted
-        pass
+    marked = _marked_number(text, pattern)
+    run = None if marked else _last_run(text)
+    if marked:
+        text, match = marked
+    elif run:
+        *_, match = pattern.finditer(text, *run)
+    else:
+        return 0.0
     comma = (match.lastgroup or "").startswith("comma")
     digits = re.sub(r"[^\d,]" if comma else r"[^\d.]", "", match[0])
     value = float(digits.replace(",", "."))
     start = match.start()
     return -value if _NEGATIVE.search(text[max(0, start - 8) : start]) else value
+
+
+def _plainly_written(text: str) -> str:
+    """The text with LaTeX's numbers, fractions, 万 and the marks of other scripts as plain digits."""
+
+    def fraction(match: re.Match[str]) -> str:
+        whole, above, below = (int(part or 0) for part in match.groups())
+        if not below:
+            return match[0]
+        mixed = whole and above < below  # `1 3/4` is one number, `5 12/3` are two
+        lead = "" if mixed or match[1] is None else f"{match[1]} "
+        return f"{lead}{(whole if mixed else 0) + above / below:.6f}"  # six decimals are never read as thousands
+
+    def chinese(match: re.Match[str]) -> str:
+        parts = _CHINESE_PART.findall(match[0])
+        value = sum(float(number.replace(",", "")) * _CHINESE_UNITS.get(unit, 1) for number, unit in parts)
+        return f"{value:.0f}" if value.is_integer() else f"{value:.6f}"
+
+    if "\\" in text or "{," in text:
+        text = _LATEX_FRACTION.sub(r" \1/\2", _LATEX_THOUSANDS.sub(",", text))
+    text = _THOUSANDS_MARK.sub("", text).replace("٫", ".")
+    return _FRACTION.sub(fraction, _CHINESE.sub(chinese, text))
+
+
+def _marked_number(text: str, pattern: re.Pattern[str]) -> tuple[str, re.Match[str]] | None:
+    """The last number marked as the answer, with the line behind its mark: what follows it does not count."""
+    for mark in reversed(list(_MARK.finditer(text))[-20:]):  # few and short: responses may loop
+        line = text[mark.end() : mark.end() + 500].lstrip().partition("\n")[0]
+        while calculation := _CALCULATION.match(line):
+            line = line[calculation.end() :]
+        numbers = list(pattern.finditer(line))
+        if numbers:
+            directly = re.fullmatch(r"[^\w\n]*", line[: numbers[0].start()])
+            return line, numbers[0 if directly else -1]
+    return None
 
 
 # name → (text, language it is written in) → the number that is the answer. All of them are always stored.
@@ -117,10 +165,14 @@ def extract_number(text: str, mode: str = "paper", language: str | None = None) 
       pairs all 27 such commas do). In other languages a comma groups (in Bengali also as `1,00,000`) and a point is
       decimal; commas that do neither separate a list.
     * No-break and thin spaces group thousands everywhere (so do LaTeX's `{,}`, `,\\!` and `\\,`); an ordinary space in
-      French, Russian and Spanish. References at the end do not count: `18. [1]` is 18.
+      German, French, Russian and Spanish. References at the end do not count: `18. [1]` is 18.
     * Without a language, what is unambiguous is read in either way: `3,5` is 3.5, `1.234.567` and `1 234` are whole.
+    * A marked answer counts before any other number: what stands on the line behind the last `####`, `\\boxed{`,
+      "Answer:" or "The answer is" (in the ten languages). Of a calculation there it is the result.
+    * Simple fractions (`3/4`, `1 3/4`, `\\frac{3}{4}`) and 千, 万, 億 are evaluated. Apostrophes (`40'000`), Arabic
+      marks and Indian groups (`2,35,000`) group everywhere.
 
-    Fractions, powers, number words and units such as 万 are not evaluated in either mode.
+    Powers and number words are not evaluated in either mode.
 
     Args:
         language: code of the language the text is written in; `paper` ignores it.

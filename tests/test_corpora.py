@@ -481,6 +481,10 @@ def test_a_file_of_ones_own_is_read_with_english_assumed(tmp_path: Path):
     [
         ({"instruction": "x"}, "line 2: field 'output' is missing"),
         ({"instruction": "x", "output": " "}, "line 2: field 'output' is blank"),
+        (
+            {"instruction": "Solve.", "input": "2+3?", "output": "5"},
+            "line 2: field 'input' has text",
+        ),
         ({"instruction": "x", "output": "y", "source_language": "xx"}, "source_language: unknown language code 'xx'"),
         (
             {"instruction": "x", "output": "y", "target_language": ["de"]},

@@ -258,6 +258,11 @@ def test_every_table_escapes_cells_headings_hints_captions_and_its_name():
     assert plain._repr_html_().count("&lt;script&gt;") == 4
 
 
+def test_a_table_without_rows_has_its_headings():
+    empty = tables.from_frame(pd.DataFrame({"system": [], "stage 1": []}), name="none", title="Nothing")
+    assert "stage 1" in empty._repr_html_()
+
+
 # -------------------------------------------------------------------------------- agreement
 
 

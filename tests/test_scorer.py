@@ -104,6 +104,45 @@ def test_known_consequences_of_the_paper_scorer(text, number):
         ("18. [1]", None, 18),
         ("2,500 [3][4].", "en", 2500),
         ("The answer is [18]", "en", 18),
+        ("2,35,000 rupees", "en", 235000),
+        # marks of thousands and decimals in other scripts
+        ("40'000 Franken", "de", 40000),
+        ("1’234’567.5", "en", 1234567.5),
+        ("40 000 €", "de", 40000),
+        ("٤٠٬٠٠٠", None, 40000),
+        ("١٢٫٥", None, 12.5),
+        # Chinese and Japanese units; kilograms and kilometres begin with the character of a thousand
+        ("4万ドル", "ja", 40000),
+        ("12.5万", "zh", 125000),
+        ("1億2000万円", "ja", 120000000),
+        ("4万5000円", "ja", 45000),
+        ("5千克", "zh", 5),
+        # fractions, not calculations and dates
+        (r"\frac{1}{4}", "en", 0.25),
+        ("3/4", "en", 0.75),
+        ("1 3/4", "de", 1.75),
+        ("9/8", "de", 1.125),
+        ("12/3=4", "en", 4),
+        ("1/0", "en", 0),
+        ("3/4/2024", "en", 2024),
+        # a marked answer: what comes behind it does not count
+        ("= $75.\n#### 75\nShe pays $75 for 30 days.", "en", 75),
+        (r"It is \boxed{18}. (9 eggs at $2.)", "en", 18),
+        ("**Answer: 18 dollars** (from 9 eggs)", "en", 18),
+        ("#### 18\n\nQuestion: A rope is cut into 2 pieces.", "en", 18),
+        ("The answer is 3 * 4 = 12 dollars, of 20", "en", 12),
+        ("The answer is that she earns 5 and 18.", "en", 18),
+        ("First the answer is 7.\nNo: the answer is 9 (of 10).", "en", 9),
+        ("Die Antwort ist 1.234,5 (von 2)", "de", 1234.5),
+        ("La réponse est 5 sur 6", "fr", 5),
+        ("La respuesta es 5 de 6", "es", 5),
+        ("Ответ: -5 из 6", "ru", -5),
+        ("Jibu ni 5 kati ya 6", "sw", 5),
+        ("উত্তর হল ৫ (৬)", "bn", 5),
+        ("คำตอบคือ 5 จาก 6", "th", 5),
+        ("答案是5（共6个）", "zh", 5),
+        ("答えは5です（6個中）", "ja", 5),
+        ("18 eggs. The answer is", "en", 18),
         ("", None, 0),
         ("none", "en", 0),
     ],
@@ -119,7 +158,9 @@ def test_unknown_modes_and_languages_are_refused():
         extract_number("1", "fixed", "xx")
 
 
-@pytest.mark.parametrize("loop", ["1.", "1,", "1 234 ", "1,000,", "-", "{,}1", "0.1.1,"])
+@pytest.mark.parametrize(
+    "loop", ["1.", "1,", "1 234 ", "1,000,", "-", "{,}1", "0.1.1,", "4万", "3/4 ", "answer is ", "####"]
+)
 def test_a_looping_response_is_read_in_a_moment(loop):
     started = time.process_time()
     for language in (None, "de", "en", "bn"):

@@ -98,7 +98,8 @@ def _styler(table: Table, escape: str, muted: str) -> Styler:
 
 def styled(table: Table) -> Styler:
     """The table for a notebook, without its caption; every cell, heading and hint is escaped."""
-    long = [n for n, c in enumerate(table.text) if n and table.text[c].str.len().max() > RUNNING_TEXT]
+    lengths = table.text.map(len).max()  # NaN in a table without rows
+    long = [n for n, length in enumerate(lengths) if n and length > RUNNING_TEXT]
     left = [{"selector": f"th.col{n}, td.col{n}", "props": "text-align: left"} for n in long]
     styler = _styler(table, "html", "color: #767676").set_table_styles([*_CSS, *left])  # grey on white and on black
     if table.hints is not None:  # pandas writes hints and the identifier as they are
