@@ -124,7 +124,7 @@ def _plainly_written(text: str) -> str:
 
     def chinese(match: re.Match[str]) -> str:
         parts = _CHINESE_PART.findall(match[0])
-        value = sum(float(number.replace(",", "")) * _CHINESE_UNITS.get(unit, 1) for number, unit in parts)
+        value = sum((float(number.replace(",", "")) * _CHINESE_UNITS.get(unit, 1) for number, unit in parts), 0.0)
         return f"{value:.0f}" if value.is_integer() else f"{value:.6f}"
 
     if "\\" in text or "{," in text:
