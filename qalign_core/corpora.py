@@ -61,19 +61,14 @@ TargetTokens = Callable[[list[str], list[str]], list[int]]  # instructions, outp
 
 
 class Corpus(NamedTuple):
-    """The examples of a corpus, and what became of every row that was read: `corpus, language, outcome, rows`, where
-    the outcome `kept` counts the examples."""
+    """Examples, and what became of every row that was read: `corpus, language, outcome, rows`."""
 
     dataset: Dataset
     report: pd.DataFrame
 
 
 def data_sets_of(name: str, *, sft_data: str = "paper") -> tuple[DataSet, ...]:
-    """The data sets a corpus is made of, as `sources.locate` names them.
-
-    Raises:
-        ValueError: for an unknown corpus, naming the known ones.
-    """
+    """The data sets a corpus is made of; ValueError for an unknown corpus, naming the known ones."""
     if name not in DATA_SETS:
         raise ValueError(f"unknown corpus {name!r}; known corpora: {', '.join(CORPORA)}")
     return ("gsm8k",) if name == "gsm8k" and sft_data == "gsm8k" else DATA_SETS[name]
@@ -99,10 +94,9 @@ def build_corpus(
     Args:
         name: one of `CORPORA`.
         data_dir: a folder of data, laid out as `sources` describes.
-        languages: codes to use, in any order: the examples keep the authors' order (`STAGE1_ORDER`,
-            `GSM8KINSTRUCT_ORDER`). In a translation corpus these are the languages other than English (`en` may be
-            among them and says nothing); in `gsm8kinstruct` exactly these. The English corpora `gsm8k` and
-            `metamathqa` have one language and do not look at it. None: all of the paper's.
+        languages: codes in any order; the examples keep the authors' (`STAGE1_ORDER`, `GSM8KINSTRUCT_ORDER`). Those
+            other than English of a translation corpus; exactly these in `gsm8kinstruct`; `gsm8k` and `metamathqa` are
+            English. None: all of the paper's.
         language_names: `paper` calls Swahili `Swahili (macrolanguage)` in the translation prompt; `plain` does not.
         gsm8kinstruct_language: `paper` finds a row's language by the first language name anywhere in its prompt,
             which puts three rows into the wrong language; `fixed` looks at the template before the question only.
@@ -267,8 +261,8 @@ def _questions_answers(path: Path) -> list[Pair]:
 def _gsm8kinstruct(data_dir: Path, wanted: Sequence[str], mode: str, dropped: Dropped) -> dict[str, list[Pair]]:
     """Solved questions by language, from the authors' files by language or MathOctopus's single file.
 
-    With `mode` "paper" the authors' files come first: they already are the outcome of their language detection. With
-    "fixed" MathOctopus's comes first, since only its prompts name the language beyond doubt.
+    "paper" prefers the authors' files, the outcome of their language detection; "fixed" MathOctopus's, since only
+    its prompts name the language beyond doubt.
     """
     needed = list(dict.fromkeys([*wanted, "en"])) if mode == "fixed" else list(wanted)
     files = {code: data_dir / "gsm8kinstruct" / code / "train.txt" for code in needed}
@@ -294,10 +288,7 @@ def _gsm8kinstruct(data_dir: Path, wanted: Sequence[str], mode: str, dropped: Dr
 
 
 def _by_prompt(path: Path, mode: str, dropped: Dropped) -> dict[str, list[Pair]]:
-    """Assign each row of MathOctopus's file to a language.
-
-    Source: NJUNLP/QAlign data/gsm8kinstruct/extract_data.py.
-    """
+    """MathOctopus's rows by language. Source: NJUNLP/QAlign data/gsm8kinstruct/extract_data.py."""
     solved: dict[str, list[Pair]] = {code: [] for code in CODES}
     for index, row in enumerate(read_json_lines(path, ("prompt", "chosen"))):
         prompt = row["prompt"].strip()
@@ -316,10 +307,7 @@ def _by_prompt(path: Path, mode: str, dropped: Dropped) -> dict[str, list[Pair]]
 
 def read_file(name: str, path: str | Path) -> list[Row]:
     """The user's own file as examples: JSON lines `instruction, output`, perhaps `source_language, target_language`
-    (codes; English where they are absent) and `id`.
-
-    Raises:
-        FileNotFoundError, BadRow: for an absent file, a broken row, a blank text or an unknown language.
+    (codes; English where they are absent) and `id`; BadRow for a broken row, a blank text or an unknown language.
     """
     path, rows = Path(path), []
     if path.exists() and not path.is_file():
@@ -356,9 +344,7 @@ def derive(
     """A corpus made of the rows of others: languages, share, limit and pairs are applied in this order.
 
     Args:
-        name: of the new corpus.
         rows: of the corpora it is made of, one after the other; they keep their ids.
-        choice: what the profile says of it.
         seed: of the share and of the shuffle. A smaller share is a part of a larger one of the same corpus.
         names: how the translation instruction calls the languages (`data.language_names`).
         target_tokens: counts targets, for `pairs: source-only`.
@@ -429,9 +415,8 @@ def _shuffled(name: str, rows: list[Row], seed: str) -> list[Row]:
 def _source_only(rows: list[Row], names: str, target_tokens: TargetTokens) -> list[Row]:
     """The texts that are not English as targets of their own, with nothing to translate.
 
-    A language's texts are taken in order, and again from the first one, until they have as many target tokens as the
-    language's translations had, the last one being whichever fits best; what one language misses or has too many of,
-    the next one makes up for.
+    A language's texts are taken in order, and again, until they have as many target tokens as its translations had; the
+    last is whichever fits best, and the next language makes up for what is left over.
     """
     missing = 0  # target tokens that the languages so far are short of
 

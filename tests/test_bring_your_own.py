@@ -391,7 +391,6 @@ def test_what_a_profile_cannot_say_is_refused(outside: Path, changes: dict, said
         ({"script": "Hangull"}, r"ko\.script: Unicode names no letters by 'Hangull'; write a script as it does"),
         ({"script": ""}, "Unicode names no letters by ''"),
         ({"script": "Japanese"}, "Unicode names no letters by 'Japanese'"),
-        ({"script": "Latin"}, r"ko\.words: a language in Latin letters is told by its words"),
         ({"script": "Latin", "words": "và là,"}, r"ko\.words: 'là,' is not of Latin letters alone"),
         ({"name": " "}, r"ko\.name: must not be blank"),
         ({"name": "Korean\0"}, r"ko\.name: must be one line of plain text, without U\+0000"),
@@ -408,6 +407,16 @@ def test_a_language_that_could_not_be_told_from_others_is_refused(outside: Path,
     described = {"ko": {"name": "Korean", "script": "Hangul"} | entry, "te": {"name": "Telugu", "script": "Telugu"}}
     with pytest.raises(ProfileError, match=said):
         load(outside, data__new_languages=described)
+
+
+def test_words_are_asked_for_only_where_py3langid_does_not_know_the_language(outside: Path):
+    with pytest.raises(ProfileError, match=r"ceb\.words: py3langid does not know this code"):
+        load(outside, data__new_languages={"ceb": {"name": "Cebuano"}})
+    load(outside, data__new_languages={"vi": {"name": "Vietnamese"}}, data__languages=["vi", "en"])
+    try:
+        assert response_language("Có bao nhiêu quả táo trong giỏ?", "vi") == "vi"
+    finally:
+        del LANGUAGES["vi"]
 
 
 @pytest.mark.parametrize("code", ["und", "nan", "KO", "../x", "korean", "ko-" + "a" * 20])
