@@ -215,8 +215,7 @@ def split(dataset: Dataset) -> tuple[Sides, Sides]:
 
 
 def _repeated(texts: Sequence[str]) -> list[int]:
-    first: dict[str, int] = {}
-    return [row for row, text in enumerate(texts) if first.setdefault(text.strip(), row) != row]
+    return [int(row) for row in np.flatnonzero(pd.Series([text.strip() for text in texts], dtype=object).duplicated())]
 
 
 # ------------------------------------------------------------------------------------------------- near-duplicates
@@ -272,18 +271,11 @@ def near_duplicate_groups(questions: Sequence[str], *, threshold: float = 0.4) -
     sizes = np.array([len(s) for s in sets])  # (N,)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     has = csr_matrix((np.ones(starts[-1], np.int32), np.concatenate(sets), starts), shape=(len(sets), len(known)))
-    left, right = [], []
-    for start in range(0, len(sets), 512):  # blocks, so that N² counts need not be in memory
-        shared = coo_matrix(has[start : start + 512] @ has.T)  # (block, N), counts
-        row = shared.row + start
-        near = shared.data >= threshold * (sizes[row] + sizes[shared.col] - shared.data)
-        left.append(row[near])
-        right.append(shared.col[near])
-    edges = np.concatenate(left), np.concatenate(right)
-    graph = coo_matrix((np.ones(len(edges[0]), np.int8), edges), shape=(len(sets), len(sets)))
+    shared = coo_matrix(has @ has.T)  # (N, N), counts
+    near = shared.data >= threshold * (sizes[shared.row] + sizes[shared.col] - shared.data)
+    graph = coo_matrix((near[near], (shared.row[near], shared.col[near])), shape=shared.shape)
     _, labels = connected_components(graph, directed=False)
-    order: dict[int, int] = {}
-    return [order.setdefault(int(label), len(order)) for label in labels]
+    return [int(group) for group in pd.factorize(labels)[0]]
 
 
 def overlap(tests: Sequence[str], training: Iterable[str], *, threshold: float = 0.6, size: int = 3) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from qalign_core import runs
 from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH, STAGE1_ORDER, language
-from qalign_core.params import BASE_TEXT, CorpusChoice, DataSection, DataSet, Profile
+from qalign_core.params import BASE_TEXT, CorpusChoice, DataSet, Profile
 from qalign_core.prompts import translation_instruction, writing_instruction
 from qalign_core.runs import (
     BadRow,
@@ -215,37 +215,36 @@ def _question_pairs(data_dir: Path, code: str) -> list[Pair]:
         f"fetch the question pairs (source `repository`), or leave {code!r} out of the languages: there are {there} in "
         "this folder"
     )
-    foreign, english = (require(folder / f"{code}-en" / f"train.{side}", remedy) for side in (code, "en"))
-    return _parallel(foreign, english, read_lines(foreign), read_lines(english))
+    return _parallel(*(require(folder / f"{code}-en" / f"train.{side}", remedy) for side in (code, "en")))
 
 
 def _flores(data_dir: Path, code: str) -> list[Pair]:
     """FLORES dev sentences in a language and in English, parallel by row; in any of the layouts FLORES comes in."""
     paths: list[Path] = []
-    texts: list[list[str]] = []
     for side in (code, "en"):
         folder, flores_code = data_dir / "flores" / "dev", language(side).flores
         names = (f"{side}.txt", f"{flores_code}.parquet", f"{flores_code}.jsonl")
-        path = next((folder / name for name in names if (folder / name).is_file()), None)
-        if path is None:
+        found = [folder / name for name in names if (folder / name).is_file()]
+        if not found:
             raise FileNotFoundError(
                 f"no FLORES sentences in {language(side).name}: {folder} holds none of {', '.join(names)}; fetch "
                 f"flores (source `hub`; openlanguagedata/flores_plus asks you to accept its terms first)"
             )
-        paths.append(path)
-        if path.suffix == ".txt":
-            texts.append(read_lines(path))
-        else:
-            read = read_parquet if path.suffix == ".parquet" else read_json_lines
-            texts.append([row["text"] for row in read(path, ("text",))])
-    return _parallel(paths[0], paths[1], texts[0], texts[1])
+        paths.append(found[0])
+    return _parallel(*paths)
 
 
-def _parallel(foreign_path: Path, english_path: Path, foreign: list[str], english: list[str]) -> list[Pair]:
+def _parallel(*paths: Path) -> list[Pair]:
+    """Row, text and English text of two files."""
+    readers = {".parquet": read_parquet, ".jsonl": read_json_lines}
+    foreign, english = (
+        [row["text"] for row in readers[path.suffix](path, ("text",))] if path.suffix in readers else read_lines(path)
+        for path in paths
+    )
     if len(foreign) != len(english):
         raise BadRow(
-            f"{foreign_path} has {len(foreign)} rows but {english_path} has {len(english)}; they are parallel by row, "
-            f"so one of them is cut off or edited: fetch both again"
+            f"{paths[0]} has {len(foreign)} rows but {paths[1]} has {len(english)}; they are parallel by row, so one "
+            "of them is cut off or edited: fetch both again"
         )
     return [(index, *pair) for index, pair in enumerate(zip(foreign, english, strict=True))]
 
@@ -450,19 +449,14 @@ def _source_only(rows: list[Row], names: str, target_tokens: TargetTokens) -> li
 # ------------------------------------------------------------------------------------------------- in a run
 
 
-def is_drawn(data: DataSection, name: str) -> bool:
-    """Whether a corpus is another one for every seed: generated, sampled or shuffled."""
-    choices = [data.choice(part) for part in data.ancestry(name)]
-    if any(choice.share is not None or choice.pairs == "shuffled" for choice in choices):
-        return True
-    known = [root for root in data.roots(name) if data.choice(root).path is None]
-    needed = {data_set for root in known for data_set in data_sets_of(root, sft_data=data.sft_data)}
-    return any(data.sources.get(data_set) == "miniature" for data_set in needed)
-
-
 def corpus_seed(profile: Profile, name: str, seed: int) -> int | None:
-    """The seed a corpus was drawn with, or None for one that is the same for every seed."""
-    return seed if name == BASE_TEXT or is_drawn(profile.data, name) else None
+    """The seed a corpus was generated, sampled or shuffled with; None for one that is the same for every seed."""
+    data = profile.data
+    choices = [data.choice(part) for part in data.ancestry(name)]
+    drawn = name == BASE_TEXT or any(choice.share is not None or choice.pairs == "shuffled" for choice in choices)
+    known = [] if drawn else [root for root in data.roots(name) if data.choice(root).path is None]
+    needed = {data_set for root in known for data_set in data_sets_of(root, sft_data=data.sft_data)}
+    return seed if drawn or any(data.sources.get(data_set) == "miniature" for data_set in needed) else None
 
 
 def read_corpus(profile: Profile, run: Run, name: str) -> pd.DataFrame:

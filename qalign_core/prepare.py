@@ -268,11 +268,17 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
         folder = profile.evaluation.benchmarks[name].folder or source
         return [{"index": i, **row} for i, row in enumerate(load_benchmark(name, code, folder))]
 
-    def to_english(rows: list[dict], code: str) -> list[dict]:
+    def write_prompts(task: str, code: str, template: str, rows: list[dict], texts: list[str]) -> None:
+        asked = [
+            {"index": r["index"], "question": r["question"], "prompt": t} for r, t in zip(rows, texts, strict=True)
+        ]
+        runs.write_json_lines(run.prompts(task, code, template), asked)
+
+    def to_english(rows: list[dict], code: str) -> list[str]:
         """The prompts that have a stage-1 model translate questions, as it was trained."""
         names = profile.data.language_names
         texts = [prompts.translation_instruction(row["question"], code, names=names) for row in rows]
-        return _asked(rows, [prompts.build(profile.model.template, text, "en") for text in texts])
+        return [prompts.build(profile.model.template, text, "en") for text in texts]
 
     counts = []
     for name, test in profile.evaluation.benchmarks.items():
@@ -282,10 +288,10 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
             found[code], rows = len(every), every[: test.limit]  # a limit must not hide that a file is longer
             runs.write_json_lines(run.benchmark(name, code), rows)
             for template in templates:
-                asked = _asked(rows, [prompts.build(template, row["question"], code) for row in rows])
-                runs.write_json_lines(run.prompts(name, code, template), asked)
+                texts = [prompts.build(template, row["question"], code) for row in rows]
+                write_prompts(name, code, template, rows, texts)
             if code != "en" and translates:
-                runs.write_json_lines(run.prompts(name, code, plan.TO_ENGLISH), to_english(rows, code))
+                write_prompts(name, code, plan.TO_ENGLISH, rows, to_english(rows, code))
             counts.append({"benchmark": name, "language": code, "questions": len(rows)})
         if len(set(found.values())) > 1:
             numbers = ", ".join(f"{code} {number:,}" for code, number in found.items())
@@ -299,16 +305,10 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
             if code == "en":
                 runs.write_json_lines(run.benchmark("translation", "en"), rows)
                 continue
-            asked = to_english(rows, code)
-            runs.write_json_lines(run.prompts("translation", code, profile.model.template), asked)
-            runs.write_json_lines(run.prompts(FOLLOWED, code, profile.model.template), asked[:1])
+            texts = to_english(rows, code)
+            write_prompts("translation", code, profile.model.template, rows, texts)
+            write_prompts(FOLLOWED, code, profile.model.template, rows[:1], texts[:1])
     return pd.DataFrame(counts)
-
-
-def _asked(rows: list[dict], texts: list[str]) -> list[dict]:
-    """The rows of a file of prompts: the questions without their answers."""
-    both = zip(rows, texts, strict=True)
-    return [{"index": row["index"], "question": row["question"], "prompt": text} for row, text in both]
 
 
 def translated(profile: Profile) -> Benchmark:
@@ -326,9 +326,9 @@ def loaded(profile: Profile, run: Run) -> tuple[dict[str, Dataset], dict[str, di
     def read(path: Path) -> Dataset:
         return Dataset.from_list(runs.read_json_lines(path))
 
-    drawn = {name: corpus_seed(profile, name, profile.run.seeds[0]) for name in profile.corpora()}
-    examples: dict[str, Dataset] = {name: read(run.corpus(name, seed)) for name, seed in drawn.items()}
-    questions: dict[str, dict[str, Dataset]] = {
+    first = profile.run.seeds[0]
+    examples = {name: read(run.corpus(name, corpus_seed(profile, name, first))) for name in profile.corpora()}
+    questions = {
         name: {c: read(run.benchmark(name, c)).select_columns(["question", "answer"]) for c in profile.data.languages}
         for name in profile.evaluation.benchmarks
     }
@@ -421,12 +421,12 @@ def recipe_differences(profile: Profile) -> pd.DataFrame:
 
     rows = []
     for key, paper in PAPER_RECIPE.items():
-        values = {stage: plain(arguments[key]) for stage, arguments in stages.items()}
         if all(arguments[key] == paper for arguments in stages.values()):
             continue
+        values = {stage: plain(arguments[key]) for stage, arguments in stages.items()}
         common = max(dict.fromkeys(values.values()), key=list(values.values()).count)
-        others = [f"{stage}: {value}" for stage, value in values.items() if value != common]
-        here = common + (f" ({', '.join(others)})" if others else "")
+        others = ", ".join(f"{stage}: {value}" for stage, value in values.items() if value != common)
+        here = f"{common} ({others})" if others else common
         rows.append({"constant": key, "paper": plain(paper), "here": here, "why": REASONS.get(key, "")})
     columns = ["constant", "paper", "here", *(["why"] if profile.model.base == "miniature" else [])]
     return pd.DataFrame(rows, columns=columns)

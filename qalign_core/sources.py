@@ -31,7 +31,7 @@ import yaml
 from filelock import FileLock
 from huggingface_hub import errors
 from huggingface_hub.utils import http_backoff
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from qalign_core.benchmarks import benchmark_files
 from qalign_core.languages import CODES, language
@@ -105,8 +105,10 @@ def inside(path: str) -> str:
 Inside = Annotated[str, AfterValidator(inside)]
 
 
-class Strict(BaseModel, extra="forbid", frozen=True):
+class Strict(BaseModel):
     """A part of the lock file: no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LockedFile(Strict):
