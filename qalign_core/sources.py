@@ -234,7 +234,8 @@ def locate(
     codes = list(CODES if languages is None else languages)
     cache, lock = Path(cache_dir).absolute(), lock or read_lock()
     if source == "folder":
-        return _from_folder(data_set, Path(folder or "").absolute(), codes, lock)
+        assert folder is not None  # the caller's duty: `prepare.data_folder`
+        return _from_folder(data_set, Path(folder).absolute(), codes, lock)
     known = lock.at(data_set, source)
     if source != "miniature" and known is None:
         available = lock.hub if source == "hub" else lock.repository.data_sets

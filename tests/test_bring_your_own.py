@@ -16,11 +16,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 from tiny_training import ENVIRONMENT
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
 
 from qalign_core import evaluate, generate, params, plan, prepare, prompts, runs
+from qalign_core.audit import token_lengths
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import read_corpus
 from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language, add, refuse_unrecognisable
@@ -281,6 +283,8 @@ def test_a_chat_example_is_what_the_template_writes(family: str, tmp_path: Path)
     assert learnt == ends[family]
     turn = prompts.turn(tokenizer, "chat")
     assert tokenizer.convert_ids_to_tokens(turn.end_id) == turn.end
+    row = {"id": "0", "instruction": "3 + 2?", "output": "It is 5", "source_language": "en"}
+    assert token_lengths(Dataset.from_list([row]), tokenizer, "chat").tokens[0] == len(example["input_ids"])
 
 
 @pytest.mark.parametrize("call", ["strftime_now('%Y-%m-%d')", 'strftime_now( "%Y-%m-%d" )'])
