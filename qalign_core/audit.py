@@ -1,5 +1,6 @@
-"""The data audit: what is wrong with each data set, counted by language, with examples (reported, never mended); and
-what the miniature's base model read, and how its solutions are written, beside the real thing."""
+"""What is wrong with each data set, counted by language with examples (reported, never mended); and what the
+miniature's base model read, and how its solutions are written, beside the real thing.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from qalign_core import runs
 from qalign_core.corpora import read_corpus
 from qalign_core.languages import CODES
 from qalign_core.params import BASE_TEXT, Profile
-from qalign_core.prompts import alpaca, translation_instruction
+from qalign_core.prompts import TEMPLATES, render, translation_instruction, turn
 from qalign_core.runs import Run, read_json_lines
 from qalign_core.sources import DATA_DIR
 
@@ -37,19 +38,19 @@ def checked(
     *,
     tokenizer: Any = None,
     max_length: int = 512,
+    template: str = "alpaca",
 ) -> list[dict[str, Any]]:
     """Every check of every data set in every language, also where nothing was found, with the rows it found.
 
     Args:
-        corpora: name → examples, as `corpora.load_corpus` gives them.
-        benchmarks: name → language code → questions, as `benchmarks.load_benchmark` gives them.
-        tokenizer: to count tokens; without one, lengths are not checked.
+        corpora: name → examples.
+        benchmarks: name → language code → questions.
+        tokenizer: to count tokens of `template`'s prompts; without one, lengths are not checked.
         max_length: tokens at which a training sequence is truncated.
 
     Returns:
-        lines of `check, data_set, language, count, total, example` (the first row concerned, shortened) and `rows`:
-        the first rows found, as (row, text). Rows are counted from 0 among those of the language; where it is about
-        lengths, among all of the corpus.
+        lines of `check, data_set, language, count, total, example` (the first row concerned, shortened) and `rows`: the
+        first rows found, as (row, text). Rows count from 0 within the language (lengths: within the corpus).
     """
     lines: list[dict[str, Any]] = []
     seen: dict[str, dict[str, list[str]]] = {}  # language → corpus → the questions a model trained on it has seen
@@ -68,7 +69,7 @@ def checked(
             lines.append(_line("blank side", name, code, blank, questions))
             lines.append(_line("repeats an earlier row", name, code, _repeated(questions), questions))
         if tokenizer is not None:
-            lines += _length_lines(name, dataset, tokenizer, max_length)
+            lines += _length_lines(name, dataset, token_lengths(dataset, tokenizer, template), max_length)
         for code, texts in sides.items():
             seen.setdefault(code, {})[name] = list(dict.fromkeys(texts))
     for name, by_language in benchmarks.items():
@@ -93,11 +94,8 @@ def counted(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def translation_defects(translations: Sequence[str], originals: Sequence[str]) -> dict[str, list[int]]:
     """Rows of a translated text that are defective beside their English originals, by check.
 
-    A number counts as lost if no reading of the translation has its value (`readings`); rows that lose whole numbers
-    up to 20 only are told apart, since a translator may have written them as words.
-
-    Raises:
-        ValueError: if the two sides differ in length.
+    A number is lost if no reading of the translation has its value (`readings`); rows that lose whole numbers up to 20
+    only are told apart, since a translator may have written them as words.
     """
     numbers = ("loses a number", "loses a small number (may be a word)", "has no number left")
     found: dict[str, list[int]] = {check: [] for check in ("untranslated", *numbers, "repeats itself")}
@@ -116,18 +114,20 @@ def translation_defects(translations: Sequence[str], originals: Sequence[str]) -
     return found
 
 
-def token_lengths(dataset: Dataset, tokenizer: Any) -> pd.DataFrame:
+def token_lengths(dataset: Dataset, tokenizer: Any, template: str = "alpaca") -> pd.DataFrame:
     """How many tokens each example has before anything is truncated.
 
     Returns:
-        one line per example: `id, source_language, prompt_tokens` (BOS and prompt) and `tokens` (with target and EOS).
+        one line per example: `id, source_language, prompt_tokens` (BOS and prompt) and `tokens` (with target and end).
     """
-    prompts = [alpaca(instruction) for instruction in dataset["instruction"]]
-    texts = [prompt + output for prompt, output in zip(prompts, dataset["output"], strict=True)]
+    is_chat, before = TEMPLATES[template].is_chat, turn(tokenizer, template).before
+    prompts = [render(tokenizer, instruction, template) for instruction in dataset["instruction"]]
+    texts = [prompt + before + output for prompt, output in zip(prompts, dataset["output"], strict=True)]
 
     def lengths(texts: list[str]) -> list[int]:
         batches = (texts[start : start + 1000] for start in range(0, len(texts), 1000))
-        return [len(ids) for batch in batches for ids in tokenizer(batch, truncation=False, verbose=False)["input_ids"]]
+        encoded = (tokenizer(b, truncation=False, verbose=False, add_special_tokens=not is_chat) for b in batches)
+        return [len(ids) for batch in encoded for ids in batch["input_ids"]]
 
     columns = {name: dataset[name][:] for name in ("id", "source_language")}
     return pd.DataFrame({**columns, "prompt_tokens": lengths(prompts), "tokens": [n + 1 for n in lengths(texts)]})
@@ -145,8 +145,8 @@ def _line(check: str, data_set: str, language: str, rows: Sequence[int], texts: 
     kept = [(int(row), " ".join(texts[row].split())) for row in rows[:ROWS_KEPT]]
     example = shortened(kept[0][1], EXAMPLE_CHARACTERS) if kept else ""
     values = (check, data_set, language, len(rows), len(texts) if total is None else total, example)
-    line: dict[str, Any] = dict(zip(COLUMNS, values, strict=True))
-    return line | {"rows": [(row, shortened(text, ROW_CHARACTERS)) for row, text in kept]}
+    shown = [(row, shortened(text, ROW_CHARACTERS)) for row, text in kept]
+    return {**dict(zip(COLUMNS, values, strict=True)), "rows": shown}
 
 
 def _translation_lines(name: str, code: str, foreign: Sequence[str], english: Sequence[str]) -> Iterator[dict]:
@@ -181,9 +181,9 @@ def _benchmark_lines(name: str, by_language: Mapping[str, Dataset]) -> Iterator[
         yield _line("gold answer differs from English", name, code, differ, shown)
 
 
-def _length_lines(name: str, dataset: Dataset, tokenizer: Any, max_length: int) -> Iterator[dict]:
+def _length_lines(name: str, dataset: Dataset, lengths: pd.DataFrame, max_length: int) -> Iterator[dict]:
     texts = dataset["instruction"][:]
-    for code, group in token_lengths(dataset, tokenizer).groupby("source_language", sort=False):
+    for code, group in lengths.groupby("source_language", sort=False):
         too_long = list(group.index[group.tokens > max_length])
         no_target = list(group.index[group.prompt_tokens >= max_length])
         yield _line(f"longer than {max_length} tokens", name, str(code), too_long, texts, len(group))
@@ -215,8 +215,7 @@ def split(dataset: Dataset) -> tuple[Sides, Sides]:
 
 
 def _repeated(texts: Sequence[str]) -> list[int]:
-    first: dict[str, int] = {}
-    return [row for row, text in enumerate(texts) if first.setdefault(text.strip(), row) != row]
+    return [int(row) for row in np.flatnonzero(pd.Series([text.strip() for text in texts], dtype=object).duplicated())]
 
 
 # ------------------------------------------------------------------------------------------------- near-duplicates
@@ -256,18 +255,11 @@ def _shingles(words: Sequence[str], size: int) -> set[tuple[str, ...]]:
 
 
 def near_duplicate_groups(questions: Sequence[str], *, threshold: float = 0.4) -> list[int]:
-    """The group of each question: questions that share most of their words in the same places, whatever the numbers.
+    """The group of each question, from 0 in order of appearance: chains of questions that share most of their words.
 
-    Two questions are near-duplicates when the pairs of neighbouring tokens that they share, numbers made alike, are at
-    least `threshold` of all that either has (Jaccard). Groups are chains of near-duplicates.
-
-    Args:
-        questions: N texts in one language; parallel languages have the groups of their English.
-        threshold: from 0 to 1; 1 finds questions that are equal but for numbers. At 0.4 the variations that mSVAMP
-            makes of one story fall together, while mGSM's 250 questions stay 250 groups (they do down to 0.2).
-
-    Returns:
-        N group numbers, from 0 in order of first appearance.
+    Two questions are near-duplicates when the pairs of neighbouring tokens they share, numbers made alike, are at least
+    `threshold` of all that either has (Jaccard). At 0.4 mSVAMP's variations of one story fall together, while
+    mGSM's 250 questions stay 250 groups (down to 0.2). Parallel languages have the groups of their English.
     """
     from scipy.sparse import coo_matrix, csr_matrix
     from scipy.sparse.csgraph import connected_components
@@ -279,27 +271,17 @@ def near_duplicate_groups(questions: Sequence[str], *, threshold: float = 0.4) -
     sizes = np.array([len(s) for s in sets])  # (N,)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     has = csr_matrix((np.ones(starts[-1], np.int32), np.concatenate(sets), starts), shape=(len(sets), len(known)))
-    left, right = [], []
-    for start in range(0, len(sets), 512):  # blocks, so that N² counts need not be in memory
-        shared = coo_matrix(has[start : start + 512] @ has.T)  # (block, N), counts
-        row = shared.row + start
-        near = shared.data >= threshold * (sizes[row] + sizes[shared.col] - shared.data)
-        left.append(row[near])
-        right.append(shared.col[near])
-    edges = np.concatenate(left), np.concatenate(right)
-    graph = coo_matrix((np.ones(len(edges[0]), np.int8), edges), shape=(len(sets), len(sets)))
+    shared = coo_matrix(has @ has.T)  # (N, N), counts
+    near = shared.data >= threshold * (sizes[shared.row] + sizes[shared.col] - shared.data)
+    graph = coo_matrix((near[near], (shared.row[near], shared.col[near])), shape=shared.shape)
     _, labels = connected_components(graph, directed=False)
-    order: dict[int, int] = {}
-    return [order.setdefault(int(label), len(order)) for label in labels]
+    return [int(group) for group in pd.factorize(labels)[0]]
 
 
 def overlap(tests: Sequence[str], training: Iterable[str], *, threshold: float = 0.6, size: int = 3) -> pd.DataFrame:
-    """Test questions that occur in training data, exactly or nearly; one pass over the training data.
+    """Test questions that occur in training data of the same language, exactly or nearly; one pass over the latter.
 
-    Args:
-        tests: questions of a benchmark; an inverted index of their runs of `size` tokens is held in memory.
-        training: texts in the same language; any number of them.
-        threshold: the share of runs in common (Jaccard, numbers made alike) from which texts are nearly the same.
+    Texts are nearly the same from a share of `threshold` runs of `size` tokens in common (Jaccard, numbers made alike).
 
     Returns:
         one line for each test question that was met, with its best match: `test, training` (positions), `kind`
@@ -358,8 +340,8 @@ _MULTIPLIERS = {
 def readings(text: str) -> list[frozenset[float]]:
     """Every number in a text of any of the languages, each as the values it may stand for.
 
-    `1,200` may be 1200 or 1.2 according to the language, `32 million` 32 or 32,000,000; both are kept, because a
-    translation is judged by whether it can be read as its original.
+    `1,200` may be 1200 or 1.2, `32 million` 32 or 32,000,000: a translation is judged by whether it can be read as its
+    original.
     """
     found: list[frozenset[float]] = []
     text = re.sub(r"\d", lambda digit: str(int(digit[0])), text)  # digits of every script
@@ -457,35 +439,32 @@ def base_comparison(profile: Profile, run: Run) -> pd.DataFrame | None:
     if report is None:
         return None
     untrained = run.stage(profile.run.seeds[0], []) / "untrained"  # of a base that the run trains itself
-    folder = untrained if untrained.is_dir() else SHIPPED_BASE
     with torch.device("meta"):  # no weights are loaded
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        config = AutoConfig.from_pretrained(untrained if untrained.is_dir() else SHIPPED_BASE)
+        parameters = AutoModelForCausalLM.from_config(config).num_parameters()
     tokens = report[~report.language.str.contains("-")].groupby("language").tokens.sum()
     share = 100 * tokens / report.tokens.sum()
     solved = int(report[report.kind == "solved"].documents.sum())
-    problems = len(read_corpus(profile, run, "metamathqa")) if "metamathqa" in profile.corpora() else None
-    of_each = {
-        key: ", ".join(f"{share.get(c, 0.0):.1f}" for c in key.split(", ")) + "%" for key in LLAMA2 if ", " in key
-    }
-    times = f", {solved / problems:.1f} for each one of stage 2" if problems else ""
+    problems = len(read_corpus(profile, run, "metamathqa")) if "metamathqa" in profile.corpora() else 0
     ours = {
-        "parameters": f"{model.num_parameters() / 1e6:.1f} million",
+        "parameters": f"{parameters / 1e6:.1f} million",
         "tokens read": f"{report.tokens.sum():,}",
         "English": f"{share['en']:.1f}%",
-        **of_each,
-        "solved problems read": f"{solved:,}, all English{times}",
+        "solved problems read": f"{solved:,}, all English"
+        + (f", {solved / problems:.1f} for each one of stage 2" if problems else ""),
         "problems of stage 2": f"{problems:,}" if problems else "",
     }
+    for key in (key for key in LLAMA2 if ", " in key):  # a row of several languages
+        ours[key] = ", ".join(f"{share.get(code, 0.0):.1f}" for code in key.split(", ")) + "%"
     return pd.DataFrame([{"": key, "miniature's base": ours[key], "LLaMA-2": LLAMA2[key]} for key in LLAMA2])
 
 
 def overlap_table(profile: Profile, run: Run) -> pd.DataFrame | None:
-    """How much of a question its solution repeats: GSM8K beside every solved English corpus of the run.
+    """How much of a question its solution repeats: GSM8K (measured, if it is there) beside English corpora.
 
     Returns:
         one line per corpus: the share of a question's different `content words (%)` and `numbers (%)` that its solution
-        repeats, and the solution's words per word of the question (`length`); GSM8K's is measured here if the profile's
-        data folder, or QALIGN_DATA_DIR, holds it.
+        repeats, and the solution's words per word of the question (`length`).
     """
     from qalign_core.miniature import solution_overlap
 

@@ -31,16 +31,15 @@ def load_benchmark(name: str, language: str, data_dir: str | Path, *, limit: int
     Args:
         name: `mgsm`, `msvamp`, or one of the user's own.
         language: code, such as `"sw"`.
-        data_dir: a data folder (`mgsm/mgsm_sw.tsv` or `mgsm/mgsm_Swahili.json`; `msvamp/test_Swahili.json`); for a
-            benchmark of one's own, the folder of `<language>.jsonl` (question, answer) or `<language>.tsv`.
+        data_dir: a data folder as `sources` describes; for a benchmark of one's own, the folder of `<language>.jsonl`
+            (question, answer) or `<language>.tsv`.
         limit: keep the first so many questions.
 
     Returns:
         columns `question` and `answer`, both text; row i is the same problem in every language.
 
     Raises:
-        ValueError: for an unknown language, two files of it, a broken row, a blank question, or a gold answer that is
-            not a number.
+        ValueError: for a broken row, a blank question, a gold answer that is not a number, or two files of a language.
         FileNotFoundError: if there is no such folder, or no file of this language in it.
 
     Source: NJUNLP/QAlign evaluate/scripts/mgsm_test.py and svamp_test.py (which reads `m_query`, unstripped).

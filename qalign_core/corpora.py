@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from qalign_core import runs
 from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH, STAGE1_ORDER, language
-from qalign_core.params import BASE_TEXT, CorpusChoice, DataSection, DataSet, Profile
+from qalign_core.params import BASE_TEXT, CorpusChoice, DataSet, Profile
 from qalign_core.prompts import translation_instruction, writing_instruction
 from qalign_core.runs import (
     BadRow,
@@ -63,19 +63,14 @@ TargetTokens = Callable[[list[str], list[str]], list[int]]  # instructions, outp
 
 
 class Corpus(NamedTuple):
-    """The examples of a corpus, and what became of every row that was read: `corpus, language, outcome, rows`, where
-    the outcome `kept` counts the examples."""
+    """Examples, and what became of every row that was read: `corpus, language, outcome, rows`."""
 
     dataset: Dataset
     report: pd.DataFrame
 
 
 def data_sets_of(name: str, *, sft_data: str = "paper") -> tuple[DataSet, ...]:
-    """The data sets a corpus is made of, as `sources.locate` names them.
-
-    Raises:
-        ValueError: for an unknown corpus, naming the known ones.
-    """
+    """The data sets a corpus is made of; ValueError for an unknown corpus, naming the known ones."""
     if name not in DATA_SETS:
         raise ValueError(f"unknown corpus {name!r}; known corpora: {', '.join(CORPORA)}")
     return ("gsm8k",) if name == "gsm8k" and sft_data == "gsm8k" else DATA_SETS[name]
@@ -101,10 +96,9 @@ def build_corpus(
     Args:
         name: one of `CORPORA`.
         data_dir: a folder of data, laid out as `sources` describes.
-        languages: codes to use, in any order: the examples keep the authors' order (`STAGE1_ORDER`,
-            `GSM8KINSTRUCT_ORDER`). In a translation corpus these are the languages other than English (`en` may be
-            among them and says nothing); in `gsm8kinstruct` exactly these. The English corpora `gsm8k` and
-            `metamathqa` have one language and do not look at it. None: all of the paper's.
+        languages: codes in any order; the examples keep the authors' (`STAGE1_ORDER`, `GSM8KINSTRUCT_ORDER`). Those
+            other than English of a translation corpus; exactly these in `gsm8kinstruct`; `gsm8k` and `metamathqa` are
+            English. None: all of the paper's.
         language_names: `paper` calls Swahili `Swahili (macrolanguage)` in the translation prompt; `plain` does not.
         gsm8kinstruct_language: `paper` finds a row's language by the first language name anywhere in its prompt,
             which puts three rows into the wrong language; `fixed` looks at the template before the question only.
@@ -223,37 +217,36 @@ def _question_pairs(data_dir: Path, code: str) -> list[Pair]:
         f"fetch the question pairs (source `repository`), or leave {code!r} out of the languages: there are {there} in "
         "this folder"
     )
-    foreign, english = (require(folder / f"{code}-en" / f"train.{side}", remedy) for side in (code, "en"))
-    return _parallel(foreign, english, read_lines(foreign), read_lines(english))
+    return _parallel(*(require(folder / f"{code}-en" / f"train.{side}", remedy) for side in (code, "en")))
 
 
 def _flores(data_dir: Path, code: str) -> list[Pair]:
     """FLORES dev sentences in a language and in English, parallel by row; in any of the layouts FLORES comes in."""
     paths: list[Path] = []
-    texts: list[list[str]] = []
     for side in (code, "en"):
         folder, flores_code = data_dir / "flores" / "dev", language(side).flores
         names = (f"{side}.txt", f"{flores_code}.parquet", f"{flores_code}.jsonl")
-        path = next((folder / name for name in names if (folder / name).is_file()), None)
-        if path is None:
+        found = [folder / name for name in names if (folder / name).is_file()]
+        if not found:
             raise FileNotFoundError(
                 f"no FLORES sentences in {language(side).name}: {folder} holds none of {', '.join(names)}; fetch "
                 f"flores (source `hub`; openlanguagedata/flores_plus asks you to accept its terms first)"
             )
-        paths.append(path)
-        if path.suffix == ".txt":
-            texts.append(read_lines(path))
-        else:
-            read = read_parquet if path.suffix == ".parquet" else read_json_lines
-            texts.append([row["text"] for row in read(path, ("text",))])
-    return _parallel(paths[0], paths[1], texts[0], texts[1])
+        paths.append(found[0])
+    return _parallel(*paths)
 
 
-def _parallel(foreign_path: Path, english_path: Path, foreign: list[str], english: list[str]) -> list[Pair]:
+def _parallel(*paths: Path) -> list[Pair]:
+    """Row, text and English text of two files."""
+    readers = {".parquet": read_parquet, ".jsonl": read_json_lines}
+    foreign, english = (
+        [row["text"] for row in readers[path.suffix](path, ("text",))] if path.suffix in readers else read_lines(path)
+        for path in paths
+    )
     if len(foreign) != len(english):
         raise BadRow(
-            f"{foreign_path} has {len(foreign)} rows but {english_path} has {len(english)}; they are parallel by row, "
-            f"so one of them is cut off or edited: fetch both again"
+            f"{paths[0]} has {len(foreign)} rows but {paths[1]} has {len(english)}; they are parallel by row, so one "
+            "of them is cut off or edited: fetch both again"
         )
     return [(index, *pair) for index, pair in enumerate(zip(foreign, english, strict=True))]
 
@@ -269,8 +262,8 @@ def _questions_answers(path: Path) -> list[Pair]:
 def _gsm8kinstruct(data_dir: Path, wanted: Sequence[str], mode: str, dropped: Dropped) -> dict[str, list[Pair]]:
     """Solved questions by language, from the authors' files by language or MathOctopus's single file.
 
-    With `mode` "paper" the authors' files come first: they already are the outcome of their language detection. With
-    "fixed" MathOctopus's comes first, since only its prompts name the language beyond doubt.
+    "paper" prefers the authors' files, the outcome of their language detection; "fixed" MathOctopus's, since only
+    its prompts name the language beyond doubt.
     """
     needed = list(dict.fromkeys([*wanted, "en"])) if mode == "fixed" else list(wanted)
     files = {code: data_dir / "gsm8kinstruct" / code / "train.txt" for code in needed}
@@ -296,10 +289,7 @@ def _gsm8kinstruct(data_dir: Path, wanted: Sequence[str], mode: str, dropped: Dr
 
 
 def _by_prompt(path: Path, mode: str, dropped: Dropped) -> dict[str, list[Pair]]:
-    """Assign each row of MathOctopus's file to a language.
-
-    Source: NJUNLP/QAlign data/gsm8kinstruct/extract_data.py.
-    """
+    """MathOctopus's rows by language. Source: NJUNLP/QAlign data/gsm8kinstruct/extract_data.py."""
     solved: dict[str, list[Pair]] = {code: [] for code in CODES}
     for index, row in enumerate(read_json_lines(path, ("prompt", "chosen"))):
         prompt = row["prompt"].strip()
@@ -318,10 +308,7 @@ def _by_prompt(path: Path, mode: str, dropped: Dropped) -> dict[str, list[Pair]]
 
 def read_file(name: str, path: str | Path) -> list[Row]:
     """The user's own file as examples: JSON lines `instruction, output`, perhaps `source_language, target_language`
-    (codes; English where they are absent) and `id`.
-
-    Raises:
-        FileNotFoundError, BadRow: for an absent file, a broken row, a blank text or an unknown language.
+    (codes; English where they are absent) and `id`; BadRow for a broken row, a blank text or an unknown language.
     """
     path, rows = Path(path), []
     if path.exists() and not path.is_file():
@@ -361,9 +348,7 @@ def derive(
     """A corpus made of the rows of others: languages, share, limit and pairs are applied in this order.
 
     Args:
-        name: of the new corpus.
         rows: of the corpora it is made of, one after the other; they keep their ids.
-        choice: what the profile says of it.
         seed: of the share and of the shuffle. A smaller share is a part of a larger one of the same corpus.
         names: how the translation instruction calls the languages (`data.language_names`).
         target_tokens: counts targets, for `pairs: source-only`.
@@ -434,9 +419,8 @@ def _shuffled(name: str, rows: list[Row], seed: str) -> list[Row]:
 def _source_only(rows: list[Row], names: str, target_tokens: TargetTokens) -> list[Row]:
     """The texts that are not English as targets of their own, with nothing to translate.
 
-    A language's texts are taken in order, and again from the first one, until they have as many target tokens as the
-    language's translations had, the last one being whichever fits best; what one language misses or has too many of,
-    the next one makes up for.
+    A language's texts are taken in order, and again, until they have as many target tokens as its translations had; the
+    last is whichever fits best, and the next language makes up for what is left over.
     """
     missing = 0  # target tokens that the languages so far are short of
 
@@ -470,19 +454,14 @@ def _source_only(rows: list[Row], names: str, target_tokens: TargetTokens) -> li
 # ------------------------------------------------------------------------------------------------- in a run
 
 
-def is_drawn(data: DataSection, name: str) -> bool:
-    """Whether a corpus is another one for every seed: generated, sampled or shuffled."""
-    choices = [data.choice(part) for part in data.ancestry(name)]
-    if any(choice.share is not None or choice.pairs == "shuffled" for choice in choices):
-        return True
-    known = [root for root in data.roots(name) if data.choice(root).path is None]
-    needed = {data_set for root in known for data_set in data_sets_of(root, sft_data=data.sft_data)}
-    return any(data.sources.get(data_set) == "miniature" for data_set in needed)
-
-
 def corpus_seed(profile: Profile, name: str, seed: int) -> int | None:
-    """The seed a corpus was drawn with, or None for one that is the same for every seed."""
-    return seed if name == BASE_TEXT or is_drawn(profile.data, name) else None
+    """The seed a corpus was generated, sampled or shuffled with; None for one that is the same for every seed."""
+    data = profile.data
+    choices = [data.choice(part) for part in data.ancestry(name)]
+    drawn = name == BASE_TEXT or any(choice.share is not None or choice.pairs == "shuffled" for choice in choices)
+    known = [] if drawn else [root for root in data.roots(name) if data.choice(root).path is None]
+    needed = {data_set for root in known for data_set in data_sets_of(root, sft_data=data.sft_data)}
+    return seed if drawn or any(data.sources.get(data_set) == "miniature" for data_set in needed) else None
 
 
 def read_corpus(profile: Profile, run: Run, name: str) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 
@@ -65,11 +66,7 @@ CODES, NON_ENGLISH = Codes(), Codes(without="en")
 
 
 def language(code: str) -> Language:
-    """Look a language up by its code.
-
-    Raises:
-        ValueError: for a code that is neither one of the ten nor described by the profile, naming those that are.
-    """
+    """Look a language up by its code; ValueError, naming those that are known, for another."""
     if code not in LANGUAGES:
         known = f"known codes: {', '.join(CODES)}; others are described in data.new_languages"
         raise ValueError(f"unknown language code {code!r}; {known}")
@@ -101,10 +98,7 @@ def one_line(name: str, forbidden: str = "") -> str:
 def add(entry: Language) -> None:
     """Make a language known to this process, in front of English; one that was added before is replaced.
 
-    Profiles describe languages (`data.new_languages`); results carry the description along.
-
-    Raises:
-        ValueError: for a code that a further language cannot have.
+    Profiles describe languages (`data.new_languages`); results carry the description along. ValueError for a bad code.
     """
     code = entry.code
     if code in PAPER_CODES:
@@ -121,7 +115,7 @@ def add(entry: Language) -> None:
 
 
 def add_new(described: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check and add the languages of a profile: code → the fields of `data.new_languages`.
+    """Check and add the languages of a profile (code → the fields of `data.new_languages`).
 
     Raises:
         ValueError: for one that prompts, files or responses could not tell from others.
@@ -147,11 +141,7 @@ def add_new(described: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def refuse_unrecognisable(entry: Language) -> None:
-    """Refuse a language that a profile describes if no response could ever be found to be written in it.
-
-    Raises:
-        ValueError: for a script that Unicode names no letters by, or Latin letters without words to tell it by.
-    """
+    """ValueError for a described language if no response could ever be found to be written in it."""
     script = entry.script.upper()
     # The name of a letter begins with that of its script: HANGUL SYLLABLE GA, OLD ITALIC LETTER A.
     letter = re.compile(rf"{re.escape(script)} ((CAPITAL |SMALL )?LETTER|SYLLABLE|SYLLABICS|VOWEL|CHARACTER) ")
@@ -160,21 +150,30 @@ def refuse_unrecognisable(entry: Language) -> None:
             f"{entry.code}.script: Unicode names no letters by {entry.script!r}; write a script as it does, such as "
             "Hangul, Telugu, Arabic, Greek, Han, Katakana or Latin"
         )
-    wrong = sorted(word for word in entry.words if not re.fullmatch("[a-zß-öø-ɏḀ-ỿ]+", word))
-    if script == "LATIN" and wrong:
+    if script != "LATIN":
+        return
+    if wrong := sorted(word for word in entry.words if not re.fullmatch("[a-zß-öø-ɏḀ-ỿ]+", word)):
         raise ValueError(
             f"{entry.code}.words: {wrong[0]!r} is not of Latin letters alone; write words with spaces between them, "
             "without punctuation, digits or apostrophes"
         )
-    if script == "LATIN" and not entry.words:
+    if not entry.words and entry.code not in identified():
         raise ValueError(
-            f"{entry.code}.words: a language in Latin letters is told by its words; give a dozen common ones, such as "
-            "words: là và của một có không"
+            f"{entry.code}.words: py3langid does not know this code, so a language in Latin letters is told by its "
+            "words; give a dozen common ones, such as words: là và của một có không"
         )
 
 
+@cache
+def identified() -> frozenset[str]:
+    """The codes that py3langid tells by itself."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return frozenset(LanguageIdentifier.from_pickled_model(MODEL_FILE).nb_classes)
+
+
 def described(codes: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What those of these languages are that are not the paper's, as JSON can hold it: code → its entry."""
+    """These languages, but the paper's, as JSON can hold them: code → entry."""
     own = [LANGUAGES[code] for code in sorted(set(codes) - set(PAPER_CODES))]
     return {entry.code: asdict(entry) | {"words": sorted(entry.words)} for entry in own}
 

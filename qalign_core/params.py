@@ -36,10 +36,6 @@ TRACKERS = (  # what `transformers` can report to (its INTEGRATION_TO_CALLBACK t
     *("kubeflow", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
 )
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-REMOVED = {  # keys of earlier versions, and what to write instead
-    "studies": "; params/studies.yaml lists the systems of the three studies, with their corpora: copy what you want",
-    "corrected": "; give the corrected questions as a benchmark of your own: benchmarks: {mgsm-corrected: {folder: …}}",
-}
 
 
 class ProfileError(ValueError):
@@ -79,8 +75,7 @@ class Section(pydantic.BaseModel):
     def _keys_are_known(cls, given: Any) -> Any:
         known, said = cls.model_fields, []
         for key in (str(key) for key in given if key not in known) if isinstance(given, dict) else ():
-            hint = REMOVED.get(key) or f"{nearest(key, known)}; allowed here: {', '.join(known)}"
-            said.append(f"{key}: unknown key{hint}")
+            said.append(f"{key}: unknown key{nearest(key, known)}; allowed here: {', '.join(known)}")
         if said:
             raise PydanticCustomError("unknown_keys", "{said}", {"said": "\n".join(said)})
         return given
@@ -153,7 +148,7 @@ class NewLanguage(Section):
     script: str = "Latin"  # what Unicode calls its letters: Hangul, Telugu, Arabic
     flores: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=40)] | None = None  # code of its FLORES files
     decimal_comma: bool = False  # whether 3,5 is three and a half
-    words: str = ""  # common ones that tell it from others, needed with Latin letters
+    words: str = ""  # common ones, in Latin letters, if py3langid does not know the code
     folder: AbsolutePath | None = None  # its files, such as mgsm/mgsm_ko.tsv, where they are not in data.folder
 
 

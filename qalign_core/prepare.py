@@ -31,8 +31,7 @@ def data_sets(profile: Profile) -> dict[str, list[str]]:
     """The data sets a profile needs, each with the languages it is needed in.
 
     Raises:
-        ProfileError: when a data set that is needed has no source, or its source not the files of a language of the
-            profile's own, or a corpus no language to translate.
+        ProfileError: for a data set without a source or in a language its source lacks, or a corpus without one.
     """
     data, who = profile.data, f"profile {profile.run.profile}:"
     asked = [name for name, test in profile.evaluation.benchmarks.items() if test.folder is None]
@@ -68,18 +67,13 @@ def corpus_languages(profile: Profile, corpus: Corpus) -> list[str]:
 
 
 def gather(profile: Profile, run: Run, seed: int, style: str | None = None) -> Path:
-    """Get every data set the profile needs and link them in one folder of the run, for one seed.
+    """Get every data set the profile needs and link them in one folder of the run, for one seed; return the folder.
 
     Args:
         style: of the miniature's solutions, where it is another one than the profile's.
 
-    Returns:
-        The folder, in the layout `sources` describes; its parts are links to where the data sets are kept.
-
     Raises:
-        ProfileError: when `folder` is a source and no folder is given.
-        FileExistsError: if the folder holds files where links should go, or as `join_languages`.
-        FileNotFoundError, ValueError: what is absent or damaged, and how to get it.
+        ProfileError, FileExistsError, FileNotFoundError, ValueError: what is absent or damaged, and how to get it.
     """
     folder = run.source(seed) if style is None else run.source(seed).with_name(f"seed-{seed}-{style}")
     world = profile.data.miniature.model_dump(exclude={"split"}) | ({"style": style} if style else {})
@@ -110,13 +104,7 @@ def data_folder(profile: Profile) -> Path:
 
 
 def link_data_set(found: Path, destination: Path, data_set: str, added: Mapping[str, str]) -> None:
-    """Link a data set into a data folder: all of it, or file by file where languages were added.
-
-    Args:
-        found: a data folder that holds the data set.
-        destination: the data folder to make it in.
-        data_set: one of `sources.FOLDERS`.
-        added: code → folder of the files of a language of the user's own, in the layout that `sources` describes.
+    """Link a data set into a data folder; file by file where languages were `added` (code → folder of their files).
 
     Raises:
         FileNotFoundError: when an added language lacks a file, naming it.
@@ -161,8 +149,7 @@ def link_data_set(found: Path, destination: Path, data_set: str, added: Mapping[
 
 
 def hub_models(profile: Profile) -> list[tuple[str, str | None]]:
-    """The models that must be fetched or are folders, with their revisions: the base if something is trained from it,
-    and checkpoints."""
+    """Models to be fetched or found in folders, with revisions: the base, if it is trained, and checkpoints."""
     found = [(e.checkpoint, e.revision) for e in profile.systems.values() if e.checkpoint is not None]
     if profile.lineages() and profile.model.base != "miniature":
         found.insert(0, (profile.model.base, profile.model.revision))
@@ -170,12 +157,7 @@ def hub_models(profile: Profile) -> list[tuple[str, str | None]]:
 
 
 def refuse(profile: Profile, *, data: bool = True, model: bool = True) -> None:
-    """Stop before anything runs if something would have to be fetched and may not be (`HF_HUB_OFFLINE`).
-
-    Args:
-        profile: the checked profile.
-        data: whether data will be prepared.
-        model: whether something will be trained or answered.
+    """Stop before anything runs if data or a model would have to be fetched and may not be (`HF_HUB_OFFLINE`).
 
     Raises:
         DownloadError: naming everything that is missing, each with the command that gets it.
@@ -286,11 +268,17 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
         folder = profile.evaluation.benchmarks[name].folder or source
         return [{"index": i, **row} for i, row in enumerate(load_benchmark(name, code, folder))]
 
-    def to_english(rows: list[dict], code: str) -> list[dict]:
+    def write_prompts(task: str, code: str, template: str, rows: list[dict], texts: list[str]) -> None:
+        asked = [
+            {"index": r["index"], "question": r["question"], "prompt": t} for r, t in zip(rows, texts, strict=True)
+        ]
+        runs.write_json_lines(run.prompts(task, code, template), asked)
+
+    def to_english(rows: list[dict], code: str) -> list[str]:
         """The prompts that have a stage-1 model translate questions, as it was trained."""
         names = profile.data.language_names
         texts = [prompts.translation_instruction(row["question"], code, names=names) for row in rows]
-        return _asked(rows, [prompts.build(profile.model.template, text, "en") for text in texts])
+        return [prompts.build(profile.model.template, text, "en") for text in texts]
 
     counts = []
     for name, test in profile.evaluation.benchmarks.items():
@@ -300,10 +288,10 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
             found[code], rows = len(every), every[: test.limit]  # a limit must not hide that a file is longer
             runs.write_json_lines(run.benchmark(name, code), rows)
             for template in templates:
-                asked = _asked(rows, [prompts.build(template, row["question"], code) for row in rows])
-                runs.write_json_lines(run.prompts(name, code, template), asked)
+                texts = [prompts.build(template, row["question"], code) for row in rows]
+                write_prompts(name, code, template, rows, texts)
             if code != "en" and translates:
-                runs.write_json_lines(run.prompts(name, code, plan.TO_ENGLISH), to_english(rows, code))
+                write_prompts(name, code, plan.TO_ENGLISH, rows, to_english(rows, code))
             counts.append({"benchmark": name, "language": code, "questions": len(rows)})
         if len(set(found.values())) > 1:
             numbers = ", ".join(f"{code} {number:,}" for code, number in found.items())
@@ -317,16 +305,10 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
             if code == "en":
                 runs.write_json_lines(run.benchmark("translation", "en"), rows)
                 continue
-            asked = to_english(rows, code)
-            runs.write_json_lines(run.prompts("translation", code, profile.model.template), asked)
-            runs.write_json_lines(run.prompts(FOLLOWED, code, profile.model.template), asked[:1])
+            texts = to_english(rows, code)
+            write_prompts("translation", code, profile.model.template, rows, texts)
+            write_prompts(FOLLOWED, code, profile.model.template, rows[:1], texts[:1])
     return pd.DataFrame(counts)
-
-
-def _asked(rows: list[dict], texts: list[str]) -> list[dict]:
-    """The rows of a file of prompts: the questions without their answers."""
-    both = zip(rows, texts, strict=True)
-    return [{"index": row["index"], "question": row["question"], "prompt": text} for row, text in both]
 
 
 def translated(profile: Profile) -> Benchmark:
@@ -344,9 +326,9 @@ def loaded(profile: Profile, run: Run) -> tuple[dict[str, Dataset], dict[str, di
     def read(path: Path) -> Dataset:
         return Dataset.from_list(runs.read_json_lines(path))
 
-    drawn = {name: corpus_seed(profile, name, profile.run.seeds[0]) for name in profile.corpora()}
-    examples: dict[str, Dataset] = {name: read(run.corpus(name, seed)) for name, seed in drawn.items()}
-    questions: dict[str, dict[str, Dataset]] = {
+    first = profile.run.seeds[0]
+    examples = {name: read(run.corpus(name, corpus_seed(profile, name, first))) for name in profile.corpora()}
+    questions = {
         name: {c: read(run.benchmark(name, c)).select_columns(["question", "answer"]) for c in profile.data.languages}
         for name in profile.evaluation.benchmarks
     }
@@ -354,19 +336,17 @@ def loaded(profile: Profile, run: Run) -> tuple[dict[str, Dataset], dict[str, di
 
 
 def audited(profile: Profile, examples: dict[str, Dataset]) -> dict[str, Dataset]:
-    """The corpora worth an audit: those that are not derived from others, which would only repeat them, and not those
-    that are wrong on purpose."""
+    """The corpora worth an audit: derived ones would only repeat the others, or are wrong on purpose."""
     return {name: data for name, data in examples.items() if profile.data.choice(name).of is None}
 
 
 def save_lengths(profile: Profile, run: Run, examples: dict[str, Dataset], tokenizer: Any) -> pd.DataFrame:
-    """Count every example's tokens.
+    """Count tokens: how many examples of each corpus that is not derived have so many (`corpus, tokens, examples`).
 
-    Returns:
-        `corpus, tokens, examples`: how many examples of corpora that are not derived have so many tokens; also saved
-        as `results/lengths.csv`, and Table 1 (`corpus, languages, rows, tokens`) as `results/corpora.csv`.
+    Saved as `results/lengths.csv`, and Table 1 (`corpus, languages, rows, tokens`) as `results/corpora.csv`.
     """
-    counted = {name: token_lengths(data, tokenizer).tokens for name, data in examples.items()}
+    template = profile.model.template
+    counted = {name: token_lengths(data, tokenizer, template).tokens for name, data in examples.items()}
     parts = [
         counted[name].value_counts(sort=False).sort_index().rename("examples").reset_index().assign(corpus=name)
         for name in audited(profile, examples)
@@ -422,8 +402,10 @@ REASONS = {  # where the miniature differs from the paper's recipe, for a base o
 
 
 def recipe_differences(profile: Profile) -> pd.DataFrame:
-    """Every constant of training that differs from the paper's in some stage: `constant, paper, here` (the commonest
-    value, and in brackets the stages that have another), and for the miniature `why`; empty if there is none."""
+    """Every constant of training that differs from the paper's in some stage, and for the miniature why.
+
+    `here` is the commonest value, with the stages that have another in brackets.
+    """
     stages = {
         corpus: profile.arguments(corpus)
         | {"effective batch size": plan.effective_batch_size(profile, corpus)}
@@ -439,12 +421,12 @@ def recipe_differences(profile: Profile) -> pd.DataFrame:
 
     rows = []
     for key, paper in PAPER_RECIPE.items():
-        values = {stage: plain(arguments[key]) for stage, arguments in stages.items()}
         if all(arguments[key] == paper for arguments in stages.values()):
             continue
+        values = {stage: plain(arguments[key]) for stage, arguments in stages.items()}
         common = max(dict.fromkeys(values.values()), key=list(values.values()).count)
-        others = [f"{stage}: {value}" for stage, value in values.items() if value != common]
-        here = common + (f" ({', '.join(others)})" if others else "")
+        others = ", ".join(f"{stage}: {value}" for stage, value in values.items() if value != common)
+        here = f"{common} ({others})" if others else common
         rows.append({"constant": key, "paper": plain(paper), "here": here, "why": REASONS.get(key, "")})
     columns = ["constant", "paper", "here", *(["why"] if profile.model.base == "miniature" else [])]
     return pd.DataFrame(rows, columns=columns)

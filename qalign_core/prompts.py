@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from qalign_core.languages import language
 
@@ -27,16 +27,10 @@ TRANSLATION = "Translate the following sentences from {source} to {target}."
 
 @dataclass(frozen=True)
 class Template:
-    """How a model is asked; the response follows directly behind the prompt's last character.
+    """How a model is asked; the response follows directly behind the prompt's last character."""
 
-    Attributes:
-        text: with `{instruction}`, and perhaps `{language}` for the English name of the question's language; such a
-            template can be asked with, but not trained on. Empty for the chat template that a tokenizer comes with.
-        about: ends the sentence "It is asked with …" of a model card.
-    """
-
-    text: str
-    about: str
+    text: str  # with {instruction}, perhaps {language} (never trained on); empty: the tokenizer's chat template
+    about: str  # ends the sentence "It is asked with …" of a model card
 
     @property
     def is_chat(self) -> bool:
@@ -60,16 +54,9 @@ else:
 
 
 def build(template: str, instruction: str, code: str = "en") -> str:
-    """The prompt that puts an instruction, such as a benchmark's question, to a model.
+    """The prompt that puts an instruction in language `code`, such as a benchmark's question, to a model.
 
-    Args:
-        template: a name of `TEMPLATES`. A chat template leaves the instruction as it is, since only the tokenizer
-            can apply it: see `render`.
-        instruction: used as it stands.
-        code: the instruction's language.
-
-    Raises:
-        ValueError: for an unknown template.
+    A chat template leaves it as it is, since only the tokenizer can apply it: see `render`.
     """
     if template not in TEMPLATES:
         raise ValueError(f"unknown template {template!r}; known: {', '.join(TEMPLATES)}")
@@ -78,10 +65,7 @@ def build(template: str, instruction: str, code: str = "en") -> str:
 
 
 def alpaca(instruction: str) -> str:
-    """The paper's prompt around an instruction.
-
-    Source: NJUNLP/QAlign finetune.py:18-30.
-    """
+    """The paper's prompt around an instruction. Source: NJUNLP/QAlign finetune.py:18-30."""
     return build("alpaca", instruction)
 
 
@@ -92,9 +76,8 @@ def translation_instruction(question: str, source: str, target: str = "en", *, n
     """The stage-1 instruction: translate `question` (stripped) from language `source` to language `target`.
 
     Args:
-        question: the text to translate.
-        source: language code of the text, such as `"sw"`.
-        target: language code of the translation.
+        source: code, such as `"sw"`.
+        target: code.
         names: `"paper"` for ISO 639-3 reference names (Swahili is `Swahili (macrolanguage)`), `"plain"` for common
             English names.
 
@@ -108,7 +91,7 @@ def translation_instruction(question: str, source: str, target: str = "en", *, n
 
 
 def writing_instruction(code: str, *, names: str = "paper") -> str:
-    """The instruction of a control of ours, whose target is a text in language `code` with nothing to translate."""
+    """The instruction of a control of ours, which has no text to translate."""
     return f"Write a text in {_language_name(code, names)}."
 
 
@@ -128,18 +111,11 @@ _QUESTION, _RESPONSE = "qalign-question", "qalign-response"
 _REMEDY = "correct the chat_template of its tokenizer, or use model.template: alpaca, as the paper does"
 
 
-@dataclass(frozen=True)
-class Turn:
-    """What stands around a response.
+class Turn(NamedTuple):
+    """What stands around a response."""
 
-    Attributes:
-        before: text between the prompt and the response, mostly none or a space; it is learnt with the response.
-        end: the token that ends the response, as text: EOS, or the end of a turn.
-        end_id: the same as id.
-    """
-
-    before: str
-    end: str
+    before: str  # between the prompt and the response, mostly none or a space; learnt with the response
+    end: str  # the token that ends the response, as text: EOS, or the end of a turn
     end_id: int
 
 

@@ -30,7 +30,7 @@ import huggingface_hub
 import yaml
 from filelock import FileLock
 from huggingface_hub import errors
-from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import http_backoff
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from qalign_core.benchmarks import benchmark_files
@@ -41,6 +41,7 @@ from qalign_core.runs import (
     read_json_array,
     read_lines,
     read_parquet,
+    read_text,
     sha256_file,
     sha256_tree,
     write_atomic,
@@ -111,10 +112,10 @@ class Strict(BaseModel):
 
 
 class LockedFile(Strict):
-    """What is known of a file before it is fetched; None: not known, or of `language`: every language needs it."""
+    """What is known of a file before it is fetched; None: not known."""
 
     path: Inside  # at the source
-    language: str | None = None
+    language: str | None = None  # None: every language needs it
     bytes: int | None = Field(default=None, ge=0)
     rows: int | None = Field(default=None, ge=0)
     git_blob: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
@@ -194,11 +195,8 @@ def count_rows(path: Path) -> int:
     """Rows of a data file; a JSON file is an array if it starts with `[`, else JSON lines."""
     if path.suffix == ".parquet":
         return len(read_parquet(path, ()))
-    if path.suffix == ".json":
-        with path.open("rb") as stream:
-            if stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"["):
-                return len(read_json_array(path, ()))
-    return len(read_lines(path))
+    is_array = path.suffix == ".json" and read_text(path).lstrip().startswith("[")
+    return len(read_json_array(path, ()) if is_array else read_lines(path))
 
 
 # ------------------------------------------------------------------------------------------------- getting it
@@ -216,32 +214,28 @@ def locate(
 ) -> Path:
     """A local data folder, in the layout above, that holds `data_set`; fetched and verified if need be.
 
-    A second call finds what the first one made, without a network. Two processes may call it at once: one fetches,
-    the other waits.
+    A second call finds what the first one made, without a network. Of two processes one fetches, the other waits.
 
     Args:
         data_set: one of `FOLDERS`.
-        source: `hub`, `repository` (the authors'), `folder` (the user's) or `miniature`.
+        source: one of `SOURCES`.
         cache_dir: where fetched and generated data folders are kept.
-        folder: the user's data folder, for source `folder`. Its files must exist; one that differs from the
-            published file of its name is warned of, not refused, because people bring their own data.
+        folder: the user's, for source `folder`. A file that differs from the published one of its name is warned of,
+            not refused, because people bring their own data.
         languages: codes to fetch or ask for; None: all ten.
         world: what the miniature is made with: `write_world`'s arguments `seed`, `sizes`, `style`.
         lock: what the files must be; None: `params/data.lock.yaml`.
 
     Raises:
-        ValueError: for an unknown data set, source or language, or a data set its source does not have.
+        ValueError: for a data set its source does not have.
         FileNotFoundError: for files absent from `folder`.
         DownloadError: if a file cannot be fetched or is not the expected one.
     """
-    if data_set not in FOLDERS:
-        raise ValueError(f"unknown data set {data_set!r}; known data sets: {', '.join(FOLDERS)}")
-    if source not in SOURCES:
-        raise ValueError(f"unknown source {source!r} of {data_set}; known sources: {', '.join(SOURCES)}")
-    codes = [language(code).code for code in (CODES if languages is None else languages)]
+    codes = list(CODES if languages is None else languages)
     cache, lock = Path(cache_dir).absolute(), lock or read_lock()
     if source == "folder":
-        return _from_folder(data_set, folder, codes, lock)
+        assert folder is not None  # the caller's duty: `prepare.data_folder`
+        return _from_folder(data_set, Path(folder).absolute(), codes, lock)
     known = lock.at(data_set, source)
     if source != "miniature" and known is None:
         available = lock.hub if source == "hub" else lock.repository.data_sets
@@ -265,10 +259,7 @@ def locate(
         ) from None
 
 
-def _from_folder(data_set: str, folder: str | Path | None, codes: Sequence[str], lock: Lock) -> Path:
-    if folder is None:
-        raise ValueError(f"source 'folder' of {data_set} needs to know which: set data.folder in the profile")
-    folder = Path(folder).absolute()
+def _from_folder(data_set: str, folder: Path, codes: Sequence[str], lock: Lock) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"data folder {folder} does not exist; correct data.folder in the profile")
     wanted = layout(data_set, codes)
@@ -338,41 +329,30 @@ def _from_repository(root: Path, known: LockedDataSet, codes: Sequence[str], rep
 
 
 def fetch(url: str, destination: Path, expected: LockedFile) -> None:
-    """Download a file, verify it, and only then give it its name; a cut download is taken up where it stopped.
-
-    What has arrived waits in `<destination>.part`. A whole file that does not match is deleted and fetched once more
-    from its first byte, in case what had arrived earlier was damaged.
+    """Download a file of a few megabytes, verify it, and only then give it its name; a cut download is tried again.
 
     Raises:
         DownloadError: if the host cannot be reached, has no such file, or has another file of that name.
     """
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    part, wrong = destination.with_name(destination.name + ".part"), None
-    for _ in range(2):
-        try:
-            with part.open("ab") as stream:
-                if (have := stream.tell()) == 0 or have != expected.bytes:
-                    http_get(url, stream, resume_size=have, headers={"Accept-Encoding": "identity"})
-        except errors.HfHubHTTPError as error:
-            said = {404: "no such file (404)", 401: "access refused (401)", 403: "access refused (403)"}
-            status = error.response.status_code
-            if status != 416:  # 416: nothing is missing, or what is there is too long; its checksum tells
-                why = said.get(status, f"the server answered {status}, so run again later")
-                raise DownloadError(f"{url}: {why}; compare its address with params/data.lock.yaml") from None
-        except Exception as error:  # of whichever HTTP client huggingface_hub uses
-            raise DownloadError(
-                f"{url}: the connection failed ({error}). What arrived is kept in {part} and will be resumed; check "
-                f"the network and run again, or fetch the file elsewhere and use source 'folder'"
-            ) from None
-        wrong = difference(part, expected)
-        if wrong is None:
-            part.replace(destination)
-            return
+    try:
+        answer = http_backoff("GET", url, follow_redirects=True, timeout=60)
+        status = answer.status_code
+    except Exception as error:  # of whichever HTTP client huggingface_hub uses
+        raise DownloadError(
+            f"{url}: the connection failed ({error}). Check the network and run again, or fetch the file elsewhere and "
+            f"use source 'folder'"
+        ) from None
+    if status != 200:
+        why = "no such file (404)" if status == 404 else f"the server answered {status}, so run again later"
+        raise DownloadError(f"{url}: {why}; compare its address with params/data.lock.yaml")
+    part = write_atomic(destination.with_name(destination.name + ".part"), answer.content)
+    if wrong := difference(part, expected):
         part.unlink()
-    raise DownloadError(
-        f"{url}: not the expected file: {wrong}. The source changed, or something between it and this machine altered "
-        f"it; nothing was kept. Compare with params/data.lock.yaml"
-    )
+        raise DownloadError(
+            f"{url}: not the expected file: {wrong}. The source changed, or something between it and this machine "
+            f"altered it; nothing was kept. Compare with params/data.lock.yaml"
+        )
+    part.replace(destination)
 
 
 def _from_hub(cache: Path, known: LockedDataSet, codes: Sequence[str]) -> Path:
@@ -388,7 +368,7 @@ def _from_hub(cache: Path, known: LockedDataSet, codes: Sequence[str]) -> Path:
             before = {}
         if path.is_file() and before and sha256_file(path) == before["laid_out_sha256"]:
             continue
-        if expected.sha256 is None and before:
+        if before:
             expected = expected.model_copy(update={"sha256": before["sha256"]})
         cached = _hub_file(known.repo_id, revision, expected)
         revision = cached.parts[cached.parts.index("snapshots") + 1]  # the commit
@@ -400,64 +380,66 @@ def _from_hub(cache: Path, known: LockedDataSet, codes: Sequence[str]) -> Path:
     return root
 
 
-def _hub_file(repo_id: str, revision: str | None, expected: LockedFile) -> Path:
+def _hub_file(repo_id: str, revision: str | None, expected: LockedFile, anew: bool = False) -> Path:
     """A file of a hub data set in the hub's own cache, downloaded if need be; once more if it is not the right one."""
-    for anew in (False,) if is_offline() else (False, True):
-        try:
-            found = huggingface_hub.hf_hub_download(
-                repo_id,
-                expected.path,
-                repo_type="dataset",
-                revision=revision,
-                cache_dir=os.environ.get("HF_HUB_CACHE"),  # looked at now, not when the library was imported
-                endpoint=os.environ.get("HF_ENDPOINT"),
-                local_files_only=is_offline(),
-                force_download=anew,
-            )
-        except (errors.HfHubHTTPError, errors.EntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-            why = unreadable_model(repo_id, revision, error, kind="data set")
-            raise DownloadError(f"{expected.path}: {why}") from None
-        path = Path(found).absolute()
-        wrong = difference(path, expected)
-        if wrong is None:
-            rows = expected.rows and count_rows(path)
-            if rows == expected.rows:
-                return path
-            wrong = f"it has {rows:,} rows, the lock says {expected.rows:,}"
-    raise DownloadError(
-        f"{repo_id}: {expected.path}: not the expected file: {wrong}. The cached file {path} is damaged, or the "
-        f"data set changed; compare with params/data.lock.yaml and recorded.lock.json"
-    )
+    try:
+        found = huggingface_hub.hf_hub_download(
+            repo_id,
+            expected.path,
+            repo_type="dataset",
+            revision=revision,
+            cache_dir=os.environ.get("HF_HUB_CACHE"),  # looked at now, not when the library was imported
+            endpoint=os.environ.get("HF_ENDPOINT"),
+            local_files_only=is_offline(),
+            force_download=anew,
+        )
+    except (errors.HfHubHTTPError, errors.EntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        why = unreadable_model(repo_id, revision, error, kind="data set")
+        raise DownloadError(f"{expected.path}: {why}") from None
+    path = Path(found).absolute()
+    wrong = difference(path, expected)
+    if wrong is None and expected.rows and (rows := count_rows(path)) != expected.rows:
+        wrong = f"it has {rows:,} rows, the lock says {expected.rows:,}"
+    if wrong and not (anew or is_offline()):
+        return _hub_file(repo_id, revision, expected, anew=True)
+    if wrong:
+        raise DownloadError(
+            f"{repo_id}: {expected.path}: not the expected file: {wrong}. The cached file {path} is damaged, or the "
+            "data set changed; compare with params/data.lock.yaml and recorded.lock.json"
+        )
+    return path
 
 
 def unreadable_model(name: str, revision: str | None, error: BaseException, kind: str = "model") -> str:
     """Why a model (a folder or one of the hub's) or a data set could not be read, and what to do about it."""
-    causes: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        causes.append(cause)
-        cause = cause.__cause__ or cause.__context__
     data, at = kind == "data set", f" --revision {revision}" if revision else ""
     get = f"hf download {name}{at}" + (" --repo-type dataset" if data else "")
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     page, entry = f"{endpoint}/{'datasets/' if data else ''}{name}", "params/data.lock.yaml" if data else "the profile"
-    gated = f"{name} is gated: accept its terms at {page}, then log in (hf auth login) or set HF_TOKEN"
-    no_revision = f"{name} has no revision {revision}: correct it in {entry}; {page} lists them"
-    unknown = f"the hub has no {kind} {name}, nor is there such a folder; if it is private: hf auth login"
-    offline = f"{name} is not in the hub's cache, and HF_HUB_OFFLINE is set; where there is a network: {get}"
-    unreached = f"{name} is not in the hub's cache, and the hub cannot be reached; where it can: {get}"
-    no_file = f"{name} has no such file; compare its path with {entry}"
     said: list[tuple[type[BaseException], str]] = [  # the more special errors first: they are kinds of later ones
-        (errors.GatedRepoError, gated),
-        (errors.RevisionNotFoundError, no_revision),
-        (errors.RepositoryNotFoundError, unknown),
-        *([(BaseException, offline)] if is_offline() else []),
-        (errors.LocalEntryNotFoundError, unreached),
-        *([(errors.EntryNotFoundError, no_file)] if data else []),
+        (errors.GatedRepoError, f"is gated: accept its terms at {page}, then log in (hf auth login) or set HF_TOKEN"),
+        (errors.RevisionNotFoundError, f"has no revision {revision}: correct it in {entry}; {page} lists them"),
+        (errors.RepositoryNotFoundError, ""),
+        *(
+            [(BaseException, f"is not in the hub's cache, and HF_HUB_OFFLINE is set; where there is a network: {get}")]
+            if is_offline()
+            else []
+        ),
+        (
+            errors.LocalEntryNotFoundError,
+            f"is not in the hub's cache, and the hub cannot be reached; where it can: {get}",
+        ),
+        *([(errors.EntryNotFoundError, f"has no such file; compare its path with {entry}")] if data else []),
     ]
-    known = (text for kind_of, text in said if any(isinstance(cause, kind_of) for cause in causes))
-    own_words = f"{name}: {' '.join(str(error).split())[:400]}"
-    return own_words if Path(name).is_dir() or name.count("/") != 1 else next(known, own_words)
+    causes: list[BaseException] = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    if not Path(name).is_dir() and name.count("/") == 1:
+        for known, text in said:
+            if any(isinstance(cause, known) for cause in causes):
+                unknown = f"the hub has no {kind} {name}, nor is there such a folder; if it is private: hf auth login"
+                return f"{name} {text}" if text else unknown
+    return f"{name}: {' '.join(str(error).split())[:400]}"
 
 
 def _lay_out(cached: Path, destination: Path) -> None:

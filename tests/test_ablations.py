@@ -151,7 +151,7 @@ def test_seeds_are_averaged_in_table_4_and_unfold_below_it(folder: Path):
 def test_a_system_without_results_is_named(folder: Path):
     data = results.read_results(folder).tables
     with pytest.raises(ValueError, match="Table 4: no results of 'RFT'"):
-        paper_tables.ablation_table(data["ablation_intervals"], data["ablations"], {"RFT": "RFT"})
+        paper_tables.ablation_table(data["ablation_intervals"], data["ablations"], {"RFT": "RFT"}, examples={})
 
 
 def test_the_profiles_own_studies_stand_in_a_table_like_it(folder: Path):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from qalign_core import audit, params, plan, prepare, runs
+from qalign_core import audit, params, prepare, runs
 from qalign_core.audit import (
     checked,
     counted,
@@ -374,10 +374,3 @@ def test_a_changed_constant_appears():
     profile = profile_of("llama2-7b", training__max_grad_norm=0.5)
     (row,) = prepare.recipe_differences(profile).to_dict("records")
     assert row == {"constant": "max_grad_norm", "paper": "1", "here": "0.5"}
-
-
-def test_the_batch_counts_devices():
-    profile = profile_of("llama2-7b", run__devices=4)
-    (row,) = prepare.recipe_differences(profile).to_dict("records")
-    assert (row["constant"], row["here"]) == ("effective batch size", "64")
-    assert plan.effective_batch_size(profile, "metamathqa") == 64

@@ -56,17 +56,13 @@ def test_text_is_left_as_it_is(folder):
         ("mgsm/mgsm_sw.tsv", b"swali\t\n", r"line 1: the gold answer '' holds no number"),
         ("mgsm/mgsm_sw.tsv", b"1\tswali 5?\n", "line 1: the gold answer 'swali 5.' must be a number .* swapped"),
         ("mgsm/mgsm_sw.tsv", b"swali\t1\tmore 2\n", "the gold answer 'more 2' must be a number .* one too many"),
-        ("mgsm/mgsm_sw.tsv", b"swali\t1.2.3\n", r"line 1: the gold answer '1\.2\.3' must be a number"),
         ("mgsm/mgsm_sw.tsv", b"swali\t5,,,\n", "line 1: the gold answer '5,,,' must be a number"),
         ("mgsm/mgsm_sw.tsv", b"swali\t3,5\n", r"'3,5' must be .* commas only between thousands \(1,000 or 3\.5\)"),
         ("mgsm/mgsm_sw.tsv", b"swali\t" + b"9" * 400 + b"\n", "of at most 20 characters"),
         ("mgsm/mgsm_sw.tsv", b"swali\t1\n \t2\n", "line 2: the question is blank"),
         ("msvamp/test_Swahili.json", b"[" * 100_000, "line 1: not JSON .*nested thousands deep"),
-        ("msvamp/test_Swahili.json", b'{"a": ' + b"9" * 5000 + b"}", "line 1: not JSON .*thousands of digits"),
         ("msvamp/test_Swahili.json", b'{"m_query": "\\ud83d", "response": "1"}', r"'m_query' holds .ud83d, half"),
-        ("mgsm/mgsm_sw.tsv", "swali\t1\n".encode("utf-16"), "line 1: not UTF-8"),
         ("msvamp/test_Swahili.json", b'{"query": "a", "response": "1"}\n', "field 'm_query' is missing"),
-        ("msvamp/test_Swahili.json", b'{"m_query": "a", "response": null}\n', "field 'response' is null"),
     ],
 )
 def test_bad_rows_are_refused_by_file_and_line(folder, place, content, message):

@@ -16,11 +16,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 from tiny_training import ENVIRONMENT
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
 
 from qalign_core import evaluate, generate, params, plan, prepare, prompts, runs
+from qalign_core.audit import token_lengths
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import read_corpus
 from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language, add, refuse_unrecognisable
@@ -281,11 +283,8 @@ def test_a_chat_example_is_what_the_template_writes(family: str, tmp_path: Path)
     assert learnt == ends[family]
     turn = prompts.turn(tokenizer, "chat")
     assert tokenizer.convert_ids_to_tokens(turn.end_id) == turn.end
-
-
-def test_the_prompt_of_a_template_with_a_date_does_not_change_from_day_to_day(tmp_path: Path):
-    tokenizer = load_tokenizer(str(make_base(tmp_path, "llama3")))
-    assert f"Today Date: {prompts.CHAT_DATE}" in prompts.render(tokenizer, "3 + 2?", "chat")
+    row = {"id": "0", "instruction": "3 + 2?", "output": "It is 5", "source_language": "en"}
+    assert token_lengths(Dataset.from_list([row]), tokenizer, "chat").tokens[0] == len(example["input_ids"])
 
 
 @pytest.mark.parametrize("call", ["strftime_now('%Y-%m-%d')", 'strftime_now( "%Y-%m-%d" )'])
@@ -300,13 +299,10 @@ def test_a_template_that_asks_for_the_date_gets_the_same_one(call: str, tmp_path
     [
         ("{% for %}", "cannot be used \\(TemplateSyntaxError"),
         ("{{ messages.__class__.__mro__ }}", "cannot be used \\(SecurityError"),
-        ("{{ nothing.at.all }}", "cannot be used \\(UndefinedError"),
         ("{{ raise_exception('no system turn') }}", "no system turn"),
         ("{{ range(10**30) | list }}", "cannot be used \\(OverflowError"),
         ("{{ strftime_now(messages[0].role) }}", "in a form that is not written out"),
-        ({"tool_use": "x"}, "cannot be used"),
         (5, "cannot be used"),
-        ("<|im_start|>", "does not write the user's turn as it is"),
         (SPECIAL["qwen"][3].replace("m.content", "m.content | upper"), "does not write the user's turn as it is"),
         (SPECIAL["qwen"][3].replace("m.content", "m.content + m.content"), "writes the question 2 times"),
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "writes the response 0 times"),
@@ -371,8 +367,6 @@ def test_a_language_in_latin_letters_is_told_by_its_words():
         ({"data__new_languages": {"ko": {}}}, "data.new_languages.ko.name: is missing"),
         ({"evaluation__benchmarks": {"sums": {"max_new_tokens": 6}}}, "sums: unknown benchmark"),
         ({"evaluation__benchmarks": {"mgsm": {"max_new_tokens": 6, "folder": "x"}}}, "mgsm: folder is for benchmarks"),
-        ({"evaluation__benchmarks": {"translation": {"max_new_tokens": 6, "folder": "x"}}}, "this name is taken"),
-        ({"evaluation__benchmarks": {"split": {"max_new_tokens": 6, "folder": "x"}}}, "this name is taken"),
         ({"evaluation__benchmarks": {"a-intervals": {"max_new_tokens": 6, "folder": "x"}}}, "this name is taken"),
     ],
 )
@@ -389,18 +383,12 @@ def test_what_a_profile_cannot_say_is_refused(outside: Path, changes: dict, said
         ({"flores": "tha_Thai"}, r"is Thai \(th\) already"),
         ({"name": "TELUGU"}, r"te: 'telugu' is TELUGU \(ko\) already"),
         ({"script": "Hangull"}, r"ko\.script: Unicode names no letters by 'Hangull'; write a script as it does"),
-        ({"script": ""}, "Unicode names no letters by ''"),
-        ({"script": "Japanese"}, "Unicode names no letters by 'Japanese'"),
-        ({"script": "Latin"}, r"ko\.words: a language in Latin letters is told by its words"),
         ({"script": "Latin", "words": "và là,"}, r"ko\.words: 'là,' is not of Latin letters alone"),
-        ({"name": " "}, r"ko\.name: must not be blank"),
         ({"name": "Korean\0"}, r"ko\.name: must be one line of plain text, without U\+0000"),
-        ({"name": "Kor\u2028ean"}, r"without U\+2028"),
         ({"name": "{target}"}, "without {, }"),
         ({"name": "../x"}, "without /"),
         ({"native_name": ""}, r"ko\.native_name: must not be blank"),
         ({"native_name": "\u202eevil"}, r"without U\+202E"),
-        ({"reference_name": "Korean.\n\nIgnore"}, r"ko\.reference_name: must be one line of plain text"),
         ({"flores": "../../../etc/passwd"}, r"ko\.flores: "),
     ],
 )
@@ -408,6 +396,16 @@ def test_a_language_that_could_not_be_told_from_others_is_refused(outside: Path,
     described = {"ko": {"name": "Korean", "script": "Hangul"} | entry, "te": {"name": "Telugu", "script": "Telugu"}}
     with pytest.raises(ProfileError, match=said):
         load(outside, data__new_languages=described)
+
+
+def test_words_are_asked_for_only_where_py3langid_does_not_know_the_language(outside: Path):
+    with pytest.raises(ProfileError, match=r"ceb\.words: py3langid does not know this code"):
+        load(outside, data__new_languages={"ceb": {"name": "Cebuano"}})
+    load(outside, data__new_languages={"vi": {"name": "Vietnamese"}}, data__languages=["vi", "en"])
+    try:
+        assert response_language("Có bao nhiêu quả táo trong giỏ?", "vi") == "vi"
+    finally:
+        del LANGUAGES["vi"]
 
 
 @pytest.mark.parametrize("code", ["und", "nan", "KO", "../x", "korean", "ko-" + "a" * 20])

@@ -19,11 +19,6 @@ def test_stage_1_joins_the_files_in_the_authors_order():
     assert sorted(STAGE1_ORDER) == sorted(NON_ENGLISH)
 
 
-def test_only_swahili_has_another_reference_name():
-    different = {code: entry.reference_name for code, entry in LANGUAGES.items() if entry.reference_name != entry.name}
-    assert different == {"sw": "Swahili (macrolanguage)"}
-
-
 def test_every_name_and_code_belongs_to_one_language():
     for attribute in ("code", "name", "reference_name", "native_name", "flores"):
         assert len({getattr(entry, attribute) for entry in LANGUAGES.values()}) == 10

@@ -43,28 +43,13 @@ def refusal(path: str, value: Any) -> str:
 # ------------------------------------------------------------------------------------------------- shipped profiles
 
 
-def test_the_profiles_people_are_told_of_are_there():
-    assert {"smoke", "mini", "real-input", "llama2-7b", "llama2-13b", "checkpoints"} <= set(SHIPPED)
-
-
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_profile_loads_under_its_own_name(name: str):
     profile = params.load(name)
     assert profile.run.profile == name
     assert tuple(sections(name)) == SECTIONS
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_profiles_deepspeed_configuration_is_there(name: str):
-    assert (PARAMS_FOLDER / params.load(name).training.deepspeed).is_file()
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_what_is_dumped_is_the_same_profile_again(name: str):
-    profile = params.load(name)
-    again = params.validate(yaml.safe_load(params.dump(profile)))
-    assert again == profile
-    assert again.model_dump() == profile.model_dump()
+    assert (PARAMS_FOLDER / profile.training.deepspeed).is_file()
+    assert params.validate(yaml.safe_load(params.dump(profile))) == profile
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -225,20 +210,11 @@ def test_one_gpu_changes_what_it_says():
     [
         ("training/lerning_rate", 1e-5, "training.lerning_rate: unknown key (did you mean 'learning_rate'?)"),
         ("trainig", {}, "trainig: unknown key (did you mean 'training'?); allowed here: run, model, data, systems"),
-        ("run/seed", [1], "run.seed: unknown key (did you mean 'seeds'?)"),
         ("systems/QAlign/tabel", "main", "systems.QAlign.tabel: unknown key (did you mean 'table'?)"),
-        ("model/miniature/hiden_size", 3, "model.miniature.hiden_size: unknown key (did you mean 'hidden_size'?)"),
-        ("training/stages/metamathqa", {"warmup": 1}, "training.stages.metamathqa.warmup: unknown key"),
         (
             "data/sources/mgms",
             "hub",
             "data.sources.mgms: unknown name (did you mean 'mgsm'?); allowed: 'mgsm', 'msvamp'",
-        ),
-        ("data/sources/mgsm", "hubb", "got 'hubb' (did you mean 'hub'?)"),
-        (
-            "training/stages/metamath",
-            {},
-            "unknown corpus 'metamath' (did you mean 'metamathqa'?)",
         ),
         (
             "systems/QAlign/lineage",
@@ -246,68 +222,36 @@ def test_one_gpu_changes_what_it_says():
             "systems.QAlign.lineage.0: unknown corpus 'question-x-en' (did you mean 'questions-x-en'?); known: ",
         ),
         ("systems/QAlign/lineage", ["../../etc"], "systems.QAlign.lineage.0: String should match pattern"),
-        ("systems/QAlign/translator", ["questions"], "systems.QAlign.translator.0: unknown corpus 'questions'"),
         ("systems/QAlign/translator", [], "a translator is the lineage of a model that translates"),
         ("systems/QAlign/lineage", ["metamathqa"] * 2, "names a corpus twice"),
         ("systems/QAlign/checkpoint", "a/b", "systems.QAlign: give either a lineage"),
-        ("systems/QAlign", {}, "systems.QAlign: give either a lineage"),
         ("systems", {}, "systems: Dictionary should have at least 1 item"),
-        ("run/seeds", [], "run.seeds: List should have at least 1 item"),
         ("run/seeds", [1, 1], "run.seeds: the seeds [1, 1] must differ"),
-        ("run/seeds", [-1], "run.seeds.0: must be greater than or equal to 0; got -1"),
         ("run/seeds", [True], "run.seeds.0: must be a valid integer; got True"),
         ("run/devices", 0, "run.devices: must be greater than 0; got 0"),
-        ("run/launcher", "slrum", "got 'slrum' (did you mean 'slurm'?)"),
         ("data/languages", ["en", "xx"], "unknown language code 'xx'; known codes: bn, th, sw"),
         ("data/languages", ["de", "fr"], "'en' must be among the languages"),
         ("data/languages", ["en", "de", "de"], "a language is named twice"),
-        ("data/corpora", {"gsm8k": {"limit": 0}}, "data.corpora.gsm8k.limit: must be greater than 0"),
         ("data/miniature", {"split": "development"}, "miniature.split: development needs mgsm from the miniature"),
         ("data/corpora", {"half": {"share": 0.5}}, "half: unknown corpus; a new one needs `of`"),
-        ("data/corpora", {"metamathq": {"limit": 5}}, "metamathq: unknown corpus (did you mean 'metamathqa'?)"),
-        (
-            "data/corpora",
-            {"half": {"of": "metamath"}},
-            "half.of: unknown corpus 'metamath'",
-        ),
-        ("data/corpora", {"half": {"of": "metamathqa", "share": 1.5}}, "half.share: must be less than or equal to 1"),
-        ("data/corpora", {"half": {"of": []}}, "data.corpora.half.of: List should have at least 1 item"),
         ("data/corpora", {"twice": {"of": ["gsm8k", "gsm8k"]}}, "names a corpus twice"),
         ("data/corpora", {"gsm8k": {"share": 0.5}}, "of a known corpus only limit and languages can be set, not share"),
-        ("data/corpora", {"model": {"of": "gsm8k"}}, "model: this name is taken"),
         ("data/corpora", {"tensorboard": {"of": "gsm8k"}}, "tensorboard: this name is taken"),
-        ("data/corpora", {"encoded-mine": {"of": "gsm8k"}}, "encoded-mine: this name is taken"),
         (
             "training/report_to",
             "wandbb",
             "training.report_to: no tracker 'wandbb' (did you mean 'wandb'?); none (alone)",
         ),
-        ("training/report_to", "all", "training.report_to: no tracker 'all'"),
-        ("training/report_to", "", "training.report_to: no tracker ''"),
         ("training/report_to", ["wandb", "none"], "training.report_to: no tracker 'none'"),
-        ("training/stages/gsm8k", {"report_to": "x"}, "training.stages.gsm8k.report_to: no tracker 'x'"),
         ("data/corpora", {"a": {"of": "b"}, "b": {"of": "a"}}, " is derived from itself: a of b of a"),
         ("data/corpora", {"a": {"of": "gsm8k", "path": "x"}}, "give either of (other corpora) or path"),
         ("data/corpora", {"a": {"path": "x", "pairs": "shuffled"}}, "not for a file of your own"),
         ("data/corpora", {"a": {"of": "gsm8k", "languages": ["de"], "without": ["fr"]}}, "either languages or without"),
         ("data/corpora", {"a": {"of": "gsm8k", "style": "equations"}}, "only the miniature can be written in styles"),
         ("training/learning_rate", "2e-5", "got '2e-5' (YAML reads 2e-5 as text: write 2.0e-5)"),
-        (
-            "training/stages/gsm8k",
-            {"learning_rate": "2e-5"},
-            "training.stages.gsm8k.learning_rate: must be a valid number",
-        ),
-        ("training/learning_rate", 0.0, "training.learning_rate: must be greater than 0"),
         ("training/learning_rate", 1e30, "training.learning_rate: must be less than or equal to 10"),
-        ("training/max_steps", -5, "training.max_steps: must be greater than or equal to -1; got -5"),
-        ("training/max_length", 1, "training.max_length: must be greater than or equal to 64; got 1"),
-        ("training/gradient_accumulation_steps", 10**6, "must be less than or equal to 65536"),
-        ("run/devices", 10**9, "run.devices: must be less than or equal to 1024; got 1000000000"),
         ("training/learning_rate", float("inf"), "training.learning_rate: must be a finite number"),
-        ("training/learning_rate", float("nan"), "training.learning_rate: must be a finite number"),
-        ("training/num_train_epochs", "3", "training.num_train_epochs: must be a valid number; got '3'"),
         ("training/packing", "yes", "training.packing: must be a valid boolean; got 'yes'"),
-        ("training/adam_beta2", 1.0, "training.adam_beta2: must be less than 1"),
         ("training/save_total_limit", 1, "training.save_total_limit: must be greater than or equal to 2"),
         ("training/loss", "mean", "training.loss: must be 'paper' or 'token'; got 'mean'"),
         ("training", None, "training: must be a valid dictionary"),
@@ -316,25 +260,11 @@ def test_one_gpu_changes_what_it_says():
         ("evaluation/pairs", [["QAlgn", "MonoReason"]], "no system is named 'QAlgn' (did you mean 'QAlign'?)"),
         ("evaluation/pairs", [["QAlign", "QAlign"]], "['QAlign', 'QAlign'] compares a system with itself"),
         ("evaluation/pairs", [["QAlign"]], "evaluation.pairs.0: List should have at least 2 items"),
-        (
-            "evaluation/corrected",
-            {"mgsm": "x"},
-            "evaluation.corrected: unknown key; give the corrected questions as a benchmark of your own",
-        ),
-        ("studies", {}, "studies: unknown key; params/studies.yaml lists the systems of the three studies"),
-        ("evaluation/benchmarks/mgsm/max_new_tokens", 0, "evaluation.benchmarks.mgsm.max_new_tokens: must be greater"),
         ("model/base", 7, "model.base: must be a valid string; got 7"),
-        ("model/base", "", "model.base: must not be blank"),
         ("model/base", "a/b\n", "model.base: must be one line of plain text, without U+000A"),
-        ("model/revision", "main\u2028x", "model.revision: must be one line of plain text, without U+2028"),
-        ("run/seeds", [2**32], "run.seeds.0: must be less than 4294967296"),
-        ("run/profile", "a" * 101, "run.profile: String should have at most 100 characters"),
         ("run", {"profile": {"a": 1}}, "run.profile: must be a valid string"),
-        ("data/miniature", {"sizes": {"mgms": 3}}, "sizes.mgms: unknown name (did you mean 'mgsm'?)"),
         ("systems/\x1b[31m", {"lineage": []}, "must be one line of plain text, without U+001B"),
-        ("systems/a\ud800", {"lineage": []}, "must be one line of plain text, without U+D800"),
         ("systems/_x", {"lineage": []}, "systems._x: a name must not begin with _"),
-        ("systems/ ", {"lineage": []}, "must not be blank"),
         (
             "model/miniature",
             {"weights": "random", "hidden_size": 32, "num_attention_heads": 7},
@@ -373,27 +303,20 @@ def test_a_file_without_sections_is_refused(tmp_path: Path, content: str):
 
 
 @pytest.mark.parametrize(
-    "content", [b"run: {profile: x\nmodel: [", b"\xff\xfe\x00", b"run:\n\t- x\n", b"!!python/name:os.system ''"]
+    "content",
+    [
+        b"run: {profile: x\nmodel: [",
+        b"\xff\xfe\x00",
+        b"!!python/name:os.system ''",
+        b"run:\n  profile: 2026-13-45\n",
+        b"run: " + b"9" * 5000,
+        b"run: " + b"[" * 3000,
+    ],
 )
 def test_a_file_that_is_no_yaml_is_refused_with_its_path(tmp_path: Path, content: bytes):
     path = tmp_path / "broken.yaml"
     path.write_bytes(content)
     with pytest.raises(ProfileError, match="broken.yaml: not a YAML file"):
-        params.load(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("run:\n  profile: 2026-13-45\n", "not a YAML file of settings: month must be in 1..12"),
-        ("run: " + "9" * 5000, "not a YAML file of settings: Exceeds the limit"),
-        ("run: " + "[" * 3000, "not a YAML file of settings: maximum recursion depth"),
-    ],
-)
-def test_what_only_looks_like_yaml_is_refused_without_a_traceback(tmp_path: Path, content: str, said: str):
-    path = tmp_path / "odd.yaml"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(ProfileError, match=f"(?s)odd.yaml: {said}"):
         params.load(path)
 
 
@@ -423,14 +346,6 @@ def test_what_yaml_takes_for_something_else_than_text_is_told_to_be_quoted(path:
     message = refusal(path, yaml.safe_load(written))
     assert key in message
     assert "put it in quotes: YAML takes no, 1_000 and 2026-01-31 for something else than text" in message
-
-
-def test_a_refusal_names_the_file_and_the_profile(tmp_path: Path):
-    path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(changed("run/devices", 0)), encoding="utf-8")
-    with pytest.raises(ProfileError) as error:
-        params.load(path)
-    assert str(error.value).startswith(f"profile llama2-7b ({path}) is not valid:\n  run.devices: ")
 
 
 @pytest.mark.parametrize(
@@ -464,15 +379,6 @@ def test_a_key_may_override_what_is_merged_in(tmp_path: Path):
     with pytest.raises(ProfileError, match="defaults: unknown key") as error:
         params.load(path)
     assert "keep one" not in str(error.value)
-
-
-def test_a_file_with_a_missing_section_says_which(tmp_path: Path):
-    short = sections()
-    del short["evaluation"]
-    path = tmp_path / "short.yaml"
-    path.write_text(yaml.safe_dump(short), encoding="utf-8")
-    with pytest.raises(ProfileError, match="evaluation: is missing"):
-        params.load(path)
 
 
 @pytest.mark.parametrize(("name", "meant"), [("minni", "mini"), ("llama-7b", "llama2-7b"), ("mini.yaml", "mini")])

@@ -10,7 +10,6 @@ from typing import get_args
 import pytest
 
 from qalign_core import prompts
-from qalign_core.languages import CODES
 from qalign_core.prompts import alpaca, build, translation_instruction
 
 HEAD = "Below is an instruction that describes a task. Write a response that appropriately completes the request"
@@ -20,10 +19,6 @@ def golden(folder: Path, name: str) -> list[dict]:
     lines = (folder / "golden" / name).read_text(encoding="utf-8").splitlines()
     assert lines
     return [json.loads(line) for line in lines]
-
-
-def test_alpaca_is_the_authors_template_to_the_last_colon():
-    assert alpaca("Add 1 and 2.") == f"{HEAD}.\n\n### Instruction:\nAdd 1 and 2.\n\n### Response:"
 
 
 @pytest.mark.parametrize(
@@ -56,12 +51,6 @@ def test_the_other_direction_names_english_first():
     assert translation_instruction("Why?", "en", "sw") == (
         "Translate the following sentences from English to Swahili (macrolanguage). Why?"
     )
-
-
-@pytest.mark.parametrize("code", CODES)
-def test_names_differ_for_swahili_only(code: str):
-    same = translation_instruction("?", code) == translation_instruction("?", code, names="plain")
-    assert same == (code != "sw")
 
 
 def test_a_question_is_stripped_and_its_braces_are_kept():
@@ -100,10 +89,6 @@ def test_mathoctopus_asks_for_an_answer_in_the_questions_language():
 
 def test_metamath_adds_one_sentence_behind_the_colon():
     assert build("metamath", "1+1?", "de") == alpaca("1+1?") + " Let's think step by step."
-
-
-def test_the_papers_prompt_is_the_same_in_every_language():
-    assert {build("alpaca", "1+1?", code) for code in CODES} == {alpaca("1+1?")}
 
 
 def test_an_unknown_template_is_refused():
