@@ -417,19 +417,27 @@ def unreadable_model(name: str, revision: str | None, error: BaseException, kind
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     page, entry = f"{endpoint}/{'datasets/' if data else ''}{name}", "params/data.lock.yaml" if data else "the profile"
     said: list[tuple[type[BaseException], str]] = [  # the more special errors first: they are kinds of later ones
-        (errors.GatedRepoError, f"is gated: accept its terms at {page}, then log in (hf auth login) or set HF_TOKEN"),
-        (errors.RevisionNotFoundError, f"has no revision {revision}: correct it in {entry}; {page} lists them"),
+        (
+            errors.GatedRepoError,
+            f"{name} is gated: accept its terms at {page}, then log in (hf auth login) or set HF_TOKEN",
+        ),
+        (errors.RevisionNotFoundError, f"{name} has no revision {revision}: correct it in {entry}; {page} lists them"),
         (errors.RepositoryNotFoundError, ""),
         *(
-            [(BaseException, f"is not in the hub's cache, and HF_HUB_OFFLINE is set; where there is a network: {get}")]
+            [
+                (
+                    BaseException,
+                    f"{name} is not in the hub's cache, and HF_HUB_OFFLINE is set; where there is a network: {get}",
+                )
+            ]
             if is_offline()
             else []
         ),
         (
             errors.LocalEntryNotFoundError,
-            f"is not in the hub's cache, and the hub cannot be reached; where it can: {get}",
+            f"{name} is not in the hub's cache, and the hub cannot be reached; where it can: {get}",
         ),
-        *([(errors.EntryNotFoundError, f"has no such file; compare its path with {entry}")] if data else []),
+        *([(errors.EntryNotFoundError, f"{name} has no such file; compare its path with {entry}")] if data else []),
     ]
     causes: list[BaseException] = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
@@ -438,7 +446,7 @@ def unreadable_model(name: str, revision: str | None, error: BaseException, kind
         for known, text in said:
             if any(isinstance(cause, known) for cause in causes):
                 unknown = f"the hub has no {kind} {name}, nor is there such a folder; if it is private: hf auth login"
-                return f"{name} {text}" if text else unknown
+                return text or unknown
     return f"{name}: {' '.join(str(error).split())[:400]}"
 
 
