@@ -310,11 +310,9 @@ def gpus(profile: Profile) -> Iterator[Finding]:
         yield Finding("NCCL", PROBLEM, "this torch has none", "install torch from https://pytorch.org with CUDA")
     elif devices > 1:
         shared = shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else SHARED_MEMORY
-        said, remedy = (
-            f"{seen['nccl']}; /dev/shm has {shared / 2**20:.0f} MiB",
-            "docker run --shm-size=8g, or --ipc=host",
-        )
-        yield verdict("NCCL", shared >= SHARED_MEMORY, said, f"give the container more: {remedy}", WARNING)
+        said = f"{seen['nccl']}; /dev/shm has {shared / 2**20:.0f} MiB"
+        remedy = "give the container more: docker run --shm-size=8g, or --ipc=host"
+        yield verdict("NCCL", shared >= SHARED_MEMORY, said, remedy, WARNING)
 
 
 # ------------------------------------------------------------------------------------------------- data and models

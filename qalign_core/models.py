@@ -390,7 +390,9 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
             data.append({"corpus": corpus["name"], "sha256, first 16": corpus["sha256"][:16], **origin})
         for path in (run.corpus(corpus["name"], seed), run.corpus(corpus["name"])):
             report = runs.read_json(path.with_suffix(".json"))["report"] if path.with_suffix(".json").is_file() else []
-            languages |= {row["language"] for row in report if row["outcome"] == "kept" and row["rows"]}
+            # The base's text is counted in documents, and none of them is left out.
+            kept = [row for row in report if row.get("outcome", "kept") == "kept"]
+            languages |= {row["language"] for row in kept if row.get("rows", row.get("documents"))}
 
     base, revision = profile.model.base, profile.model.revision
     licence = next((name for pattern, name in LICENCES.items() if re.fullmatch(pattern, base)), None)

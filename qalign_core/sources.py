@@ -251,7 +251,7 @@ def locate(
                 return _from_hub(cache, known, codes)
             return _from_repository(lock.folder(source, cache), known, codes, lock.repository)
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
             raise
         raise DownloadError(
             f"the cache {cache} cannot be written ({error.strerror}) and lacks a part of {data_set}: let whoever may "
@@ -311,7 +311,7 @@ def locked(path: Path) -> Any:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
             raise
     return FileLock(path.with_name(path.name + ".lock")) if os.access(path.parent, os.W_OK) else nullcontext()
 

@@ -18,9 +18,9 @@ from qalign_core.runs import Run
 STAGES = {"questions-x-en": "Pairs", "metamathqa": "Problems"}
 
 
-def stage(run: Run, lineage: list[str]) -> None:
-    """A finished stage with a model of one file."""
-    folder, corpus = run.stage(1234, lineage), lineage[-1]
+def stage(run: Run, lineage: list[str], corpus: str = "") -> None:
+    """A finished stage with a model of one file, trained on a corpus that is the lineage's last unless it is given."""
+    folder, corpus = run.stage(1234, lineage), corpus or lineage[-1]
     arguments = {"num_train_epochs": 3.0, "learning_rate": 2e-5, "max_steps": -1, "bf16": True}
     arguments |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 8}
     job: dict[str, Any] = {"lineage": lineage, "seed": 1234, "max_length": 512, "loss": "paper", "packing": True}
@@ -69,6 +69,15 @@ def test_it_says_what_the_model_was_made_of(profile: Profile, run: Run):
     assert "effective batch size" in text
     assert "Meta's community licence" in text
     assert str(run.folder) not in text
+
+
+def test_a_base_that_was_trained_here_has_a_card(run: Run):
+    stage(run, [], params.BASE_TEXT)
+    report = [{"language": "de-en", "kind": "bitext", "documents": 3, "tokens": 90}, {"language": "sw", "documents": 2}]
+    runs.write_json(run.corpus(params.BASE_TEXT).with_suffix(".json"), {"report": report})
+    path = models.write_card(params.load("miniature-base"), run, 1234, [])
+    assert path
+    assert ModelCard.load(path).data.language == ["sw", "en"]
 
 
 def test_scores_come_with_their_intervals(profile: Profile, run: Run):

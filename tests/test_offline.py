@@ -114,18 +114,23 @@ def test_a_full_cache_serves_without_a_network_and_without_being_written(tmp_pat
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a place that nobody can write, not even root")
-def test_a_cache_that_cannot_be_written_says_what_it_lacks(monkeypatch):
-    with pytest.raises(DownloadError, match=r"the cache /sys/qalign cannot be written .*set QALIGN_CACHE_DIR"):
-        sources.locate("mgsm", "miniature", cache_dir="/sys/qalign", world=WORLD)
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Path:
+    """A folder that nobody can make, not even root: below a file."""
+    (tmp_path / "file").touch()
+    return tmp_path / "file" / "cache"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a place that nobody can write, not even root")
-def test_libraries_write_into_the_cache_or_the_run_folder(tmp_path: Path, monkeypatch):
+def test_a_cache_that_cannot_be_written_says_what_it_lacks(unwritable: Path):
+    with pytest.raises(DownloadError, match=r"the cache \S+/file/cache cannot be written .*set QALIGN_CACHE_DIR"):
+        sources.locate("mgsm", "miniature", cache_dir=unwritable, world=WORLD)
+
+
+def test_libraries_write_into_the_cache_or_the_run_folder(tmp_path: Path, unwritable: Path, monkeypatch):
     for name in (*CACHES, "IPYTHONDIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TRITON_CACHE_DIR", "/mine")
-    for cache, place in ((tmp_path / "cache", tmp_path / "cache" / "tools"), (Path("/sys/x"), tmp_path / ".tools")):
+    for cache, place in ((tmp_path / "cache", tmp_path / "cache" / "tools"), (unwritable, tmp_path / ".tools")):
         monkeypatch.setenv("QALIGN_CACHE_DIR", str(cache))
         with confined(Run(tmp_path)):
             assert os.environ["MPLCONFIGDIR"] == str(place / "matplotlib")
