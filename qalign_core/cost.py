@@ -324,6 +324,8 @@ def measure(profile: Profile) -> Speed:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from qalign_core import decoding
+
     config = AutoConfig.from_pretrained(miniature.SHIPPED_BASE, **profile.model.miniature.config())
     config.num_key_value_heads = config.num_attention_heads
     config.head_dim = config.hidden_size // config.num_attention_heads
@@ -332,7 +334,8 @@ def measure(profile: Profile) -> Speed:
     optimizer = torch.optim.AdamW(model.parameters())
     shape = (profile.training.per_device_train_batch_size, max(tokens for tokens, _ in LENGTHS.values()))
     ids = torch.randint(3, config.vocab_size - 1, shape, device=device)  # (B, T)
-    asked = ids[:1, : shape[1] // 2].repeat(64, 1)  # (N, P)
+    limit = decoding.PROCESSOR_TOKENS
+    decoder = decoding.GreedyDecoder(model, eos_token_id=-1, filler_token_id=0, batch_tokens=limit)
 
     def train() -> int:
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
@@ -341,8 +344,9 @@ def measure(profile: Profile) -> Speed:
         return ids.numel()
 
     def generate() -> int:
-        model.generate(asked, do_sample=False, max_new_tokens=24, min_new_tokens=24, pad_token_id=0)
-        return 24 * len(asked)
+        model.eval()
+        asked = [decoding.Sequence(str(i), ids[0, : shape[1] // 2].tolist(), 50) for i in range(200)]
+        return sum(len(each.output_ids) for ended in decoder.decode(asked) for each in ended)
 
     def rate(step: Callable[[], int], seconds: float) -> float:
         step()  # the first one allocates and compiles
