@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -88,8 +89,9 @@ def test_vocabulary_is_small(tokenizer):
 
 
 def test_training_the_tokenizer_again_gives_the_shipped_one():
-    program = "from qalign_core.miniature import train_tokenizer; print(train_tokenizer().to_str())"
-    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    program = "from miniature_tokenizer import train_tokenizer; print(train_tokenizer().to_str())"
+    tools = Path(__file__).resolve().parents[1] / "tools"
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(tools)}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert run.stdout.strip() == miniature.shipped_tokenizer().to_str()
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from miniature_tokenizer import train_tokenizer
 
 from qalign_core import launch, params, plan, prepare, runs
 from qalign_core.launch import MANIFEST, MODEL_FILES, RECORDED
 from qalign_core.miniature import SHIPPED_BASE
-from qalign_core.miniature.text import TOKENIZER_FILE, train_tokenizer
+from qalign_core.miniature.text import TOKENIZER_FILE
 
 PROFILE = "miniature-base"
 

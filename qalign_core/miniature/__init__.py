@@ -12,7 +12,7 @@ from pathlib import Path
 from qalign_core.miniature.floor import language_blind_floor, solution_overlap
 from qalign_core.miniature.folder import DEFAULT_SIZES, GENERATOR_VERSION, write_world
 from qalign_core.miniature.language import STYLES
-from qalign_core.miniature.text import base_text, create_base, shipped_tokenizer, train_tokenizer, write_base_corpus
+from qalign_core.miniature.text import base_text, create_base, shipped_tokenizer, write_base_corpus
 
 SHIPPED_BASE = Path(__file__).parent / "base"
 
@@ -26,7 +26,6 @@ __all__ = [
     "language_blind_floor",
     "shipped_tokenizer",
     "solution_overlap",
-    "train_tokenizer",
     "write_base_corpus",
     "write_world",
 ]
