@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from miniature_tokenizer import train_tokenizer
 
 from qalign_core import launch, params, plan, prepare, runs
 from qalign_core.launch import MANIFEST, MODEL_FILES, RECORDED
@@ -26,6 +25,8 @@ PROFILE = "miniature-base"
 def main(arguments: list[str] | None = None) -> int:
     """Train, copy, describe. An optional argument is the run folder."""
     given = sys.argv[1:] if arguments is None else arguments
+    from miniature_tokenizer import train_tokenizer  # beside this file
+
     profile = params.load(PROFILE)
     train_tokenizer().save(str(TOKENIZER_FILE))
     run = plan.open_run(profile, given[0] if given else None)
