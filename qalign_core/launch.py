@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -48,26 +49,30 @@ class JobError(RuntimeError):
 
 def command(job_path: Path, module: str, profile: Profile) -> list[str]:
     """The DeepSpeed launcher's command line for a job, on this machine or on those of `run.hostfile`."""
-    program = ["--module", module, str(job_path)]
     hosts, launcher, devices = hostfile(profile), profile.run.launcher, profile.run.devices
     if hosts:
+        program = ["--module", module, str(job_path)]
         # OpenMPI counts by the host file's slots alone, and refuses --num_gpus.
         options = ["--hostfile", str(hosts), *(["--num_gpus", str(devices)] if launcher != "openmpi" else [])]
         options += ["--launcher", launcher] if launcher else []
         options += [f"--launcher_args={profile.run.launcher_args}"] if profile.run.launcher_args else []
         if launcher == "slurm":  # whose runner forgets `--module`: the program is python's own `-m`
             program = ["--force_multi", "--", "-m", module, str(job_path)]
+        return [sys.executable, "-m", "deepspeed.launcher.runner", *options, "--log_level", "warning", *program]
+    # What `deepspeed --num_gpus N` starts on one machine. Its runner only adds the seconds of a second import.
+    with socket.socket() as probe:  # the launcher's default port is fixed: two jobs at once would collide
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    world = base64.urlsafe_b64encode(json.dumps({"localhost": list(range(devices))}).encode()).decode()
+    options = [f"--world_info={world}", "--master_addr=127.0.0.1", f"--master_port={port}", "--log_level=warning"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible and gpu_count():  # DeepSpeed numbers the ranks' devices from 0: name the chosen ones behind it
+        chosen = ",".join(visible.replace(" ", "").split(",")[:devices])
+        program = ["env", f"CUDA_VISIBLE_DEVICES={chosen}", sys.executable, "-u", "-m", module, str(job_path)]
+        program = ["--no_python", "--no_local_rank", *program]
     else:
-        with socket.socket() as probe:  # the launcher's default port is fixed: two jobs at once would collide
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        options = ["--num_gpus", str(devices), "--master_addr", "127.0.0.1", "--master_port", str(port)]
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if visible and gpu_count():  # DeepSpeed numbers the ranks' devices from 0: name the chosen ones behind it
-            chosen = ",".join(visible.replace(" ", "").split(",")[:devices])
-            program = ["env", f"CUDA_VISIBLE_DEVICES={chosen}", sys.executable, "-u", "-m", module, str(job_path)]
-            program = ["--no_python", "--no_local_rank", *program]
-    return [sys.executable, "-m", "deepspeed.launcher.runner", *options, "--log_level", "warning", *program]
+        program = ["--module", module, str(job_path)]
+    return [sys.executable, "-u", "-m", "deepspeed.launcher.launch", *options, *program]
 
 
 def gpu_count() -> int:
