@@ -21,7 +21,7 @@ from qalign_core.corpora import read_corpus
 from qalign_core.languages import CODES
 from qalign_core.params import BASE_TEXT, Profile
 from qalign_core.prompts import TEMPLATES, render, translation_instruction, turn
-from qalign_core.runs import Run, read_json_lines
+from qalign_core.runs import Run, read_rows
 from qalign_core.scorer import TOLERANCE, fixed_number, numbers
 from qalign_core.sources import DATA_DIR
 
@@ -452,7 +452,7 @@ def overlap_table(profile: Profile, run: Run) -> pd.DataFrame | None:
     measured = {"GSM8K, training problems": GSM8K_OVERLAP}
     real = Path(profile.data.folder or os.environ.get(DATA_DIR) or "/", "gsm8k", "train.jsonl")
     if real.is_file():
-        rows = read_json_lines(real, ("question", "answer"))
+        rows = read_rows(real, ("question", "answer"))
         answers = [row["answer"].rpartition("####")[0] for row in rows]
         measured = {"GSM8K, training problems": solution_overlap([row["question"] for row in rows], answers)}
     for name in solved:
