@@ -21,7 +21,8 @@ from qalign_core.corpora import read_corpus
 from qalign_core.languages import CODES
 from qalign_core.params import BASE_TEXT, Profile
 from qalign_core.prompts import TEMPLATES, render, translation_instruction, turn
-from qalign_core.runs import Run, read_json_lines
+from qalign_core.runs import Run, read_rows
+from qalign_core.scorer import TOLERANCE, fixed_number, numbers
 from qalign_core.sources import DATA_DIR
 
 COLUMNS = ("check", "data_set", "language", "count", "total", "example")
@@ -91,23 +92,25 @@ def counted(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
-def translation_defects(translations: Sequence[str], originals: Sequence[str]) -> dict[str, list[int]]:
-    """Rows of a translated text that are defective beside their English originals, by check.
+def translation_defects(
+    translations: Sequence[str], originals: Sequence[str], code: str | None = None
+) -> dict[str, list[int]]:
+    """Rows of a text translated into `code` that are defective beside their English originals, by check.
 
-    A number is lost if no reading of the translation has its value (`readings`); rows that lose whole numbers up to 20
+    A number is lost if the translation does not show it (`lost`); rows that lose whole numbers up to 20
     only are told apart, since a translator may have written them as words.
     """
-    numbers = ("loses a number", "loses a small number (may be a word)", "has no number left")
-    found: dict[str, list[int]] = {check: [] for check in ("untranslated", *numbers, "repeats itself")}
+    checks = ("untranslated", "loses a number", "loses a small number (may be a word)", "has no number left")
+    found: dict[str, list[int]] = {check: [] for check in (*checks, "repeats itself")}
     for row, (translation, original) in enumerate(zip(translations, originals, strict=True)):
         if translation.strip() == original.strip():
             found["untranslated"].append(row)
             continue
-        missing = lost(original, translation)
+        missing = lost(original, translation, code)
         if missing:
             words = all(number <= 20 and number == int(number) for number in missing)
             found["loses a small number (may be a word)" if words else "loses a number"].append(row)
-            if not readings(translation):
+            if not numbers(translation, code):
                 found["has no number left"].append(row)
         if _LOOP.search(translation):
             found["repeats itself"].append(row)
@@ -151,7 +154,7 @@ def _line(check: str, data_set: str, language: str, rows: Sequence[int], texts: 
 
 def _translation_lines(name: str, code: str, foreign: Sequence[str], english: Sequence[str]) -> Iterator[dict]:
     shown = [f"{text} ⟶ {original}" for text, original in zip(foreign, english, strict=True)]
-    for check, rows in translation_defects(foreign, english).items():
+    for check, rows in translation_defects(foreign, english, code).items():
         yield _line(check, name, code, rows, shown)
 
 
@@ -175,8 +178,8 @@ def _benchmark_lines(name: str, by_language: Mapping[str, Dataset]) -> Iterator[
             )
         yield from _translation_lines(name, code, questions, english["question"][:])
         pairs = list(zip(golds, english["answer"], strict=True))
-        values = [[set(next(iter(readings(answer)), ())) for answer in pair] for pair in pairs]
-        differ = [row for row, (gold, known) in enumerate(values) if not gold & known]
+        values = [[fixed_number(answer, "en") for answer in pair] for pair in pairs]
+        differ = [row for row, (gold, known) in enumerate(values) if abs(gold - known) >= TOLERANCE]
         shown = [f"{gold} ⟶ {known}: {q}" for (gold, known), q in zip(pairs, questions, strict=True)]
         yield _line("gold answer differs from English", name, code, differ, shown)
 
@@ -317,10 +320,6 @@ def overlap(tests: Sequence[str], training: Iterable[str], *, threshold: float =
 
 # ------------------------------------------------------------------------------------------------- numbers
 
-_SPACES = r"[ \u00a0\u2009\u202f'’]"  # between thousands
-_LITERAL = re.compile(rf"(\d{{1,3}}(?:{_SPACES}\d{{3}})+(?!\d)|\d+(?:[.,٫٬]\d+)*|(?<!\d)\.\d+)\s*-?\s*([^\W\d_]*)")
-_GROUPED = re.compile(r"\d{1,3}(?:([.,])\d{3})(?:\1\d{3})*")
-_MYRIADS = re.compile(r"(\d+)[億亿](\d+)[万萬]")  # Chinese and Japanese write 120 million as 1億2000万
 # Words and signs behind a number that multiply it; Chinese and Japanese glue them to the next word.
 _MULTIPLIERS = {
     word: 10.0**exponent
@@ -337,50 +336,29 @@ _MULTIPLIERS = {
 }
 
 
-def readings(text: str) -> list[frozenset[float]]:
-    """Every number in a text of any of the languages, each as the values it may stand for.
+def multiplier(behind: str) -> float:
+    """What the word behind a number multiplies it with; 1 for any other word."""
+    word = re.split(r"[\W\d_]", behind.lstrip(" -\u00a0").lower(), maxsplit=1)[0]
+    starts = [word] if word.isascii() else [word[:length] for length in range(min(len(word), 10), 0, -1)]
+    return next((_MULTIPLIERS[start] for start in starts if start in _MULTIPLIERS), 1.0)
 
-    `1,200` may be 1200 or 1.2, `32 million` 32 or 32,000,000: a translation is judged by whether it can be read as its
-    original.
+
+def lost(original: str, translation: str, code: str | None) -> list[float]:
+    """The numbers of an English original that its translation into `code` does not show, in order, each once.
+
+    Both are read as `scorer` reads a response. Translations may keep English marks, `32 million` may be 32,000,000, and
+    a sign may be a hyphen.
     """
-    found: list[frozenset[float]] = []
-    text = re.sub(r"\d", lambda digit: str(int(digit[0])), text)  # digits of every script
-    for high, low in _MYRIADS.findall(text):
-        found.append(frozenset({int(high) * 1e8 + int(low) * 1e4}))
-    for literal, behind in _LITERAL.findall(text):
-        word = behind.lower()
-        multiplier = _MULTIPLIERS.get(word)
-        if multiplier is None and not word.isascii():  # scripts that glue words together: what the word begins with
-            starts = (word[:length] for length in range(min(len(word), 6), 0, -1))
-            multiplier = next((_MULTIPLIERS[s] for s in starts if s in _MULTIPLIERS and not s.isascii()), None)
-        for values in _values(literal):
-            found.append(frozenset(values if multiplier is None else values | {v * multiplier for v in values}))
-    return found
 
+    def values(text: str, language: str | None) -> Iterator[set[float]]:
+        for number, behind in numbers(text, language):
+            yield {abs(number), abs(number) * multiplier(behind)}
 
-def _values(literal: str) -> list[set[float]]:
-    """Readings of one literal; several literals if it can only be a list, such as `1,2,3`."""
-    literal = re.sub(_SPACES, "", literal).replace("٫", ".").replace("٬", ",")
-    separators = [character for character in literal if character in ".,"]
-    if len(separators) < 2:
-        values = {float(literal.replace(",", "."))}
-        if _GROUPED.fullmatch(literal):
-            values.add(float(literal.replace(",", "").replace(".", "")))
-        return [values]
-    last = separators[-1]
-    if len(set(separators)) == 1:
-        if _GROUPED.fullmatch(literal):
-            return [{float(literal.replace(last, ""))}]
-    elif last not in separators[:-1]:
-        whole, _, decimals = literal.rpartition(last)
-        return [{float(re.sub(r"[.,]", "", whole) + "." + decimals)}]
-    return [{float(part)} for part in re.split(r"[.,]", literal) if part]
-
-
-def lost(original: str, translation: str) -> list[float]:
-    """The numbers of an original that its translation shows in no reading, in order, each once."""
-    shown: set[float] = set().union(*readings(translation))
-    return list(dict.fromkeys(min(values) for values in readings(original) if not values & shown))
+    missing = list(values(original, "en"))
+    for language in (code, "en"):
+        shown: set[float] = set().union(*values(translation, language)) if missing else set()
+        missing = [found for found in missing if not found & shown]
+    return list(dict.fromkeys(min(found) for found in missing))
 
 
 # ------------------------------------------------------------------------------------------------- the miniature
@@ -474,7 +452,7 @@ def overlap_table(profile: Profile, run: Run) -> pd.DataFrame | None:
     measured = {"GSM8K, training problems": GSM8K_OVERLAP}
     real = Path(profile.data.folder or os.environ.get(DATA_DIR) or "/", "gsm8k", "train.jsonl")
     if real.is_file():
-        rows = read_json_lines(real, ("question", "answer"))
+        rows = read_rows(real, ("question", "answer"))
         answers = [row["answer"].rpartition("####")[0] for row in rows]
         measured = {"GSM8K, training problems": solution_overlap([row["question"] for row in rows], answers)}
     for name in solved:

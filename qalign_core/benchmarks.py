@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from qalign_core.languages import language as language_of
 from qalign_core.params import BENCHMARKS
-from qalign_core.runs import BadRow, read_json_lines, read_lines
+from qalign_core.runs import BadRow, read_lines, read_rows
 
 NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")  # a gold answer, such as 1,000 or 8.0
 LONGEST = 20  # characters of a gold answer: a float cannot tell numbers of more digits apart
@@ -73,7 +73,7 @@ def load_benchmark(name: str, language: str, data_dir: str | Path, *, limit: int
         questions = [(question, answer) for question, _, answer in rows]
     else:
         fields = {"mgsm": ("query", "response"), "msvamp": ("m_query", "response")}.get(name, ("question", "answer"))
-        questions = [(row[fields[0]], row[fields[1]]) for row in read_json_lines(path, fields)]
+        questions = [(row[fields[0]], row[fields[1]]) for row in read_rows(path, fields)]
     for number, (question, answer) in enumerate(questions, start=1):
         where = f"{path}: line {number}"
         if not question.strip():

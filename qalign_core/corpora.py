@@ -15,22 +15,16 @@ from datasets import Dataset
 from qalign_core import runs
 from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH, STAGE1_ORDER, language
 from qalign_core.params import BASE_TEXT, CorpusChoice, DataSet, Profile
-from qalign_core.prompts import translation_instruction, writing_instruction
-from qalign_core.runs import (
-    BadRow,
-    Run,
-    check_text,
-    read_json_array,
-    read_json_lines,
-    read_lines,
-    read_parquet,
-    require,
-)
+from qalign_core.prompts import translation_instruction, with_input, writing_instruction
+from qalign_core.runs import BadRow, Run, check_text, read_lines, read_rows, require
 from qalign_core.sources import MATHOCTOPUS_FILE
 
 COLUMNS = ("id", "instruction", "output", "source_language", "target_language")
 # Fields of other tools' files that belong to the prompt: a row that trains without them is not that row.
-PROMPT_FIELDS = ("input", "context", "system", "history", "messages", "conversations")
+PROMPT_FIELDS = (
+    *("input", "context", "system", "system_prompt", "prompt", "question", "query"),
+    *("history", "messages", "conversations", "conversation", "dialogue"),
+)
 
 # The data sets each corpus is made of; `gsm8k` reads GSM8KInstruct's English file unless sft_data is "gsm8k".
 DATA_SETS: dict[str, tuple[DataSet, ...]] = {
@@ -123,7 +117,7 @@ def build_corpus(
     by_language: Iterable[tuple[str, list[Pair]]]
     if name == "metamathqa":  # unstripped. Source: NJUNLP/QAlign data/metamath/metamath.py
         path = require(folder / "metamathqa" / "MetaMathQA-395K.json", "fetch metamathqa (meta-math/MetaMathQA)")
-        rows = read_json_array(path, ("query", "response"))
+        rows = read_rows(path, ("query", "response"))
         by_language = [("en", [(i, row["query"], row["response"]) for i, row in enumerate(rows)])]
     elif name == "gsm8k" and sft_data == "gsm8k":
         path = require(folder / "gsm8k" / "train.jsonl", "fetch gsm8k (openai/gsm8k, config main)")
@@ -238,9 +232,10 @@ def _flores(data_dir: Path, code: str) -> list[Pair]:
 
 def _parallel(*paths: Path) -> list[Pair]:
     """Row, text and English text of two files."""
-    readers = {".parquet": read_parquet, ".jsonl": read_json_lines}
     foreign, english = (
-        [row["text"] for row in readers[path.suffix](path, ("text",))] if path.suffix in readers else read_lines(path)
+        [row["text"] for row in read_rows(path, ("text",))]
+        if path.suffix in (".parquet", ".jsonl")
+        else read_lines(path)
         for path in paths
     )
     if len(foreign) != len(english):
@@ -256,7 +251,7 @@ def _parallel(*paths: Path) -> list[Pair]:
 
 def _questions_answers(path: Path) -> list[Pair]:
     """A JSON-lines file of `question` and `answer`, unstripped."""
-    return [(i, row["question"], row["answer"]) for i, row in enumerate(read_json_lines(path, ("question", "answer")))]
+    return [(i, row["question"], row["answer"]) for i, row in enumerate(read_rows(path, ("question", "answer")))]
 
 
 def _gsm8kinstruct(data_dir: Path, wanted: Sequence[str], mode: str, dropped: Dropped) -> dict[str, list[Pair]]:
@@ -291,7 +286,7 @@ def _gsm8kinstruct(data_dir: Path, wanted: Sequence[str], mode: str, dropped: Dr
 def _by_prompt(path: Path, mode: str, dropped: Dropped) -> dict[str, list[Pair]]:
     """MathOctopus's rows by language. Source: NJUNLP/QAlign data/gsm8kinstruct/extract_data.py."""
     solved: dict[str, list[Pair]] = {code: [] for code in CODES}
-    for index, row in enumerate(read_json_lines(path, ("prompt", "chosen"))):
+    for index, row in enumerate(read_rows(path, ("prompt", "chosen"))):
         prompt = row["prompt"].strip()
         searched = prompt if mode == "paper" else prompt.split("Instruction:\n", maxsplit=1)[0]
         code = next((c for c in GSM8KINSTRUCT_ORDER if LANGUAGES[c].name in searched), None)
@@ -306,33 +301,40 @@ def _by_prompt(path: Path, mode: str, dropped: Dropped) -> dict[str, list[Pair]]
 # ------------------------------------------------------------------------------------------------- derived corpora
 
 
-def read_file(name: str, path: str | Path) -> list[Row]:
-    """The user's own file as examples: JSON lines `instruction, output`, perhaps `source_language, target_language`
-    (codes; English where they are absent) and `id`; BadRow for a broken row, a blank text or an unknown language.
+def read_file(name: str, path: str | Path, ignored: Sequence[str] = ()) -> list[Row]:
+    """The user's own file as examples: rows of `instruction, output`, perhaps `input`, `id` and `language` or
+    `source_language, target_language` (codes; English where they are absent).
+
+    Raises:
+        BadRow: for a broken row, a blank text, an unknown language, or another field of a prompt that is not `ignored`.
     """
     path, rows = Path(path), []
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "not a regular file"
         raise BadRow(f"data.corpora.{name}.path: {path} is {kind}; name a file of JSON lines: instruction, output")
-    for number, row in enumerate(read_json_lines(path, ("instruction", "output")), start=1):
+    for number, row in enumerate(read_rows(path, ("instruction", "output")), start=1):
         where = f"corpus {name}: {path}: line {number}"
-        if lost := [field for field in PROMPT_FIELDS if row.get(field)]:
-            advice = "join it to `instruction`, or delete the field"
-            raise BadRow(f"{where}: field {lost[0]!r} has text that no prompt here would hold; {advice}")
         for field in ("instruction", "output"):
             if not row[field].strip():
                 raise BadRow(f"{where}: field {field!r} is blank; fill it in or delete the line")
-        languages = {f"{side}_language": row.get(f"{side}_language", "en") for side in ("source", "target")}
+        given = {field: row[field] for field in PROMPT_FIELDS if row.get(field) and field not in ignored}
+        instruction = with_input(row["instruction"], str(given.pop("input", "")))
+        if lost := [field for field, text in given.items() if str(text).strip() not in instruction]:
+            advice = f"join it to `instruction`, or say data.corpora.{name}.ignore_fields: [{', '.join(lost)}]"
+            raise BadRow(f"{where}: field {lost[0]!r} has text that no prompt here would hold; {advice}")
+        both = row.get("language") or "en"
+        languages = {f"{side}_language": row.get(f"{side}_language", both) for side in ("source", "target")}
         for field, code in languages.items():
             try:
                 language(str(code))
             except ValueError as error:
-                raise BadRow(f"{where}: {field}: {error}") from None
-        given = row.get("id", f"{name}/{number - 1}")
-        if not isinstance(given, str | int | float):
+                raise BadRow(f"{where}: {field if field in row else 'language'}: {error}") from None
+        known = row.get("id", f"{name}/{number - 1}")
+        if not isinstance(known, str | int | float):
             raise BadRow(f"{where}: field 'id' must be text or a number, or be left out")
-        check_text(str(given), f"{where}: field 'id'")
-        rows.append({"id": str(given), "instruction": row["instruction"], "output": row["output"], **languages})
+        check_text(str(known), f"{where}: field 'id'")
+        check_text(instruction, f"{where}: field 'input'")
+        rows.append({"id": str(known), "instruction": instruction, "output": row["output"], **languages})
     return rows
 
 

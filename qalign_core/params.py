@@ -131,6 +131,7 @@ class CorpusChoice(Section):
 
     of: Parts | None = None  # one corpus or a list
     path: AbsolutePath | None = None
+    ignore_fields: list[str] | None = None  # of that file: prompt or dialogue fields that shall not be read
     limit: Positive | None = None  # at most so many examples per language, the first ones
     share: Annotated[float, Field(gt=0, le=1)] | None = None  # a random part of each language's examples
     languages: Languages | None = None
@@ -353,6 +354,8 @@ def _data_problems(data: DataSection) -> Iterator[str]:  # what is wrong though 
             yield f"{key}.pairs: is for one corpus: derive it first, then join"
         if choice.languages and choice.without:
             yield f"{key}: give either languages or without, not both"
+        if choice.ignore_fields and not choice.path:
+            yield f"{key}.ignore_fields: is for a file of your own (path)"
         if choice.path and (choice.pairs or choice.style):
             yield f"{key}: pairs and style are for corpora derived from known ones, not for a file of your own"
         if choice.style and (real := sorted(foreign.keys() & {"gsm8k", "gsm8kinstruct", "metamathqa"})):

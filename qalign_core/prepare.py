@@ -228,7 +228,7 @@ def build(profile: Profile, run: Run, seed: int, name: str, style: str | None) -
             sft_data=data.sft_data,
             limit=choice.limit,
         )
-    rows = corpora.read_file(name, choice.path) if choice.path is not None else []
+    rows = corpora.read_file(name, choice.path, choice.ignore_fields or []) if choice.path is not None else []
     for part in choice.of or []:
         rows += list(build(profile, run, seed, part, style or data.choice(part).style).dataset)
 

@@ -19,6 +19,9 @@ ALPACA = (
     "Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{instruction}\n\n### Response:"
 )
+# How their second prompt (`prompt_input`) differs: its first sentence, and what follows the instruction.
+FIRST, FIRST_WITH_INPUT = "a task. ", "a task, paired with an input that provides further context. "
+INPUT = "\n\n### Input:\n"
 # Source: microsoft/MathOctopus step1_supervised_finetuning/generate_and_eval.py (`prompt_no_input`).
 MATHOCTOPUS = ALPACA.replace("the request.", "the request in {language}. Please answer in {language}.")
 # Source: NJUNLP/QAlign data/gsmtrans/gsmtrans.py:27, 90-130.
@@ -56,12 +59,19 @@ else:
 def build(template: str, instruction: str, code: str = "en") -> str:
     """The prompt that puts an instruction in language `code`, such as a benchmark's question, to a model.
 
-    A chat template leaves it as it is, since only the tokenizer can apply it: see `render`.
+    An instruction that holds an input (`with_input`) gets the first sentence of the authors' prompt for that. A chat
+    template leaves it as it is, since only the tokenizer can apply it: see `render`.
     """
     if template not in TEMPLATES:
         raise ValueError(f"unknown template {template!r}; known: {', '.join(TEMPLATES)}")
     text = TEMPLATES[template].text or "{instruction}"
+    text = text.replace(FIRST, FIRST_WITH_INPUT, 1) if INPUT in instruction else text
     return text.format_map({"instruction": instruction, "language": language(code).name})
+
+
+def with_input(instruction: str, text: str) -> str:
+    """An instruction with the input it is about, as both stand in the prompt; without one it stays as it is."""
+    return f"{instruction}{INPUT}{text}" if text else instruction
 
 
 def alpaca(instruction: str) -> str:

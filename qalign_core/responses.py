@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 
 from qalign_core import audit, runs
-from qalign_core.audit import readings
 from qalign_core.params import Profile
 from qalign_core.runs import Run
 from qalign_core.scorer import SCORERS, UNDETERMINED, response_language
@@ -100,7 +99,7 @@ def broken_questions(profile: Profile, run: Run) -> pd.DataFrame:
         originals = [row["question"] for row in runs.read_json_lines(run.benchmark("msvamp", "en"))]
         for code in sorted(code for code in profile.data.languages if code != "en"):
             asked = runs.read_json_lines(run.benchmark("msvamp", code))
-            found = audit.translation_defects([row["question"] for row in asked], originals)
+            found = audit.translation_defects([row["question"] for row in asked], originals, code)
             # Where only numbers up to 20 are gone, a translator has written them as words: the question is whole.
             found["has no number left"] = [n for n in found["has no number left"] if n in found["loses a number"]]
             checks = ("untranslated", "has no number left", "repeats itself")
@@ -191,18 +190,14 @@ def _equations(text: str) -> Iterator[str]:
             if len(match[0]) <= _LONGEST and not _PART_BEFORE.search(before):
                 equation, word = match[0].strip(), re.match(rf"\s*({_WORD})", behind)
                 # The last side is not all of it: a time, a power, an unknown, a word that multiplies.
-                goes_on = _PART_BEHIND.match(behind) or (word is not None and _multiplies(word[1]))
+                goes_on = _PART_BEHIND.match(behind) or (word is not None and audit.multiplier(word[1]) != 1)
                 yield equation.rpartition("=")[0] if goes_on else equation
 
 
 def _without_unit(match: re.Match[str]) -> str:
     """A number's unit taken away, unless it is an unknown (one Latin letter) or a multiplier (million, 万)."""
     unknown = any(len(word) == 1 and word.isascii() for word in match[2].split())
-    return match[0] if unknown or _multiplies(match[2]) else match[1] + " "
-
-
-def _multiplies(word: str) -> bool:
-    return readings(f"1 {word}") != readings("1")
+    return match[0] if unknown or audit.multiplier(match[2]) != 1 else match[1] + " "
 
 
 def _is_false(equation: str) -> bool:

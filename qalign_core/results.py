@@ -55,6 +55,7 @@ _WRITERS = {
 _TEXT = (
     *("system", "a", "b", "benchmark", "language", "measure", "scorer", "method", "kind", "model", "set", "table"),
     *("corpus", "lineage", "recipe", "commit", "sha256", "verdict"),
+    *("model_done", "model_fingerprint", "predictions_done", "predictions_fingerprint"),
 )
 _TEXT_OF = {"agreement_map": ("other",), "openings": ("answers",)}  # elsewhere a rate, and a count
 

@@ -183,51 +183,53 @@ def check_text(text: str, where: str) -> None:
         raise BadRow(f"{where} holds {half}, half a character whose other half was cut off; repair it") from None
 
 
-def read_json_lines(path: str | Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """One JSON object a line.
-
-    In a file that was not written here each row must have text in every one of `fields`, and an id of its own.
-
-    Raises:
-        FileNotFoundError, BadRow: for an absent file, broken JSON, a missing or non-text field, an id used twice.
-    """
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """One JSON value a line; none in an empty file. FileNotFoundError, or BadRow for broken JSON, with the line."""
     path, found = Path(path), []
-    for number, line in enumerate(read_lines(path) if fields or path.stat().st_size else [], start=1):
+    for number, line in enumerate(read_lines(path) if path.stat().st_size else [], start=1):
         try:
-            found.append((f"line {number}", loads(line)))
+            found.append(loads(line))
         except json.JSONDecodeError as error:
             raise BadRow(
                 f"{path}: line {number}: not JSON ({error.msg}, column {error.colno}); "
                 f"the file needs one JSON object a line, so repair this line or fetch the file again"
             ) from None
-    return _checked(found, path, fields) if fields else [row for _, row in found]
+    return found
 
 
-def read_json_array(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
-    """A file that is one JSON array of objects, each with text in every one of `fields`; else as `read_json_lines`."""
+def read_rows(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The rows of a file that was not written here: JSON lines, one JSON array, or Parquet, whatever its name says.
+
+    Each must be an object with text in every one of `fields`, and an `id` of its own if it has one; Parquet's rows come
+    in the order of these.
+
+    Raises:
+        FileNotFoundError, BadRow: for an absent file, broken JSON, a missing or non-text field, an id used twice.
+    """
+    if path.suffix == ".parquet" or require(path).open("rb").read(4) == b"PAR1":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            rows = pyarrow.parquet.read_table(require(path)).to_pylist()
+        except pyarrow.ArrowInvalid as error:
+            raise BadRow(f"{path}: not a Parquet file ({error}); fetch it again") from None
+        found = _checked(((f"row {i}", row) for i, row in enumerate(rows)), path, fields)
+        return sorted(found, key=lambda row: row["id"]) if found and "id" in found[0] else found
+    text = read_text(path)
+    if not text.lstrip().startswith("["):
+        lines = read_json_lines(path) or read_lines(path)  # which refuses an empty file
+        return _checked(((f"line {i}", row) for i, row in enumerate(lines, start=1)), path, fields)
     try:
-        values = loads(read_text(path))
+        values = loads(text)
     except json.JSONDecodeError as error:
         raise BadRow(
             f"{path}: line {error.lineno}: not JSON ({error.msg}, column {error.colno}); "
             f"the file needs to be one JSON array, so it may have been cut off: fetch it again"
         ) from None
-    if not isinstance(values, list) or not values:
-        raise BadRow(f"{path}: expected a JSON array of rows, found {_kind(values)}; fetch the file again")
+    if not values:
+        raise BadRow(f"{path}: the file has no rows; fetch it again")
     return _checked(((f"row {i}", row) for i, row in enumerate(values)), path, fields)
-
-
-def read_parquet(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of a Parquet file with at least the text columns `fields`; in the order of its `id`s, if it has any."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(require(path)).to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        raise BadRow(f"{path}: not a Parquet file ({error}); fetch it again") from None
-    found = _checked(((f"row {i}", row) for i, row in enumerate(rows)), path, fields)
-    return sorted(found, key=lambda row: row["id"]) if found and "id" in found[0] else found
 
 
 def _checked(placed: Iterable[tuple[str, Any]], path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:

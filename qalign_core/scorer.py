@@ -94,21 +94,46 @@ def fixed_number(text: str, code: str | None) -> float:
     """`extract_number(text, "fixed", code)`, for a known code."""
     if text.rstrip(" \n.。").endswith("]"):
         text = _REFERENCE_AT_END.sub("", text)
-    text = _plainly_written(text)
-    pattern = _number_pattern(code, code in LANGUAGES and LANGUAGES[code].decimal_comma)
+    text, pattern = _plainly_written(text), _pattern_of(code)
     marked = _marked_number(text, pattern)
     run = None if marked else _last_run(text)
     if marked:
-        text, match = marked
+        match = marked
     elif run:
         *_, match = pattern.finditer(text, *run)
     else:
         return 0.0
+    return _value(match)
+
+
+def numbers(text: str, code: str | None) -> list[tuple[float, str]]:
+    """Every number of a text, each read as `fixed` reads the last one, with the 20 characters behind it."""
+    text = _plainly_written(text)
+    return [(_value(match), text[match.end() : match.end() + 20]) for match in _pattern_of(code).finditer(text)]
+
+
+def gold_number(text: str, code: str | None) -> float | None:
+    """The number that a gold answer is, as `fixed` reads it; None for more than one number, none, or words beside it.
+
+    Of a solution with `####` it is what stands behind the last one; `$` and other currencies, `%` and `\\boxed{…}` may
+    stand around it.
+    """
+    text = _plainly_written(re.sub(r"\\boxed\s*\{([^{}]*)\}", r"\1", text.rpartition("####")[2]))
+    found = list(_pattern_of(code).finditer(text))
+    around = text[: found[0].start()] + text[found[0].end() :] if len(found) == 1 else "more than one, or none"
+    return _value(found[0]) if re.fullmatch(r"[\s\\$€£¥₹฿৳%.。+\-−–]*", around) else None
+
+
+def _pattern_of(code: str | None) -> re.Pattern[str]:
+    return _number_pattern(code, code in LANGUAGES and LANGUAGES[code].decimal_comma)
+
+
+def _value(match: re.Match[str]) -> float:
+    """The value of a match of `_number_pattern`, with the sign in front of it."""
     comma = (match.lastgroup or "").startswith("comma")
     digits = re.sub(r"[^\d,]" if comma else r"[^\d.]", "", match[0])
     value = float(digits.replace(",", "."))
-    start = match.start()
-    return -value if _NEGATIVE.search(text[max(0, start - 8) : start]) else value
+    return -value if _NEGATIVE.search(match.string[max(0, match.start() - 8) : match.start()]) else value
 
 
 def _plainly_written(text: str) -> str:
@@ -133,8 +158,8 @@ def _plainly_written(text: str) -> str:
     return _FRACTION.sub(fraction, _CHINESE.sub(chinese, text))
 
 
-def _marked_number(text: str, pattern: re.Pattern[str]) -> tuple[str, re.Match[str]] | None:
-    """The last number marked as the answer, with the line behind its mark: what follows it does not count."""
+def _marked_number(text: str, pattern: re.Pattern[str]) -> re.Match[str] | None:
+    """The last number marked as the answer, on the line behind its mark: what follows it does not count."""
     for mark in reversed(list(_MARK.finditer(text))[-20:]):  # few and short: responses may loop
         line = text[mark.end() : mark.end() + 500].lstrip().partition("\n")[0]
         while calculation := _CALCULATION.match(line):
@@ -142,7 +167,7 @@ def _marked_number(text: str, pattern: re.Pattern[str]) -> tuple[str, re.Match[s
         numbers = list(pattern.finditer(line))
         if numbers:
             directly = re.fullmatch(r"[^\w\n]*", line[: numbers[0].start()])
-            return line, numbers[0 if directly else -1]
+            return numbers[0 if directly else -1]
     return None
 
 

@@ -38,10 +38,8 @@ from qalign_core.languages import CODES, language
 from qalign_core.runs import (
     fingerprint,
     read_json,
-    read_json_array,
     read_lines,
-    read_parquet,
-    read_text,
+    read_rows,
     sha256_file,
     sha256_tree,
     write_atomic,
@@ -192,11 +190,8 @@ def difference(path: Path, expected: LockedFile) -> str | None:
 
 
 def count_rows(path: Path) -> int:
-    """Rows of a data file; a JSON file is an array if it starts with `[`, else JSON lines."""
-    if path.suffix == ".parquet":
-        return len(read_parquet(path, ()))
-    is_array = path.suffix == ".json" and read_text(path).lstrip().startswith("[")
-    return len(read_json_array(path, ()) if is_array else read_lines(path))
+    """Rows of a data file."""
+    return len(read_rows(path) if path.suffix in (".json", ".jsonl", ".parquet") else read_lines(path))
 
 
 # ------------------------------------------------------------------------------------------------- getting it
@@ -454,10 +449,10 @@ def _lay_out(cached: Path, destination: Path) -> None:
     """Put a cached file into its place in a data folder: linked or copied, Parquet made into the layout's text file."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     if cached.suffix == ".parquet" and destination.suffix == ".jsonl":
-        rows = [{k: row[k] for k in ("question", "answer")} for row in read_parquet(cached, ("question", "answer"))]
+        rows = [{k: row[k] for k in ("question", "answer")} for row in read_rows(cached, ("question", "answer"))]
         write_atomic(destination, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     elif cached.suffix == ".parquet":
-        write_atomic(destination, "".join(row["text"] + "\n" for row in read_parquet(cached, ("text",))))
+        write_atomic(destination, "".join(row["text"] + "\n" for row in read_rows(cached, ("text",))))
     else:
         part = destination.with_name(f"{destination.name}.{os.getpid()}.part")
         try:

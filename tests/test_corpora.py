@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from qalign_core import corpora, params, plan, prepare, runs
+from qalign_core import corpora, params, plan, prepare, prompts, runs
 from qalign_core.corpora import COLUMNS, CORPORA, Row, build_corpus, corpus_seed, load_corpus, read_corpus
 from qalign_core.languages import LANGUAGES, STAGE1_ORDER
 from qalign_core.models import base_tokenizer
@@ -432,13 +432,40 @@ def test_a_file_of_ones_own_is_read_with_english_assumed(tmp_path: Path):
     path = write_own(
         tmp_path / "own.jsonl",
         {"instruction": "2 + 2?", "output": "4"},
-        {"instruction": "2 + 3?", "output": "5", "source_language": "sw", "target_language": "sw"},
+        {"instruction": "2 + 3?", "output": "5", "source_language": "sw", "target_language": "en"},
+        {"instruction": "2 + 3?", "output": "5", "language": "sw", "id": 7, "input": "", "context": None},
     )
     rows = corpora.read_file("own", path)
     assert [(row["id"], row["source_language"], row["target_language"]) for row in rows] == [
         ("own/0", "en", "en"),
-        ("own/1", "sw", "sw"),
+        ("own/1", "sw", "en"),
+        ("7", "sw", "sw"),
     ]
+    array = tmp_path / "own.json"
+    array.write_text(json.dumps([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]))
+    assert corpora.read_file("own", array) == rows
+    pd.DataFrame({"instruction": ["2 + 2?"], "output": ["4"]}).to_parquet(tmp_path / "own.parquet")
+    assert corpora.read_file("own", tmp_path / "own.parquet") == rows[:1]
+
+
+def test_an_input_stands_in_the_authors_second_prompt(tmp_path: Path):
+    row = {"instruction": "Solve.", "input": "2+3?", "output": "5"}
+    (read,) = corpora.read_file("own", write_own(tmp_path / "own.jsonl", row))
+    assert prompts.alpaca(read["instruction"]) == (  # NJUNLP/QAlign finetune.py:18-23
+        "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+        "response that appropriately completes the request.\n\n"
+        "### Instruction:\nSolve.\n\n### Input:\n2+3?\n\n### Response:"
+    )
+    assert prompts.alpaca("Solve.") == prompts.ALPACA.format(instruction="Solve.")
+
+
+def test_prompt_fields_are_refused_unless_they_are_ignored_or_in_the_prompt(tmp_path: Path):
+    row = {"instruction": "What is 2+3?", "output": "5", "query": "2+3?", "messages": [{"role": "user"}], "input": "x"}
+    path = write_own(tmp_path / "own.jsonl", row)
+    with pytest.raises(BadRow, match=r"field 'messages' has text .* data\.corpora\.own\.ignore_fields: \[messages\]"):
+        corpora.read_file("own", path)
+    (read,) = corpora.read_file("own", path, ["messages", "input"])
+    assert read["instruction"] == "What is 2+3?"
 
 
 @pytest.mark.parametrize(
@@ -446,9 +473,10 @@ def test_a_file_of_ones_own_is_read_with_english_assumed(tmp_path: Path):
     [
         ({"instruction": "x"}, "line 2: field 'output' is missing"),
         ({"instruction": "x", "output": " "}, "line 2: field 'output' is blank"),
+        ({"instruction": "x", "output": "y", "input": "\ud83d"}, r"line 2: field 'input' holds .ud83d, half"),
         (
-            {"instruction": "Solve.", "input": "2+3?", "output": "5"},
-            "line 2: field 'input' has text",
+            {"instruction": "x", "output": "y", "language": "Swahili"},
+            "line 2: language: unknown language code 'Swahili'",
         ),
         ({"instruction": "x", "output": "y", "source_language": "xx"}, "source_language: unknown language code 'xx'"),
         (

@@ -204,7 +204,7 @@ def cell_table(results: Mapping[str, pd.DataFrame], system: str, benchmark: str,
         ValueError: for a cell that is not there.
     """
     keys = ["system", "benchmark", "language"]
-    rows = results["accuracy"].merge(results["trace"], on=[*keys, "seed"]).astype(object)
+    rows = results["accuracy"].merge(results["trace"], on=[*keys, "seed"])
     rows = rows[(rows[keys] == [system, benchmark, language]).all(axis=1) & (rows["scorer"] == scorer)]
     if rows.empty:
         raise ValueError(f"no cell {system!r}, {benchmark!r}, {language!r} in the tables of this run")
