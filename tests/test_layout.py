@@ -16,9 +16,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "qalign_core"
 # because they write tables of it; `audit` behind `sources`, whose folder it measures.
 ORDER = [
     *("languages", "prompts", "runs", "miniature:world,language,text,floor,folder", "params"),
-    *("benchmarks", "sources", "corpora", "audit", "models", "plan", "supervision", "kernels", "trainer"),
+    *("hub", "benchmarks", "sources", "corpora", "audit", "models", "plan", "supervision", "kernels", "trainer"),
     *("train", "decoding", "generate", "represent", "scorer", "responses", "comparisons", "results"),
-    *("prepare", "evaluate", "launch", "precision", "cost"),
+    *("prepare", "evaluate", "launch", "cost"),
     *("show:tables,paper_tables,figures,report,browse,pages", "reproduce", "doctor"),
 ]
 LINES, MODULES, LONGEST = 13_690, 40, 520  # on the way to 10,000 lines: lower them with every step
