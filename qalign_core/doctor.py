@@ -103,7 +103,8 @@ def parser() -> argparse.ArgumentParser:
 def examine(name: str, run_dir: str | None = None) -> list[Finding]:
     """What was found about a profile (its name or path) on this machine, in the order of the checks."""
     from qalign_core import params, plan
-    from qalign_core.prepare import data_sets, hub_models
+    from qalign_core.models import hub_models
+    from qalign_core.prepare import data_sets
 
     try:
         profile = params.load(name)
@@ -116,7 +117,7 @@ def examine(name: str, run_dir: str | None = None) -> list[Finding]:
     for data, codes in needed.items():
         checks[f"data: {data}"] = partial(data_set, profile, data, [code for code in codes if code not in own])
     for hub_id, revision in hub_models(profile):
-        checks[f"model: {hub_id}"] = partial(model, hub_id, revision)
+        checks[f"model: {hub_id}"] = partial(model, hub_id, revision, profile.model.convert)
     with ThreadPoolExecutor(len(checks)) as pool:  # most of them wait, none for long
         return [finding for found in pool.map(run_check, checks.items()) for finding in found]
 
@@ -215,8 +216,8 @@ def disk_needed(profile: Profile, run: Run) -> dict[str, tuple[Path, float]]:
     from huggingface_hub import constants
 
     from qalign_core.cost import base_sizes
-    from qalign_core.prepare import hub_models
-    from qalign_core.sources import cache_dir, is_local
+    from qalign_core.hub import cache_dir, is_local
+    from qalign_core.models import hub_models
 
     sizes, needed = base_sizes(profile), 1.0 * MINIATURE_DISK * len(profile.run.seeds)
     if sizes:
@@ -228,7 +229,8 @@ def disk_needed(profile: Profile, run: Run) -> dict[str, tuple[Path, float]]:
     places = {"run folder": (run.folder, needed), "data cache": (cache_dir(), 1.0 * GIB if sizes else 0.0)}
     if absent := [name for name, revision in hub_models(profile) if not is_local(name, revision)]:
         named = [re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", name, re.IGNORECASE) for name in absent]  # such as `…-7B`
-        fetched = sum(2e9 * float(match[1]) for match in named if match)  # in bf16
+        # In 16 bits; pickles may be in 32 bits, and are kept beside what is made of them.
+        fetched = sum((8e9 if profile.model.convert else 2e9) * float(match[1]) for match in named if match)
         places["hub cache"] = (Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE), fetched)
     return places
 
@@ -274,7 +276,7 @@ def probe() -> dict[str, Any]:
 def gpus(profile: Profile) -> Iterator[Finding]:
     """The GPUs torch sees against those the profile needs, and NCCL where it uses several."""
     from qalign_core import cost, launch, plan
-    from qalign_core.prepare import hub_models
+    from qalign_core.models import hub_models
 
     sizes, devices = cost.base_sizes(profile), profile.run.devices
     wants = bool(hub_models(profile)) and (sizes is None or sizes.parameters > SMALL)
@@ -322,7 +324,7 @@ def data_set(profile: Profile, name: str, codes: list[str]) -> Finding:
     """Where a data set is, or that it can be had: one file of it is asked for at its source."""
     from huggingface_hub import hf_hub_url
 
-    from qalign_core import prepare, sources
+    from qalign_core import hub, prepare, sources
 
     title, source, lock = f"data: {name}", str(profile.data.source(name)), sources.read_lock()
     if source == "miniature":
@@ -340,7 +342,7 @@ def data_set(profile: Profile, name: str, codes: list[str]) -> Finding:
         return Finding(title, PROBLEM, f"not at source {source}", f"correct data.sources.{name}")
     absent, total = sources.absent_files(name, source, codes)
     if not absent:
-        return Finding(title, OK, f"all {total} files are in {lock.folder(source, sources.cache_dir())}")
+        return Finding(title, OK, f"all {total} files are in {lock.folder(source, hub.cache_dir())}")
     file, found = known.needed(codes)[absent[0]].path, f"{len(absent)} of {total} files to fetch ({source})"
     url = f"{os.environ.get(sources.REPOSITORY_URL, lock.repository.url).rstrip('/')}/{lock.repository.commit}/{file}"
     if source == "hub":
@@ -350,20 +352,26 @@ def data_set(profile: Profile, name: str, codes: list[str]) -> Finding:
     return verdict(title, not why, f"{found}: {why or 'reachable'}", remedy)
 
 
-def model(name: str, revision: str | None) -> Finding:
-    """Whether a model is here, or its repository lets us read it."""
-    from huggingface_hub import hf_hub_url
+def model(name: str, revision: str | None, convert: bool) -> Finding:
+    """Whether a model is here, or its repository lets us read it and has weights that may be loaded."""
+    from huggingface_hub import HfApi, hf_hub_url
 
-    from qalign_core.sources import is_local
+    from qalign_core import hub
 
     title = f"model: {name}"
-    if is_local(name, revision):
+    if hub.is_local(name, revision):
         return Finding(title, OK, "is here")
     if name.count("/") != 1:
         return Finding(title, PROBLEM, "no such folder with a config.json", "correct model.base, or the checkpoint")
-    url = hf_hub_url(name, "config.json", revision=revision, endpoint=os.environ.get("HF_ENDPOINT"))
-    why, remedy = refusal(url, name, revision)
-    return verdict(title, not why, why or "to fetch: readable", remedy)
+    endpoint = os.environ.get("HF_ENDPOINT")
+    for path in hub.names(name):
+        why, remedy = refusal(hf_hub_url(path, "config.json", revision=revision, endpoint=endpoint), path, revision)
+        if not why:
+            files = HfApi(endpoint).model_info(path, revision=revision, timeout=ASK_SECONDS).siblings or []
+            why = hub.weights_lacking(path, (file.rfilename for file in files), convert)
+            remedy = "name another revision, or a folder" if convert else "set model.convert, or name another revision"
+            break
+    return verdict(title, not why, why or "to fetch: readable, with weights", remedy)
 
 
 def refusal(url: str, name: str, revision: str | None, kind: str = "model") -> tuple[str, str]:
@@ -373,7 +381,7 @@ def refusal(url: str, name: str, revision: str | None, kind: str = "model") -> t
     """
     from huggingface_hub import errors, get_hf_file_metadata
 
-    from qalign_core.sources import is_offline, unreadable_model
+    from qalign_core.hub import is_offline, unreadable_model
 
     if is_offline():
         return "not here, and HF_HUB_OFFLINE is set", "unset it and run once with a network"

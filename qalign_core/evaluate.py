@@ -89,16 +89,37 @@ def external_overview(profile: Profile) -> Iterator[tuple[str, bool, str]]:
 def answering_jobs(profile: Profile, run: Run, *, ablations: bool = False) -> Iterator[plan.Job]:
     """The jobs that ask every system of chapter 4 (or 6), in order; ask for one when those before it are done.
 
-    When a system has answered, and had not before, the evaluation log says so.
+    When a system has answered, and had not before, the evaluation log says so. One whose job is not done then is left
+    alone: the next system comes.
     """
     for seed in profile.run.seeds:
         for system in generated(profile, ablations=ablations):
-            new = False
+            new, job = False, None
             for job in plan.prediction_jobs(profile, run, system, seed):
                 new = not job.done
                 yield job
-            if new:
+                if not job.done:
+                    break
+            if new and job and job.done:
                 log_evaluation(profile, run, system, seed, "answered")
+
+
+def answered(profile: Profile, run: Run) -> Profile:
+    """The profile without the systems of chapter 4 that could not be asked, and without the pairs they stand in."""
+
+    def lacks(system: str) -> bool:
+        try:
+            return any(not plan.prediction_job(profile, run, system, seed).done for seed in profile.run.seeds)
+        except FileNotFoundError:  # an earlier stage, or the translation of its questions
+            return True
+
+    absent = {name for name in generated(profile) if lacks(name)}
+    left = {name: entry for name, entry in profile.systems.items() if name not in absent}
+    left = {n: e if e.against in left else e.model_copy(update={"against": None}) for n, e in left.items()}
+    pairs = profile.evaluation.pairs
+    kept = pairs and [pair for pair in pairs if not absent & set(pair)]
+    evaluation = profile.evaluation.model_copy(update={"pairs": kept})
+    return profile.model_copy(update={"systems": left, "evaluation": evaluation}) if absent else profile
 
 
 # ------------------------------------------------------------------------------------------------- evaluation log

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from qalign_core import prompts, runs
+from qalign_core import hub, prompts, runs
 from qalign_core.decoding import GreedyDecoder, Sequence, choose_batch_tokens
 from qalign_core.models import load_model
 from qalign_core.models import load_tokenizer as load_fast_tokenizer
@@ -52,7 +52,7 @@ def generate(job_path: Path) -> None:
     job, root, rank = runs.read_json(job_path), runs.run_root(job_path), Rank()
 
     # ---- what to ask
-    source, revision = model_source(job, root)
+    source, revision = hub.located(job["model"], root)
     tokenizer = load_tokenizer(source, revision)
     config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     questions = read_questions(job, root, tokenizer, config)
@@ -92,6 +92,7 @@ def generate(job_path: Path) -> None:
                 job_path.parent,
                 job["fingerprint"],
                 metrics,
+                model=job["model"],
                 notes=[note for summary in summaries for note in summary["notes"]],
                 files=files,
                 wall_seconds=round(time.monotonic() - begun, 3),
@@ -181,15 +182,6 @@ class Rank:
         return torch.device("cpu")
 
 
-def model_source(job: dict[str, Any], root: Path) -> tuple[str, str | None]:
-    """Folder or hub id of a job's model, and revision; FileNotFoundError for a stage that was not trained."""
-    path, revision = job["model"]["path"], job["model"].get("revision")
-    source = runs.resolve(path, root)
-    if not Path(source).is_dir() and revision is None and path.count("/") != 1:
-        raise FileNotFoundError(f"model folder {root / path} does not exist; train that stage first")
-    return source, revision
-
-
 def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer; FileNotFoundError where there is none, ValueError for one without an EOS token."""
     folder = Path(source)
@@ -200,11 +192,9 @@ def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase
     try:
         tokenizer = load_fast_tokenizer(source, revision)
     except OSError as error:  # which does not always name the model
-        from qalign_core.sources import unreadable_model  # half a second that a job does not need otherwise
-
-        at = f" (revision {revision})" if revision else ""
+        at, why = f" (revision {revision})" if revision else "", hub.unreadable_model(source, revision, error)
         raise FileNotFoundError(
-            f"checkpoint {source}{at} cannot be read: {unreadable_model(source, revision, error)}. Is its name right, "
+            f"checkpoint {source}{at} cannot be read: {why}. Is its name right, "
             "is it a folder here or a repository of the hub, and may you read it (hf auth login)?"
         ) from None
     if tokenizer.eos_token_id is None:

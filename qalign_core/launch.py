@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from qalign_core import runs, train
+from qalign_core import hub, runs, train
 from qalign_core.miniature import SHIPPED_BASE
 from qalign_core.models import write_card
 from qalign_core.params import Profile, ProfileError
@@ -119,6 +119,7 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
     Raises:
         JobError: when the job fails, is already being run, hangs, begins from a model that was deleted, or was
             finished, or well begun, with other settings.
+        DownloadError: when a model of the hub cannot be fetched, or has no weights that may be loaded.
         ProfileError: when it wants more GPUs than there are.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -128,6 +129,7 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
             if not job.done:
                 check_devices(profile)
                 refuse_absent_model(job, run)
+                fetch_models(job, profile, run, show)
                 runs.write_json(job.folder / "job.json", job.content)
                 _supervise(job.folder / "job.json", MODULES[job.content["kind"]], profile, run, show)
             elif show and is_interactive():  # in executed notebooks the cell of a job that was done stays as it is
@@ -190,6 +192,37 @@ def refuse_absent_model(job: Job, run: Run) -> None:
     done = (run.folder / path).with_name("done.json")
     if path.startswith("models/seed-") and done.is_file() and not (run.folder / path).is_dir():
         raise JobError(f"{run.folder / path} was deleted; delete {done} too, to have it trained again")
+
+
+def run_jobs(jobs: Iterable[Job], profile: Profile, run: Run) -> list[str]:
+    """Run jobs one after the other; one that fails does not stop the others.
+
+    Returns:
+        Why each job failed that did.
+
+    Raises:
+        JobError: when all of them failed.
+    """
+    failures, number = [], 0
+    for number, job in enumerate(jobs, start=1):  # noqa: B007
+        try:
+            run_job(job, profile, run)
+        except (JobError, hub.DownloadError) as error:
+            failures.append(f"{run.relative(job.folder)}: {error}")
+            print(failures[-1])
+    if failures and len(failures) == number:
+        raise JobError("\n\n".join(failures))
+    return failures
+
+
+def fetch_models(job: Job, profile: Profile, run: Run, show: bool) -> None:
+    """Have the files of a job's models of the hub here before its ranks start, which would all ask for them."""
+    for entry in job.content.get("models", [job.content]):
+        path = entry["model"]["path"]
+        if hub.is_id(path) and not (run.folder / path).is_dir():
+            if show:
+                draw(run.relative(job.folder), f"fetching {path}, unless it is here")
+            hub.fetch(entry["model"], profile.model.convert)
 
 
 def differences(before: dict, after: dict, prefix: str = "") -> Iterator[str]:

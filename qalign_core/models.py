@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qalign_core import prompts, runs
+from qalign_core import hub, prompts, runs
 from qalign_core.languages import CODES
 from qalign_core.runs import Run
 
@@ -259,10 +259,18 @@ def pretrains(profile: Profile) -> bool:
     return profile.model.base == "miniature" and profile.model.miniature.weights == "trained"
 
 
+def hub_models(profile: Profile) -> list[tuple[str, str | None]]:
+    """Models to be fetched or found in folders, with revisions: the base, if it is trained, and checkpoints."""
+    found = [(e.checkpoint, e.revision) for e in profile.systems.values() if e.checkpoint is not None]
+    if profile.lineages() and profile.model.base != "miniature":
+        found.insert(0, (profile.model.base, profile.model.revision))
+    return list(dict.fromkeys(found))
+
+
 def starting_model(profile: Profile, run: Run, seed: int) -> dict[str, Any]:
     """The base model as a job names it, or the untrained one that it is trained from."""
     if profile.model.base != "miniature":
-        return {"path": profile.model.base, "revision": profile.model.revision}
+        return hub.pinned(profile.model.base, profile.model.revision)
     folder = run.stage(seed, []) / "untrained" if pretrains(profile) else run.model(seed, [])
     return {"path": run.relative(folder), "revision": None}
 
@@ -289,14 +297,13 @@ def base_tokenizer(profile: Profile, run: Run) -> PreTrainedTokenizerBase:
     Raises:
         DownloadError: when it cannot be read: a folder without one, a gated or unknown model, no network.
     """
-    from qalign_core.sources import DownloadError, unreadable_model
-
     write_base(profile, run, profile.run.seeds[0])
     model = starting_model(profile, run, profile.run.seeds[0])
     try:
-        return load_tokenizer(runs.resolve(model["path"], run.folder), model["revision"])
+        return load_tokenizer(*hub.located(model, run.folder))
     except OSError as error:
-        raise DownloadError(f"model.base: {unreadable_model(model['path'], model['revision'], error)}") from None
+        why = hub.unreadable_model(model["path"], model["revision"], error)
+        raise hub.DownloadError(f"model.base: {why}") from None
 
 
 def model_identity(model: dict[str, Any], root: Path) -> Any:

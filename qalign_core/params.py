@@ -115,6 +115,7 @@ class ModelSection(Section):
 
     base: Line
     revision: Line | None = None
+    convert: bool = False  # whether a base or checkpoint that has only pickles is made safetensors of, safely
     template: prompts.TrainedTemplateName = "alpaca"  # chat (ours): the template its tokenizer comes with
     pad_token: str = "<pad>"
     miniature: MiniatureModel = MiniatureModel()

@@ -10,13 +10,14 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qalign_core import prompts, runs
+from qalign_core import hub, prompts, runs
 from qalign_core.corpora import corpus_seed
-from qalign_core.models import model_identity, pretrains, starting_model, write_base
+from qalign_core.models import hub_models, model_identity, pretrains, starting_model, write_base
 from qalign_core.params import BASE_TEXT, PARAMS_FOLDER, Corpus, LoraSection, Profile, ProfileError, dump
 from qalign_core.runs import Run
 
@@ -74,6 +75,9 @@ def open_run(profile: Profile, folder: str | Path | None = None, *, read_only: b
         return run
     if problem := slow_bf16(profile):
         raise ProfileError(problem)
+    for name, revision in hub_models(profile):
+        with suppress(hub.DownloadError):  # the job that needs the model says what is wrong
+            hub.pin(name, revision)
     text = dump(profile)
     if not (run.profile.is_file() and run.profile.read_text(encoding="utf-8") == text):
         runs.write_atomic(run.profile, text)
@@ -205,8 +209,7 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
 
 def _base_model(profile: Profile, run: Run, seed: int) -> AnsweringModel:
     """The model every lineage starts from, or the untrained one that it is trained from."""
-    model = starting_model(profile, run, seed)
-    source = model  # of its identity
+    source = model = starting_model(profile, run, seed)  # source: of its identity
     if profile.model.base == "miniature" and not (run.folder / model["path"] / "config.json").is_file():
         if profile.model.miniature.weights != "shipped":
             place = run.folder / model["path"]
@@ -257,7 +260,7 @@ def prediction_job(profile: Profile, run: Run, system: str, seed: int) -> Job:
     if entry.predictions is not None:
         raise ProfileError(f"systems.{system}: its predictions are external ({entry.predictions}), not generated here")
     if entry.checkpoint is not None:
-        checkpoint = {"path": entry.checkpoint, "revision": entry.revision}
+        checkpoint = hub.pinned(entry.checkpoint, entry.revision)
         found = AnsweringModel(checkpoint, model_identity(checkpoint, run.folder), run.checkpoint_predictions(system))
     else:
         found = lineage_model(profile, run, seed, entry.lineage or [])

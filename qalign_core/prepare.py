@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 from datasets import Dataset
 
-from qalign_core import corpora, plan, prompts, runs, sources
+from qalign_core import corpora, hub, plan, prompts, runs, sources
 from qalign_core.audit import token_lengths
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import corpus_seed
 from qalign_core.languages import CODES
-from qalign_core.models import base_tokenizer, pretrains
+from qalign_core.models import base_tokenizer, hub_models, pretrains
 from qalign_core.params import BASE_TEXT, Benchmark, Corpus, Profile, ProfileError
 from qalign_core.results import write_csv
 from qalign_core.runs import BadRow, Run
@@ -83,7 +83,7 @@ def gather(profile: Profile, run: Run, seed: int, style: str | None = None) -> P
         found = sources.locate(
             name,
             source,
-            cache_dir=sources.cache_dir(),
+            cache_dir=hub.cache_dir(),
             folder=data_folder(profile) if source == "folder" else None,
             languages=[code for code in languages if code not in added],
             world={"seed": seed, **world},
@@ -132,7 +132,7 @@ def link_data_set(found: Path, destination: Path, data_set: str, added: Mapping[
                 links[place] = added_file
     destination.mkdir(parents=True, exist_ok=True)
     whole = destination / top
-    with sources.locked(destination / f".{top}"):
+    with hub.locked(destination / f".{top}"):
         if whole.is_symlink():
             whole.unlink()
         elif whole.exists():
@@ -148,21 +148,13 @@ def link_data_set(found: Path, destination: Path, data_set: str, added: Mapping[
 # ------------------------------------------------------------------------------------------------- without a network
 
 
-def hub_models(profile: Profile) -> list[tuple[str, str | None]]:
-    """Models to be fetched or found in folders, with revisions: the base, if it is trained, and checkpoints."""
-    found = [(e.checkpoint, e.revision) for e in profile.systems.values() if e.checkpoint is not None]
-    if profile.lineages() and profile.model.base != "miniature":
-        found.insert(0, (profile.model.base, profile.model.revision))
-    return list(dict.fromkeys(found))
-
-
 def refuse(profile: Profile, *, data: bool = True, model: bool = True) -> None:
     """Stop before anything runs if data or a model would have to be fetched and may not be (`HF_HUB_OFFLINE`).
 
     Raises:
         DownloadError: naming everything that is missing, each with the command that gets it.
     """
-    if not sources.is_offline():
+    if not hub.is_offline():
         return
     name, absent = profile.run.profile, []
     own = {code for code, entry in profile.data.new_languages.items() if entry.folder}
@@ -174,12 +166,12 @@ def refuse(profile: Profile, *, data: bool = True, model: bool = True) -> None:
             counted = f"{len(files)} of its {total} files, first {files[0]}"
             absent.append(f"the data set {data_set} ({counted}): make reproduce PROFILE={name} ONLY=01")
     for hub_id, revision in hub_models(profile) if model else ():
-        if hub_id.count("/") == 1 and not sources.is_local(hub_id, revision):
+        if hub_id.count("/") == 1 and not hub.is_local(hub_id, revision):
             at = f" --revision {revision}" if revision else ""
             absent.append(f"the model {hub_id}: hf download {hub_id}{at} --exclude '*.bin' '*.pth' '*.pt'")
     if absent:
         listed = "\n".join(f"  {line}" for line in absent)
-        raise sources.DownloadError(
+        raise hub.DownloadError(
             f"HF_HUB_OFFLINE is set, so nothing is fetched, but profile {name} lacks:\n{listed}\nRun these commands "
             "where there is a network, with HF_HUB_OFFLINE unset; caches can be copied or shared (QALIGN_CACHE_DIR, "
             "HF_HUB_CACHE)"

@@ -22,8 +22,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from qalign_core import runs
-from qalign_core.generate import Rank, load_tokenizer, model_source
+from qalign_core import hub, runs
+from qalign_core.generate import Rank, load_tokenizer
 from qalign_core.models import load_model
 from qalign_core.train import job_from, peak_memory
 
@@ -48,7 +48,7 @@ def represent(job_path: Path) -> None:
     for entry in job["models"]:
         name = entry["name"]
         beat(f"loading {name}")
-        source, revision = model_source(entry, root)
+        source, revision = hub.located(entry["model"], root)
         tokenizer = load_tokenizer(source, revision)
         with Rank().device():  # one model at a time, straight onto the device
             model = load_model(source, revision, dtype=getattr(torch, job["dtype"])).eval()

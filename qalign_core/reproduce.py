@@ -24,11 +24,11 @@ from rich.table import Table
 from rich.text import Text
 
 from qalign_core import cost, evaluate, launch, plan, prepare, runs
+from qalign_core.hub import DownloadError, cache_dir, is_offline
 from qalign_core.launch import clock, describe, latest, share_done
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, load
 from qalign_core.plan import Job
 from qalign_core.runs import BadRow, DamagedFileError, Run
-from qalign_core.sources import DownloadError, cache_dir, is_offline
 
 NOTEBOOKS_FOLDER = PARAMS_FOLDER.parent / "notebooks"
 STATE = "state.json"  # which notebooks of a run were executed, from what

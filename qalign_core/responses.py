@@ -1,4 +1,4 @@
-"""Beyond accuracy: how responses end, which language they are in, and of which kind the wrong ones are."""
+"""Beyond accuracy: how responses end, in which language, how the wrong ones are wrong, what rounding changes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import math
 import operator
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pandas as pd
+import psutil
 
-from qalign_core import audit, runs
+from qalign_core import audit, hub, plan, runs
 from qalign_core.params import Profile
 from qalign_core.runs import Run
-from qalign_core.scorer import SCORERS, UNDETERMINED, response_language
+from qalign_core.scorer import SCORERS, UNDETERMINED, paper_number, response_language
 
 KINDS = ("number missing", "cut off", "wrong language", "arithmetic slip", "other")  # the first that fits
 RATES = ("cut", "empty", "without_number", "english", "own", "other", "undetermined")
@@ -272,3 +275,71 @@ def _equal(a: float, b: float, decimals: int, quotient: bool) -> bool:
     step = 10.0**-decimals
     cut = math.isclose(math.trunc(a / step + 1e-9), math.trunc(b / step + 1e-9))
     return cut or abs(a - b) <= step / 2 + 1e-9
+
+
+# ------------------------------------------------------------------------------------------------- in other precision
+
+OTHER = {"float32": "bfloat16", "bfloat16": "float32"}
+WEIGHTS_SHARE = 0.8  # of a device's memory: the rest is for keys, values and activations
+
+
+def other_precision_job(answered: plan.Job, run: Run, per_language: int = 10) -> plan.Job:
+    """The job that asks a part of another job's questions again in the other precision; writes their prompts.
+
+    Rounding moves every probability a little, and where two tokens are nearly as likely, greedy decoding takes the
+    other one. `per_language` questions of each benchmark and language are asked, spread evenly over the file.
+    """
+    content = {**answered.content, "dtype": OTHER[answered.content["dtype"]]}
+    folder = answered.folder.with_name(f"{answered.folder.name}-{content['dtype']}")
+    tasks = []
+    for task in content["tasks"]:
+        rows = runs.read_json_lines(Path(runs.resolve(task["path"], run.folder)))
+        rows = rows[:: max(1, len(rows) // per_language)][:per_language]
+        path = runs.write_json_lines(folder / "asked" / task["name"] / f"{task['language']}.jsonl", rows)
+        tasks.append({**task, "path": run.relative(path), "sha256": runs.sha256_file(path)})
+    decides = {"of": answered.content["fingerprint"], "dtype": content["dtype"], "tasks": [t["sha256"] for t in tasks]}
+    return plan.Job({**content, "tasks": tasks, "fingerprint": runs.fingerprint(decides)}, folder)
+
+
+def does_not_fit(job: plan.Job, run: Run, devices: int) -> str | None:
+    """Why a job's model cannot be loaded on every device of this machine, or None."""
+    source, revision = hub.located(job.content["model"], run.folder)
+    if not Path(source).is_dir():  # in the hub's cache, since it has answered
+        source = str(hub.fetch({"path": source, "revision": revision}, convert=False))
+    weights = sum(huggingface_hub.get_local_safetensors_metadata(source).parameter_count.values())
+    dtype = job.content["dtype"]
+    needed, there = weights * (4 if dtype == "float32" else 2) / 2**30, device_memory(devices) / 2**30  # GiB
+    if needed <= WEIGHTS_SHARE * there:
+        return None
+    return f"its weights take {needed:.1f} GiB in {dtype}, and each of {devices} device(s) has {there:.1f} GiB"
+
+
+def device_memory(devices: int) -> int:
+    """Bytes that one rank may use: its GPU's memory, or its share of what is free on this machine."""
+    import torch
+
+    if torch.cuda.is_available():
+        return min(torch.cuda.get_device_properties(number).total_memory for number in range(devices))
+    return psutil.virtual_memory().available // devices
+
+
+def changed_answers(answered: Path, again: Path) -> pd.DataFrame:
+    """Compare two folders of predictions of one model, the second perhaps with fewer questions.
+
+    Returns:
+        `benchmark, language, asked, other_text, other_number`: how many were asked again, how many answers have another
+        text, and how many of these end in another number.
+    """
+    rows = []
+    for task in runs.read_json(again / "job.json")["tasks"]:
+        name = Path(task["name"]) / f"{task['language']}.jsonl"
+        before = {row["index"]: row for row in runs.read_json_lines(answered / name)}
+        after = runs.read_json_lines(again / name)
+        for row in after:
+            if row["index"] not in before or before[row["index"]]["prompt"] != row["prompt"]:
+                raise ValueError(f"{answered / name}: index {row['index']} is another question than in {again / name}")
+        pairs = [(before[row["index"]]["response"], row["response"]) for row in after]
+        texts = sum(first != second for first, second in pairs)
+        numbers = sum(paper_number(first) != paper_number(second) for first, second in pairs)
+        rows.append((task["name"], task["language"], len(pairs), texts, numbers))
+    return pd.DataFrame(rows, columns=["benchmark", "language", "asked", "other_text", "other_number"])

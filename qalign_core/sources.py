@@ -14,7 +14,6 @@ Whatever the source, the outcome is a data folder of one layout, which `corpora`
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -22,18 +21,17 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import huggingface_hub
 import yaml
-from filelock import FileLock
-from huggingface_hub import errors
 from huggingface_hub.utils import http_backoff
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from qalign_core import hub
 from qalign_core.benchmarks import benchmark_files
+from qalign_core.hub import DownloadError, cache_dir, is_offline, locked, unreadable_model
 from qalign_core.languages import CODES, language
 from qalign_core.runs import (
     fingerprint,
@@ -47,7 +45,7 @@ from qalign_core.runs import (
 )
 
 LOCK_FILE = Path(__file__).resolve().parent.parent / "params" / "data.lock.yaml"
-REPOSITORY_URL, CACHE_DIR, DATA_DIR = "QALIGN_REPOSITORY_URL", "QALIGN_CACHE_DIR", "QALIGN_DATA_DIR"  # environment
+REPOSITORY_URL, DATA_DIR = "QALIGN_REPOSITORY_URL", "QALIGN_DATA_DIR"  # environment
 SOURCES = ("hub", "repository", "folder", "miniature")
 MATHOCTOPUS_FILE = "gsm8kinstruct/MGSM8KInstruct_Parallel.json"
 FOLDERS = {  # data set → the top folder of the layout that holds it
@@ -59,20 +57,6 @@ FOLDERS = {  # data set → the top folder of the layout that holds it
     "metamathqa": "metamathqa",
     "flores": "flores",
 }
-
-
-class DownloadError(OSError):
-    """A file could not be fetched, or is not the file that was expected; the message says why and what to do."""
-
-
-def cache_dir() -> Path:
-    """Where fetched and generated data sets are kept: QALIGN_CACHE_DIR, or `~/.cache/qalign`."""
-    return Path(os.environ.get(CACHE_DIR) or Path.home() / ".cache" / "qalign").expanduser().absolute()
-
-
-def is_offline() -> bool:
-    """Whether `HF_HUB_OFFLINE` says that nothing shall be fetched."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def layout(data_set: str, languages: Sequence[str]) -> list[tuple[str, ...]]:
@@ -246,7 +230,7 @@ def locate(
                 return _from_hub(cache, known, codes)
             return _from_repository(lock.folder(source, cache), known, codes, lock.repository)
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        if error.errno not in hub.UNWRITABLE:
             raise
         raise DownloadError(
             f"the cache {cache} cannot be written ({error.strerror}) and lacks a part of {data_set}: let whoever may "
@@ -301,16 +285,6 @@ def _from_miniature(cache: Path, arguments: dict[str, Any]) -> Path:
     return root
 
 
-def locked(path: Path) -> Any:
-    """A lock between processes; its file stays behind, which is harmless. In a cache that cannot be written, none."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
-            raise
-    return FileLock(path.with_name(path.name + ".lock")) if os.access(path.parent, os.W_OK) else nullcontext()
-
-
 # ------------------------------------------------------------------------------------------------- downloads
 
 
@@ -352,8 +326,7 @@ def fetch(url: str, destination: Path, expected: LockedFile) -> None:
 
 def _from_hub(cache: Path, known: LockedDataSet, codes: Sequence[str]) -> Path:
     """Fetch through the hub's own cache; what the lock does not know is recorded on first use and binding later."""
-    root, record = cache / "hub", cache / "recorded.lock.json"
-    recorded = read_json(record).get(known.repo_id, {}) if record.is_file() else {}
+    root, recorded = cache / "hub", hub.recorded(cache, known.repo_id)
     if known.revision and recorded.get("revision") != known.revision:
         recorded = {}
     revision, files = known.revision or recorded.get("revision"), dict(recorded.get("files", {}))
@@ -369,9 +342,7 @@ def _from_hub(cache: Path, known: LockedDataSet, codes: Sequence[str]) -> Path:
         revision = cached.parts[cached.parts.index("snapshots") + 1]  # the commit
         _lay_out(cached, path)
         files[place] = {"sha256": sha256_file(cached), "laid_out_sha256": sha256_file(path)}
-        with locked(cache / ".locks" / "record"):
-            everything = read_json(record) if record.is_file() else {}
-            write_json(record, everything | {known.repo_id: {"revision": revision, "files": files}})
+        hub.record(cache, known.repo_id, {"revision": revision, "files": files})
     return root
 
 
@@ -379,16 +350,9 @@ def _hub_file(repo_id: str, revision: str | None, expected: LockedFile, anew: bo
     """A file of a hub data set in the hub's own cache, downloaded if need be; once more if it is not the right one."""
     try:
         found = huggingface_hub.hf_hub_download(
-            repo_id,
-            expected.path,
-            repo_type="dataset",
-            revision=revision,
-            cache_dir=os.environ.get("HF_HUB_CACHE"),  # looked at now, not when the library was imported
-            endpoint=os.environ.get("HF_ENDPOINT"),
-            local_files_only=is_offline(),
-            force_download=anew,
+            repo_id, expected.path, repo_type="dataset", revision=revision, force_download=anew, **hub.at_hub()
         )
-    except (errors.HfHubHTTPError, errors.EntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+    except hub.UNREADABLE as error:
         why = unreadable_model(repo_id, revision, error, kind="data set")
         raise DownloadError(f"{expected.path}: {why}") from None
     path = Path(found).absolute()
@@ -403,46 +367,6 @@ def _hub_file(repo_id: str, revision: str | None, expected: LockedFile, anew: bo
             "data set changed; compare with params/data.lock.yaml and recorded.lock.json"
         )
     return path
-
-
-def unreadable_model(name: str, revision: str | None, error: BaseException, kind: str = "model") -> str:
-    """Why a model (a folder or one of the hub's) or a data set could not be read, and what to do about it."""
-    data, at = kind == "data set", f" --revision {revision}" if revision else ""
-    get = f"hf download {name}{at}" + (" --repo-type dataset" if data else "")
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    page, entry = f"{endpoint}/{'datasets/' if data else ''}{name}", "params/data.lock.yaml" if data else "the profile"
-    said: list[tuple[type[BaseException], str]] = [  # the more special errors first: they are kinds of later ones
-        (
-            errors.GatedRepoError,
-            f"{name} is gated: accept its terms at {page}, then log in (hf auth login) or set HF_TOKEN",
-        ),
-        (errors.RevisionNotFoundError, f"{name} has no revision {revision}: correct it in {entry}; {page} lists them"),
-        (errors.RepositoryNotFoundError, ""),
-        *(
-            [
-                (
-                    BaseException,
-                    f"{name} is not in the hub's cache, and HF_HUB_OFFLINE is set; where there is a network: {get}",
-                )
-            ]
-            if is_offline()
-            else []
-        ),
-        (
-            errors.LocalEntryNotFoundError,
-            f"{name} is not in the hub's cache, and the hub cannot be reached; where it can: {get}",
-        ),
-        *([(errors.EntryNotFoundError, f"{name} has no such file; compare its path with {entry}")] if data else []),
-    ]
-    causes: list[BaseException] = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    if not Path(name).is_dir() and name.count("/") == 1:
-        for known, text in said:
-            if any(isinstance(cause, known) for cause in causes):
-                unknown = f"the hub has no {kind} {name}, nor is there such a folder; if it is private: hf auth login"
-                return text or unknown
-    return f"{name}: {' '.join(str(error).split())[:400]}"
 
 
 def _lay_out(cached: Path, destination: Path) -> None:
@@ -483,13 +407,3 @@ def absent_files(data_set: str, source: str, languages: Sequence[str]) -> tuple[
 
     needed = known.needed(languages)
     return [place for place, file in needed.items() if not is_here(place, file)], len(needed)
-
-
-def is_local(name: str, revision: str | None) -> bool:
-    """Whether a model is a folder here, or in the hub's cache with its weights."""
-    if (Path(name) / "config.json").is_file():
-        return True
-    if name.count("/") != 1:
-        return False
-    cached = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
-    return isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors"))

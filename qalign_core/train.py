@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     from transformers import set_seed
     from transformers.integrations import TensorBoardCallback
 
-    from qalign_core import models, trainer
+    from qalign_core import hub, models, trainer
     from qalign_core.kernels import BY_DOCUMENT
     from qalign_core.supervision import Collator
 
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"resuming from {checkpoint}" if checkpoint else "starting from the initial model", flush=True)
 
     # --------------------------------------------------------------------------------------------- corpus, model
-    path, revision = runs.resolve(job["model"]["path"], root), job["model"].get("revision")
+    path, revision = hub.located(job["model"], root)
     tokenizer = models.load_tokenizer(path, revision)
     model = models.load_model(path, revision, BY_DOCUMENT if job["packing"] else "sdpa")
     models.add_pad_token(model, tokenizer, job.get("pad_token") or "<pad>")
@@ -115,6 +115,7 @@ def main(argv: list[str] | None = None) -> None:
             folder,
             job["fingerprint"],
             metrics(stage, corpus, job),
+            model=job["model"],
             files=files,
             wall_seconds=round(stage.seconds(), 3),
             peak_memory_bytes=int(peak),  # of the hungriest rank
@@ -281,19 +282,6 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def advice(error: Exception) -> str | None:
-    """What to change after an error whose own message does not say it."""
-    text = str(error)
-    if "out of memory" in text or "can't allocate memory" in text:
-        return (
-            "Out of memory: halve per_device_train_batch_size and double gradient_accumulation_steps (same loss), "
-            "set gradient_checkpointing to true, or use a higher ZeRO stage or offload in training.deepspeed."
-        )
-    if "No space left" in text or "PytorchStreamWriter" in text:
-        return "The disk is full: free space and give the same command again; complete checkpoints are kept."
-    return None
-
-
 # ------------------------------------------------------------------------------------------------- rank set-up
 
 
@@ -415,10 +403,5 @@ def leave_together() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        leave_together()
-    except (RuntimeError, OSError) as error:
-        if note := advice(error):
-            error.add_note(note)
-        raise
+    main()
+    leave_together()

@@ -93,9 +93,15 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 self._refuse(404, None, "404: Not Found")
 
         def _metadata(self, path: str) -> None:
-            name, _, revision = path.partition("/revision/")
+            name, listed, revision = path.partition("/tree/" if "/tree/" in path else "/revision/")
             repository = self._repository(name, revision or "main")
-            if repository is not None:
+            if repository is not None and listed == "/tree/":
+                tree = [
+                    {"type": "file", "path": file, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
+                    for file, c in repository.files.items()
+                ]
+                self._content(path, json.dumps(tree).encode(), {"Content-Type": "application/json"})
+            elif repository is not None:
                 files = [{"rfilename": file} for file in repository.files]
                 short = name.removeprefix("datasets/")
                 body = {"_id": "1", "id": short, "sha": repository.commit, "siblings": files, "private": False}

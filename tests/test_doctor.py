@@ -242,8 +242,9 @@ def server(monkeypatch, tmp_path):
         mgsm, first = lock.hub["mgsm"], next(iter(lock.hub["mgsm"].files.values()))
         hub.repositories = {
             f"datasets/{mgsm.repo_id}": Repository({first.path: b"x"}, commit=mgsm.revision or "c0ffee" + "0" * 34),
-            "owner/open": Repository({"config.json": b"{}"}),
-            "owner/gated": Repository({"config.json": b"{}"}, token="hf_right"),
+            "owner/open": Repository({"config.json": b"{}", "model.safetensors": b""}),
+            "owner/pickles": Repository({"config.json": b"{}", "pytorch_model-00001-of-00002.bin": b""}),
+            "owner/gated": Repository({"config.json": b"{}", "model.safetensors": b""}, token="hf_right"),
         }
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -256,19 +257,21 @@ def server(monkeypatch, tmp_path):
 
 
 def test_models_of_the_hub(server, monkeypatch, tmp_path: Path) -> None:
-    def found(name: str) -> str:
-        finding = doctor.model(name, None)
+    def found(name: str, convert: bool = False) -> str:
+        finding = doctor.model(name, None, convert)
         assert (finding.state == PROBLEM) == bool(finding.remedy)
         return f"{finding.found} → {finding.remedy}".removesuffix(" → ")
 
-    assert found("owner/open") == "to fetch: readable"
+    assert found("owner/open") == "to fetch: readable, with weights"
+    assert "pickles are not loaded" in found("owner/pickles")
+    assert found("owner/pickles", convert=True) == "to fetch: readable, with weights"
     assert "the hub has no model owner/none" in found("owner/none")
     assert "no such folder with a config.json" in found("no-such-folder")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "owner/gated is gated → accept its terms at" in found("owner/gated")
     assert "hf auth login" in found("owner/gated")
     monkeypatch.setenv("HF_TOKEN", "hf_right")
-    assert found("owner/gated") == "to fetch: readable"
+    assert found("owner/gated") == "to fetch: readable, with weights"
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "HF_HUB_OFFLINE is set" in found("owner/open")
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qalign_core import launch, models, params, plan, prepare, runs, sources
+from qalign_core import hub, launch, models, params, plan, prepare, runs
 from qalign_core.miniature import SHIPPED_BASE
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.plan import HOW_ONLY, Job
@@ -89,7 +89,7 @@ def test_every_seed_has_its_own_base_corpora_and_jobs_and_the_same_questions(
     }  # fmt: skip
     sections["data"]["miniature"]["sizes"] = dict.fromkeys(PUBLISHED.data.miniature.sizes, 8) | {"dev": 2}
     profile, run = params.validate(sections), Run(tmp_path / "run")
-    monkeypatch.setenv(sources.CACHE_DIR, str(tmp_path / "cache"))
+    monkeypatch.setenv(hub.CACHE_DIR, str(tmp_path / "cache"))
     prepare.write_corpora(profile, run)
     counts = prepare.write_benchmarks(profile, run)
     assert set(counts.questions) == {8}

@@ -313,9 +313,3 @@ def test_pickled_weights_are_refused(tmp_path: Path, folder: Path) -> None:
     torch.save(load_file(folder / "base" / "model.safetensors"), tmp_path / "pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match=r"pytorch_model.bin.*pickles are refused"):
         load_model(str(tmp_path))
-
-
-def test_advice_for_memory_and_disk() -> None:
-    assert "per_device_train_batch_size" in train.advice(RuntimeError("CUDA out of memory. Tried to allocate"))
-    assert "disk is full" in train.advice(OSError(28, "No space left on device"))
-    assert train.advice(RuntimeError("something else")) is None

@@ -1,0 +1,155 @@
+"""Models of the hub: kept to one commit, pickles converted and nothing run, a system that fails beside others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import HubServer, Repository
+from tiny_training import make_base
+from transformers import AutoModelForCausalLM
+
+from qalign_core import evaluate, hub, launch, models, params, plan, runs
+from qalign_core.runs import Run
+
+NAME, FIRST, SECOND = "owner/tiny-7B", "a" * 40, "b" * 40
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a checkpoint as some authors saved theirs: pickles in two shards, fp16, and an index."""
+    folder = make_base(tmp_path_factory.mktemp("hub") / "base")
+    state = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16).state_dict()
+    names = sorted(state)
+    for number, chosen in enumerate((names[:7], names[7:]), start=1):
+        torch.save({name: state[name] for name in chosen}, folder / f"pytorch_model-0000{number}-of-00002.bin")
+    runs.write_json(folder / "pytorch_model.bin.index.json", {"weight_map": {}})
+    (folder / "model.safetensors").unlink()
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    with HubServer() as found:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("HF_ENDPOINT", found.url)
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+        monkeypatch.setenv("QALIGN_CACHE_DIR", str(tmp_path / "cache"))
+        yield found
+
+
+def fetch(convert: bool = True) -> Path:
+    return hub.fetch(hub.pin(NAME, None), convert)
+
+
+def test_the_first_download_is_recorded_and_kept_to(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    server.repositories[NAME] = Repository({"config.json": b"{}"}, FIRST)
+    assert hub.pinned(NAME, None) == {"path": NAME, "revision": None}
+    assert hub.pin(NAME, None) == hub.pinned(NAME, None) == {"path": NAME, "revision": FIRST}
+    server.repositories[NAME].commit = SECOND
+    assert hub.pin(NAME, None)["revision"] == FIRST
+    assert hub.pinned(NAME, SECOND)["revision"] == SECOND  # the profile names one
+    # A run begun elsewhere from the first commit is not gone on with from the second.
+    monkeypatch.setenv("QALIGN_CACHE_DIR", str(tmp_path / "another"))
+    profile = params.load("llama2-7b")
+    profile = profile.model_copy(update={"model": profile.model.model_copy(update={"base": NAME})})
+    run = Run(tmp_path / "run")
+    runs.write_json(run.corpus("gsm8k").with_suffix(".json"), {"sha256": "c", "rows": 3})
+    job = plan.stage_job(profile, run, 1234, ["gsm8k"])
+    before = job.content | {"model": {"path": NAME, "revision": FIRST}, "fingerprint": "of the first"}
+    runs.write_json(job.folder / "job.json", before)
+    runs.write_json(job.folder / "done.json", {"fingerprint": "of the first"})
+    assert hub.pin(NAME, None)["revision"] == SECOND
+    job = plan.stage_job(profile, run, 1234, ["gsm8k"])
+    with pytest.raises(launch.JobError, match=f'model.revision: "{FIRST}" then, "{SECOND}" now'):
+        launch.run_job(job, profile, run)
+
+
+def test_an_owner_of_two_names_is_found_by_either(server: HubServer):
+    server.repositories["WizardLMTeam/WizardMath-7B-V1.0"] = Repository({"config.json": b"{}"}, FIRST)
+    found = {"path": "WizardLMTeam/WizardMath-7B-V1.0", "revision": FIRST}
+    assert hub.pin("WizardLM/WizardMath-7B-V1.0", None) == found
+    assert hub.pinned("WizardLM/WizardMath-7B-V1.0", None) == found
+
+
+def test_pickles_are_converted_once_on_request_and_their_checksums_recorded(
+    server: HubServer, published: dict[str, bytes], tmp_path: Path
+):
+    server.repositories[NAME] = Repository(published, FIRST)
+    with pytest.raises(hub.DownloadError, match=r"no model\*.safetensors, and pickles are not loaded.*model.convert"):
+        fetch(convert=False)
+    assert not server.asked("GET", ".bin")
+    assert not hub.is_local(NAME, None)
+    folder = fetch()
+    assert hub.is_local(NAME, None)
+    assert hub.located({"path": NAME, "revision": FIRST}, tmp_path) == (str(folder), None)
+    sums = runs.read_json(folder / "converted.json")
+    assert sorted(sums["from"]) == [name for name in sorted(published) if name.endswith(".bin")]
+    assert sums["to"] == {"model.safetensors": runs.sha256_file(folder / "model.safetensors")}
+    assert (sums["model"], sums["commit"]) == (NAME, FIRST)
+    (tmp_path / "copy").mkdir()
+    for name, content in published.items():
+        (tmp_path / "copy" / name).write_bytes(content)
+    shards = [torch.load(path, weights_only=True) for path in sorted((tmp_path / "copy").glob("*.bin"))]
+    expected = shards[0] | shards[1]
+    found = models.load_model(str(folder)).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value.float()) for name, value in expected.items())
+    assert len(models.load_tokenizer(str(folder))) > 300
+    asked = len(server.requests)
+    assert fetch() == folder
+    assert len(server.requests) == asked
+
+
+class Malicious:
+    def __init__(self, path: Path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["malicious", "damaged", "no tensors", "no weights"])
+def test_what_is_not_just_weights_is_refused(server: HubServer, published: dict[str, bytes], tmp_path: Path, kind: str):
+    files = {name: content for name, content in published.items() if not name.endswith(".bin")}
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"weight": Malicious(tmp_path / "harm")} if kind == "malicious" else {"weight": [1.0]}, path)
+    if kind != "no weights":
+        files["pytorch_model.bin"] = path.read_bytes()[: 100 if kind == "damaged" else None]
+    server.repositories[NAME] = Repository(files, FIRST)
+    with pytest.raises(hub.DownloadError, match="has no weights" if kind == "no weights" else r"model\.bin is refused"):
+        fetch()
+    assert not (tmp_path / "harm").exists()
+    assert not hub.converted(NAME, FIRST).exists()
+    assert os.environ["DISABLE_SAFETENSORS_CONVERSION"]
+
+
+def test_a_system_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    profile, run, ran = params.load("checkpoints"), Run(tmp_path), []
+
+    def job_of(profile, run, system, seed):
+        return plan.Job({"fingerprint": system}, tmp_path / system)
+
+    def run_job(job, *_):
+        ran.append(job.folder.name)
+        if "WizardMath" in job.folder.name:
+            raise launch.JobError("the hub has no such model")
+        for name in ("job.json", "done.json"):
+            runs.write_json(job.folder / name, job.content)
+
+    monkeypatch.setattr(plan, "prediction_job", job_of)
+    monkeypatch.setattr(launch, "run_job", run_job)
+    logged: list[str] = []
+    monkeypatch.setattr(evaluate, "log_evaluation", lambda profile, run, system, *_: logged.append(system))
+    failures = launch.run_jobs(evaluate.answering_jobs(profile, run), profile, run)
+    assert failures == [f"WizardMath {size}: the hub has no such model" for size in ("7B", "13B")]
+    assert ran == list(profile.systems)
+    left = [name for name in profile.systems if "WizardMath" not in name]
+    assert logged == list(evaluate.answered(profile, run).systems) == left
+    monkeypatch.setattr(launch, "run_job", lambda *_: (_ for _ in ()).throw(launch.JobError("no network")))
+    with pytest.raises(launch.JobError, match="no network"):
+        launch.run_jobs([job_of(profile, run, "WizardMath 7B", 0)], profile, run)
