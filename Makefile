@@ -12,6 +12,8 @@ BLANK := $(EMPTY) $(EMPTY)
 IS_FILE = $(wildcard $(subst $(BLANK),\ ,$(PROFILE)))
 WHOLE = $(if $(IS_FILE),$(if $(filter /%,$(firstword $(PROFILE))),,$(CURDIR)/))$(PROFILE)
 
+CHOSEN = $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM)) $(if $(SYSTEMS),--systems "$(SYSTEMS)")
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .PHONY: help doctor reproduce dry-run lab figures publish test test-slow coverage bench check format licences clean setup \
@@ -19,15 +21,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
-	@echo; echo "  PROFILE=smoke|mini|one-gpu|llama2-7b|llama2-13b|llama3-8b|mistral-7b|checkpoints chooses what is run (default: mini)."
-	@echo "  ONLY=\"04 05\" runs only these notebooks, FROM=03 this one and those after it."
+	@echo; echo "  PROFILE=smoke|mini|one-gpu|llama2-7b|llama2-13b|llama3-8b|mistral-7b|qalign-7b|checkpoints chooses what is run (default: mini)."
+	@echo "  ONLY=\"04 05\" runs only these notebooks, FROM=03 this one and those after it, SYSTEMS=\"QAlign, MonoReason\" only these systems."
 
 setup: $(VENV)/.ready  ## make .venv with the exact versions of requirements.txt
 
 $(VENV)/.ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	@echo "making $(VENV) (a few minutes the first time)"
+	@echo "making $(VENV): about 0.5 GB to download, 2 GB on disk, some minutes; on Linux PyPI's torch brings gigabytes of CUDA"
+	@echo "besides, which a machine without a GPU can leave out: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
@@ -42,10 +45,10 @@ doctor:  ## look whether this machine is ready, and how long it will take: make 
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m qalign_core.doctor "$(PROFILE)"
 
 reproduce: $(VENV)/.ready  ## run the whole paper: make reproduce [PROFILE=llama2-7b] [ONLY="04 05"] [FROM=03]
-	@$(BIN)/python -m qalign_core.reproduce "$(PROFILE)" $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
+	@$(BIN)/python -m qalign_core.reproduce "$(PROFILE)" $(CHOSEN)
 
 dry-run: $(VENV)/.ready  ## say what is done and what is to do, run nothing
-	@$(BIN)/python -m qalign_core.reproduce "$(PROFILE)" --dry-run $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
+	@$(BIN)/python -m qalign_core.reproduce "$(PROFILE)" --dry-run $(CHOSEN)
 
 # The environment's own kernel comes first, whatever kernels the user has; the settings show Markdown as a page.
 lab: $(VENV)/.ready  ## open the notebooks in JupyterLab, on this machine only: make lab [PROFILE=smoke] [LAB="--no-browser"]

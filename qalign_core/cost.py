@@ -1,6 +1,6 @@
 """What a profile costs: memory of a GPU and hours of training, estimated; for the miniature, this machine's measured.
 
-`python -m qalign_core.cost` prints README's table.
+`python -m qalign_core.cost` prints the table of docs/gpus.md.
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ def show(profile: Profile, run: Run, console: Console) -> None:
 
 
 def readme_table() -> str:
-    """README's table, in Markdown: one line per profile and machine."""
+    """The table of docs/gpus.md, in Markdown: one line per profile and machine."""
     tables = []
     for name in ("llama2-7b", "llama2-13b", "llama3-8b", "mistral-7b", "one-gpu"):
         table = estimates(params.load(name))

@@ -288,7 +288,7 @@ def gpus(profile: Profile) -> Iterator[Finding]:
         return
     if not (found := seen["gpus"]):
         said = f"none; the profile needs {devices}" if wants else "none, and none is needed"
-        yield verdict("GPU", not wants, said, "use a machine with them (README, On GPUs); PROFILE=mini needs none")
+        yield verdict("GPU", not wants, said, "use a machine with them (docs/gpus.md); PROFILE=mini needs none")
         return
     enough = len(found) >= devices
     here = f"{len(found)} × {found[0]['name']}, {found[0]['memory'] / GIB:.0f} GiB, CUDA {seen['cuda']}"

@@ -284,6 +284,7 @@ class EvaluationSection(Section):
     batch_tokens: Positive | Literal["auto"] = "auto"
     scorer: Literal["paper", "fixed"] = "paper"
     pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] | None = None  # to test; null: the paper's
+    tolerance: dict[Benchmark, Annotated[float, Field(gt=0, le=100)]] = {}  # points to a published average, said before
 
 
 class Profile(Section):
@@ -434,29 +435,6 @@ def _problems(profile: Profile) -> Iterator[str]:
     yield from (f"{key}: {profile.data.unknown(corpus)}" for key, corpus in corpora if profile.data.unknown(corpus))
 
 
-class UniqueKeys(yaml.SafeLoader):
-    """PyYAML's safe loader, but a mapping may not hold a key twice; PyYAML lets the last one win, in silence."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # Checked as written, so that a key may still override one that `<<` merges in.
-        mapping, lines = super().compose_mapping_node(anchor), dict[tuple[str, str], int]()
-        for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
-            line, first = key.start_mark.line + 1, lines.get((key.tag, key.value))
-            if first:
-                there = f"the key {key.value!r} is already there on line {first}; keep one of the two"
-                raise yaml.YAMLError(f"line {line}: {there}")
-            lines[key.tag, key.value] = line
-        return mapping
-
-
-def read_yaml(path: Path) -> Any:
-    """What a YAML file says; ProfileError for a repeated key or a file that is no YAML, with its path and the line."""
-    try:
-        return UniqueKeys(path.read_text(encoding="utf-8")).get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or 2026-13-45
-        raise ProfileError(f"{path}: not a YAML file of settings: {error}") from None
-
-
 def _describe(problem: Any) -> str:
     """One of pydantic's errors for people: the key, what is allowed, and the nearest known key."""
     location, kind, given, is_name = problem["loc"], problem["type"], problem["input"], "[key]" in problem["loc"]
@@ -501,11 +479,35 @@ def validate(sections: dict[str, Any], origin: str = "") -> Profile:
 
 def load(profile: str | Path) -> Profile:
     """Read and check a profile, by name (`mini`) or by path; ProfileError if it is not there or not valid."""
-    path = Path(profile) if Path(profile).suffix else PARAMS_FOLDER / f"{profile}.yaml"
+    path = profile_file(profile)
+    return validate(read_sections(path), str(path))
+
+
+def profile_file(profile: str | Path, beside: Path = Path()) -> Path:
+    """The file of a profile: of a name in params/, or of a path; ProfileError if it is not there."""
+    path = beside / profile if Path(profile).suffix else PARAMS_FOLDER / f"{profile}.yaml"
     if not path.is_file():
         known = sorted(p.stem for p in PARAMS_FOLDER.glob("*.yaml") if not p.stem.endswith(".lock"))
         raise ProfileError(f"no profile {profile!s}{nearest(str(profile), known)}; known: {', '.join(known)}")
-    return validate(read_yaml(path), str(path))
+    return path
+
+
+def read_sections(path: Path, *above: Path) -> Any:
+    """What a profile's file says, put over the profile that it `extends`: mappings are merged, null takes an entry out.
+
+    Raises:
+        ProfileError: for a file that is no YAML, an unknown profile to extend, or one that extends itself.
+    """
+    if (place := path.resolve()) in above:
+        raise ProfileError(f"{path}: extends: a profile cannot extend itself: name another, or leave the line out")
+    try:
+        said = runs.read_yaml(path)
+    except runs.BadRow as error:
+        raise ProfileError(str(error)) from None
+    if not isinstance(said, dict) or "extends" not in said:
+        return said
+    base = read_sections(profile_file(str(said.pop("extends")), path.parent), *above, place)
+    return runs.merged(base, said)
 
 
 def from_notebook(**sections: Any) -> Profile:

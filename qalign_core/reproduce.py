@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
+import pandas as pd
 from filelock import FileLock, Timeout
 from rich.console import Console, Group
 from rich.live import Live
@@ -23,10 +24,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from qalign_core import cost, evaluate, launch, plan, prepare, runs
+from qalign_core import cost, evaluate, launch, params, plan, prepare, runs
 from qalign_core.hub import DownloadError, cache_dir, is_offline
 from qalign_core.launch import clock, describe, latest, share_done
-from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError, load
+from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
 from qalign_core.plan import Job
 from qalign_core.runs import BadRow, DamagedFileError, Run
 
@@ -56,13 +57,17 @@ def main(arguments: list[str] | None = None) -> int:
     if options.run_dir is not None and not options.run_dir.strip():  # as of a shell variable that is not set
         parser().error("--run-dir: is empty; name a folder, or leave the option out for runs/PROFILE")
     try:
-        profile = load(options.profile)
+        profile = params.load(options.profile)
+        if options.systems:
+            profile = plan.with_systems(profile, options.systems)
         chosen = select(profile, options.only, options.start)
         plan.machines(profile)  # the host file and DeepSpeed's JSON are there, and of use
         if plan.stages(profile):
             plan.deepspeed_config(profile)
         run = plan.open_run(profile, options.run_dir, read_only=True)
         if options.dry_run:
+            for line in changes(options.profile):
+                console.print(line, markup=False, soft_wrap=True)
             dry_run(profile, run, chosen, console)
             return 0
         check(profile, run, chosen)
@@ -88,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("profile", help="a name in params/ (mini, llama2-7b, ...) or a path of a YAML file")
     found.add_argument("--only", nargs="+", metavar="NN", help="run only these notebooks, such as: 04 05")
     found.add_argument("--from", dest="start", metavar="NN", help="run this notebook and those after it")
+    found.add_argument("--systems", metavar="NAMES", help="only these systems, with commas between them")
     found.add_argument("--dry-run", action="store_true", help="print what is done and what is to do, run nothing")
     found.add_argument("--run-dir", metavar="DIR", help="another run folder than runs/PROFILE")
     return found
@@ -168,7 +174,7 @@ def reproduce(profile: Profile, run: Run, chosen: list[Path], console: Console) 
             return 1
         remember(run, output, identity)
         console.print(f"  [green]✓[/] {path.stem:<32} {clock(time.monotonic() - started)}")
-    summary(run, console)
+    summary(profile, run, console)
     console.print(f"\ndone in {clock(time.monotonic() - begun)}")
     return 0
 
@@ -368,31 +374,52 @@ def _state(name: str, make: Callable[..., Job], *arguments: Any) -> tuple[str, b
 # ------------------------------------------------------------------------------------------------- what is shown
 
 
-def summary(run: Run, console: Console) -> None:
-    """Print Tables 2 and 3, and the paths of what a person may want to open."""
-    from qalign_core.comparisons import primary_sentences
+def summary(profile: Profile, run: Run, console: Console) -> None:
+    """Print Tables 2 and 3, the numbers that were to be checked, and the paths of what a person may want to open."""
     from qalign_core.results import read_results
     from qalign_core.show import pages, report
-    from qalign_core.show.tables import print_table
 
     heading, front = "QAlign", ""
     if (run.results / "accuracy.csv").is_file():
         results = read_results(run.results)
         tables = report.run_tables(results)
         heading, front = report.heading(results), report.front(run, results, tables)
-        for table in tables:
-            if table.name.startswith(("table-2", "table-3", "table-accuracy")):
-                console.print()
-                print_table(table, console)
-        for remark in report.remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"]):
-            console.print(remark, style="bold", markup=False, soft_wrap=True)
-        for sentence in primary_sentences(results.tables["primary"]) if "primary" in results.tables else ():
-            console.print(sentence, markup=False, soft_wrap=True)
+        report.print_results(results, tables, console)
+        averages = results.tables["intervals"].query("measure == 'average'")
+        averages = averages.groupby(["system", "benchmark"])["estimate"].mean()
+        for system, benchmark, published, tolerance in to_check(profile):
+            here = averages[system, benchmark]
+            verdict = "reproduced" if abs(here - published) <= tolerance else "not reproduced"
+            said = f"{system} on {benchmark}: {here:.1f} here, {published} published: {verdict}"
+            console.print(f"{said} (within {tolerance:g} points, as said beforehand)", style="bold", soft_wrap=True)
     pages_written = pages.write_report(run.notebooks, run.report, front, heading)
     console.print("\n[bold]Open[/]")
     for path in [*pages_written[:1], run.figures, run.results]:
         if path.exists():
             console.print(f"  {_short(path)}", soft_wrap=True)
+
+
+def to_check(profile: Profile) -> Iterator[tuple[str, str, float, float]]:
+    """The published averages that a profile sets out to reproduce: system, benchmark, percent, tolerance in points."""
+    from qalign_core.results import published_cells
+
+    for system, entry in profile.systems.items():
+        name, _, size = (entry.published or "").rpartition(" ")
+        for benchmark, tolerance in profile.evaluation.tolerance.items() if name else ():
+            cells = published_cells(benchmark, size).query("language == 'average'").set_index("system")["value"]
+            if name in cells:
+                yield system, benchmark, cells[name], tolerance
+
+
+def changes(profile: str) -> Iterator[str]:
+    """What a profile's file changes of the one that it extends, key by key."""
+    path = params.profile_file(profile)
+    said = runs.read_yaml(path)
+    if isinstance(said, dict) and (base := said.pop("extends", None)):
+        before = params.read_sections(params.profile_file(base, path.parent))
+        was, now = (pd.json_normalize(part, sep=".").to_dict("records")[0] for part in (before, said))
+        yield f"extends {base}; changed:"
+        yield from (f"  {key}: {was.get(key, 'not there')} → {value}" for key, value in now.items())
 
 
 def dry_run(profile: Profile, run: Run, chosen: list[Path], console: Console) -> None:
@@ -403,6 +430,9 @@ def dry_run(profile: Profile, run: Run, chosen: list[Path], console: Console) ->
         listed.append((f"notebook   {path.stem}", not why, why))
     for name, done, why in (*listed, *overview(profile, run), *evaluate.external_overview(profile)):
         console.print(f"{'done ' if done else 'to do'}  {name}{f'  ({why})' if why else ''}", soft_wrap=True)
+    for system, benchmark, published, tolerance in to_check(profile):
+        said = f"{system} on {benchmark}: published {published}; counts as reproduced within {tolerance:g} points"
+        console.print(f"check  {said} (docs/numbers.md)", soft_wrap=True)
     problem = plan.slow_bf16(profile)
     try:
         prepare.refuse(profile)

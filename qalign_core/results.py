@@ -1,25 +1,6 @@
-"""The small files that tables, figures and the report are drawn from: `runs/<profile>/results/`.
+"""The small files that tables, figures and the report are drawn from, in `runs/<profile>/results/`.
 
-| file | rows |
-|---|---|
-| `run.json` | profile, size of the published base, scorer, seeds, questions per benchmark, languages described |
-| `systems.json` | system → lineage or checkpoint, `published` name, `table`; in the tables' order |
-| `checksums.json` | file → sha256, so that a damaged or edited one is named before anything is drawn from it |
-| `inputs.json` | fingerprints of the answers that chapters 5 and 6 rest on |
-| `answers.parquet` | one row per answer: `scorer.score` |
-| `accuracy.csv`, `differences.csv` | `scorer.accuracy`, `scorer.differences` |
-| `intervals.csv`, `comparisons.csv`, `languages.csv` | `comparisons.intervals`, `.compare`, `.compare_languages` |
-| `primary.csv` | `comparisons.primary_outcomes` (if QAlign and MonoReason were run) |
-| `responses.csv`, `errors.csv`, `identified.csv` | `responses.rates`, `.errors`, `.identified` |
-| `cleaned.csv` | `responses.cleaned_accuracy` (if the audit finds broken questions) |
-| `floor.csv` | `benchmark, language, accuracy` of the language-blind rule (if there is one) |
-| `trace.csv`, `openings.csv` | `evaluate.trace`; `evaluate.log_evaluation`: the evaluation log |
-| `consistency.csv`, `agreement_map.csv`, `solved.csv` | `comparisons.consistency` and so on (written by chapter 5) |
-| `agreement.csv`, `agreement_differences.csv` | intervals of `comparisons.agreement`; compared with MonoReason's |
-| `ablation*.csv`, `representations*.csv` | `evaluate.save_ablations`, `.save_representations` (by chapter 6) |
-| `corpora.csv`, `lengths.csv`; `training.csv` | Table 1, lengths of examples (by chapter 1); losses (by chapter 3) |
-
-Everything but the answers is text, so that it can be read, compared and committed.
+`docs/results.md` lists them with their columns.
 """
 
 from __future__ import annotations
@@ -28,6 +9,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +313,7 @@ SOURCES = {
 }
 
 
+@cache
 def published_cells(benchmark: str, base_size: str = "7B") -> pd.DataFrame:
     """At most one published accuracy per system of ours and column, fit to stand beside each other in one row.
 
@@ -338,8 +321,9 @@ def published_cells(benchmark: str, base_size: str = "7B") -> pd.DataFrame:
     the mean of its ten languages) agrees with the paper's within rounding, so that a row is one measurement.
 
     Returns:
-        `system, language, value, source, tier`; `language` is a code, `average` or `non_english`, `value` in percent,
-        `tier` is `primary` (the authors' own page) or `secondary` (a transcription or a re-run).
+        `system, language, value, source, tier, link`; `language` is a code, `average` or `non_english`, `value` in
+        percent, `tier` is `primary` (the authors' own page) or `secondary` (a transcription or a re-run), `link` where
+        it was read, to the line if that is known.
 
     Raises:
         ValueError: for a benchmark or a size of which the file has no accuracy.
@@ -365,4 +349,5 @@ def published_cells(benchmark: str, base_size: str = "7B") -> pd.DataFrame:
             if own is not None and len(average) and abs(own - average.iloc[0]) <= 0.05:
                 chosen.append(source)
     cells = pd.concat(chosen).drop_duplicates(["system", "language"], keep="first")
-    return cells[["system", "language", "value", "source", "tier"]].reset_index(drop=True)
+    cells["link"] = cells["url"] + cells["line"].map(lambda line: f"#L{line}" if line.isdigit() else "")
+    return cells[["system", "language", "value", "source", "tier", "link"]].reset_index(drop=True)

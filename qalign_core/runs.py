@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 LIFELINE = "QALIGN_LIFELINE"
 
@@ -230,6 +231,37 @@ def read_rows(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
     if not values:
         raise BadRow(f"{path}: the file has no rows; fetch it again")
     return _checked(((f"row {i}", row) for i, row in enumerate(values)), path, fields)
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """PyYAML's safe loader, but a mapping may not hold a key twice; PyYAML lets the last one win, in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Checked as written, so that a key may still override one that `<<` merges in.
+        mapping, lines = super().compose_mapping_node(anchor), dict[tuple[str, str], int]()
+        for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
+            line, first = key.start_mark.line + 1, lines.get((key.tag, key.value))
+            if first:
+                there = f"the key {key.value!r} is already there on line {first}; keep one of the two"
+                raise yaml.YAMLError(f"line {line}: {there}")
+            lines[key.tag, key.value] = line
+        return mapping
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says; BadRow for a repeated key or a file that is no YAML, with its path and the line."""
+    try:
+        return UniqueKeys(path.read_text(encoding="utf-8")).get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or 2026-13-45
+        raise BadRow(f"{path}: not a YAML file of settings: {error}") from None
+
+
+def merged(base: Any, said: Any) -> Any:
+    """`said` over `base`, key by key where both are mappings; null takes a key of the base out."""
+    if not (isinstance(base, dict) and isinstance(said, dict)):
+        return said
+    kept = {key: value for key, value in base.items() if said.get(key, value) is not None}
+    return kept | {key: merged(base.get(key), said[key]) for key in said if said[key] is not None or key not in base}
 
 
 def _checked(placed: Iterable[tuple[str, Any]], path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:

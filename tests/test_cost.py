@@ -1,4 +1,4 @@
-"""What a profile will cost: sizes as the models' own pages print them, memory and hours, and README's table."""
+"""What a profile will cost: sizes as the models' own pages print them, memory and hours, the table of docs/gpus.md."""
 
 from __future__ import annotations
 
@@ -230,9 +230,9 @@ def test_one_gpu_is_enough_for_the_profile_of_that_name():
     assert 24 * GIB < training_memory(full, base_sizes(full), 1, 2, False).device < 80 * GIB
 
 
-def test_readme_shows_the_functions_table():
-    text = (PARAMS_FOLDER.parent / "README.md").read_text(encoding="utf-8")
-    assert cost.readme_table() in text, "run `python -m qalign_core.cost` and put its table into README.md"
+def test_the_page_shows_the_functions_table():
+    text = (PARAMS_FOLDER.parent / "docs" / "gpus.md").read_text(encoding="utf-8")
+    assert cost.readme_table() in text, "run `python -m qalign_core.cost` and put its table into docs/gpus.md"
     assert f"{UTILISATION:.0%} of the peak" in text
 
 

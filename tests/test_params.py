@@ -47,7 +47,7 @@ def refusal(path: str, value: Any) -> str:
 def test_a_shipped_profile_loads_under_its_own_name(name: str):
     profile = params.load(name)
     assert profile.run.profile == name
-    assert tuple(sections(name)) == SECTIONS
+    assert tuple(params.read_sections(PARAMS_FOLDER / f"{name}.yaml")) == SECTIONS
     assert (PARAMS_FOLDER / profile.training.deepspeed).is_file()
     assert params.validate(yaml.safe_load(params.dump(profile))) == profile
 
@@ -389,6 +389,24 @@ def test_an_unknown_profile_names_the_nearest_and_all(name: str, meant: str, tmp
     assert f"no profile {name} (did you mean {meant!r}?)" in str(error.value)
     assert all(known in str(error.value) for known in SHIPPED)
     assert "data.lock" not in str(error.value)
+
+
+def test_a_profile_may_extend_another(tmp_path: Path):
+    """Mappings are merged, lists replaced, null takes an entry out; the profile above may itself extend one."""
+    own, next_ = tmp_path / "own.yaml", tmp_path / "next.yaml"
+    own.write_text("extends: mini\nrun: {profile: own, seeds: [1, 2]}\nsystems: {SFT: null}\nmodel: {revision: null}")
+    next_.write_text("extends: own.yaml\ntraining: {stages: {gsm8kinstruct: {num_train_epochs: 2}}}")
+    mini, found = params.load("mini"), params.load(next_)
+    assert (found.run.profile, found.run.seeds, found.run.devices) == ("own", [1, 2], mini.run.devices)
+    assert set(found.systems) == set(mini.systems) - {"SFT"}
+    given = mini.arguments("gsm8kinstruct")
+    assert found.arguments("gsm8kinstruct") == {**given, "num_train_epochs": 2}
+    own.write_text("extends: next.yaml")
+    with pytest.raises(ProfileError, match=r"own\.yaml: extends: a profile cannot extend itself"):
+        params.load(own)
+    own.write_text("extends: minni")
+    with pytest.raises(ProfileError, match=r"no profile minni \(did you mean 'mini'\?\)"):
+        params.load(own)
 
 
 # ------------------------------------------------------------------------------------------------- in a notebook

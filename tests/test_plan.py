@@ -1,4 +1,4 @@
-"""From a profile to its jobs: what a `job.json` says, its fingerprint, what is shared; README's two machines."""
+"""From a profile to its jobs: `job.json`, its fingerprint, what is shared; the two machines of docs/gpus.md."""
 
 from __future__ import annotations
 
@@ -517,16 +517,6 @@ def test_the_studies_are_systems_that_differ_from_qalign_in_one_stage():
         assert [profile.arguments(corpus) for corpus in lineage] == [profile.arguments(corpus) for corpus in ours]
 
 
-def test_it_is_mini_otherwise():
-    studies, mini = params.load("studies"), params.load("mini")
-    assert studies.run.model_copy(update={"profile": "mini"}) == mini.run
-    assert (studies.model, studies.evaluation) == (mini.model, mini.evaluation)
-    assert studies.data.miniature == mini.data.miniature
-    assert {name: mini.systems[name] for name in ("MonoReason", "QAlign")}.items() <= studies.systems.items()
-    for corpus in ("questions-x-en", "metamathqa"):
-        assert studies.arguments(corpus) == mini.arguments(corpus)
-
-
 def test_corpora_and_jobs_of_the_studies_at_tiny_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("QALIGN_CACHE_DIR", str(tmp_path / "cache"))
     sections = params.load("studies").model_dump(mode="json")
@@ -586,21 +576,21 @@ def test_the_commented_host_file_example_of_the_profile_is_valid_yaml():
     assert (profile.run.hostfile, profile.run.launcher) == ("hosts.txt", "slurm")
 
 
-README = (PARAMS_FOLDER.parent / "README.md").read_text(encoding="utf-8")
+GPUS = (PARAMS_FOLDER.parent / "docs" / "gpus.md").read_text(encoding="utf-8")
 
 
 def block(kind: str, beginning: str) -> str:
-    """The code block of README that begins so."""
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    """The code block of docs/gpus.md that begins so."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", GPUS, re.DOTALL | re.MULTILINE)
     return next(text for found, text in blocks if found == kind and text.startswith(beginning))
 
 
-def test_readmes_two_machines_make_the_papers_update(tmp_path: Path):
+def test_two_machines_make_the_papers_update(tmp_path: Path):
     hosts = tmp_path / "hosts.txt"
     hosts.write_text(block("", "worker-1"))
     sections = yaml.safe_load((PARAMS_FOLDER / "llama2-7b.yaml").read_text(encoding="utf-8"))
     sections["run"] |= yaml.safe_load(block("yaml", "run:"))["run"] | {"hostfile": str(hosts)}
-    accumulation = re.search(r"With two machines the effective batch size stays (\d+) at `(\w+): (\d+)`", README)
+    accumulation = re.search(r"With two machines the effective batch size stays (\d+) at `(\w+): (\d+)`", GPUS)
     sections["training"][accumulation[2]] = int(accumulation[3])
     profile = params.validate(sections)
     assert plan.machines(profile) == 2

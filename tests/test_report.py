@@ -95,6 +95,8 @@ def test_every_published_number_is_the_reference_files(reference_dir):
         ours = list(csv.DictReader(file))
     for row in ours:
         row.pop("system")
+        assert row.pop("url").startswith("https://") or row["source"] == "notes_literature"
+        row.pop("line")
         row["system"] = row.pop("published_name")
     assert {row["source"] for row in ours} == set(SOURCES)
     assert ours == reference  # the same rows in the same order; keys have no order
@@ -119,7 +121,10 @@ def test_the_table_holds_ours_published_and_floor(answers):
     assert table.text.loc[1, "bn"] == ""  # unknown stays blank
     assert (2, "Avg.") in table.bold
     assert not {row for row, _ in table.bold} & table.muted
-    assert table.hints.loc[3, "Avg."] == "LLaMA-2 7B, README of NJUNLP/QAlign (primary source)"
+    assert table.hints.loc[3, "Avg."] == (
+        "LLaMA-2 7B, README of NJUNLP/QAlign (primary source): https://github.com/NJUNLP/QAlign/blob/"
+        "a65ee63836e41896466a1b81834d8db0deaf4324/README.md#L35"
+    )
     assert "(secondary source)" in table.hints.loc[3, "th"]
     assert "qalign_readme (primary)" in table.data.loc[3, "source"]
     assert "† a transcription of tables II and IV of arXiv 2405.01345" in table.caption

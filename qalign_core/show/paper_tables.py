@@ -75,10 +75,11 @@ def _published(benchmark: str, called: str, size: str, columns: Sequence[str]) -
     if cells.empty:
         return None
     marks = cells["tier"].map({"primary": ""}).fillna(SECONDARY)
-    hints = [f"LLaMA-2 {size}, {SOURCES[s]} ({t} source)" for s, t in zip(cells["source"], cells["tier"], strict=True)]
-    listed = "; ".join(sorted({f"{s} ({t})" for s, t in zip(cells["source"], cells["tier"], strict=True)}))
+    hints = {row.Index: f"LLaMA-2 {size}, {SOURCES[row.source]} ({row.tier} source): {row.link}"
+             for row in cells.itertuples()}  # fmt: skip
+    listed = "; ".join(sorted(set(cells["source"] + " (" + cells["tier"] + ") " + cells["link"])))
     text = {"system": f"published {size}"} | (cells["value"].map("{:.1f}".format) + marks).to_dict()
-    return {"kind": "published", **cells["value"], "source": listed}, text, dict(zip(cells.index, hints, strict=True))
+    return {"kind": "published", **cells["value"], "source": listed}, text, hints
 
 
 def _provenance(rows: pd.DataFrame, intervals: pd.DataFrame) -> dict[str, str]:
@@ -149,8 +150,10 @@ def accuracy_table(
     frame = pd.DataFrame(data, columns=["system", "kind", *columns, "source"])
     keys = list(dict.fromkeys(key for listed in frame["source"].dropna() for key in listed.split("; ")))
     keys.sort(key=lambda key: "secondary" in key)  # the authors' own first
-    read = [f"{SECONDARY + ' ' if 'secondary' in key else ''}{SOURCES[key.partition(' ')[0]]}" for key in keys]
-    sources = f" Published numbers are from: {'; '.join(read)}." if read else ""
+    read = []
+    for source, tier, link in (key.partition("#")[0].split(" ") for key in keys):
+        read.append(f"{SECONDARY + ' ' if 'secondary' in tier else ''}{SOURCES[source]} ({link or 'no address'})")
+    sources = f" Published numbers are from: {'; '.join(dict.fromkeys(read))}." if read else ""
     own = frame[frame["kind"] == "ours"].drop(columns=["system", "kind", "gap", "source"])
     stem = f"table-{number.rpartition(' ')[2] or 'accuracy'}-{benchmark}"
     details = [] if within is None else [_intervals_table(within, benchmark, list(ours.index), stem, unfolded)]

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from qalign_core.comparisons import OURS, WITHOUT, wilson
+from qalign_core.comparisons import OURS, WITHOUT, primary_sentences, wilson
 from qalign_core.languages import CODES
 from qalign_core.results import SECONDARY, Results, published_cells, read_results
 from qalign_core.runs import Run, write_atomic
@@ -41,7 +44,11 @@ PICTURED = {  # the same in its picture, as README has them; a system's number o
     "Shuffled pairs": "shuffled pairs",
     "Questions alone": "foreign questions alone",
 }
-_METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates nor versions
+_FORMATS: dict[str, tuple[Any, dict[str, None]]] = {  # without dates and versions
+    "svg": (FigureCanvasSVG, {"Date": None}),
+    "pdf": (FigureCanvasPdf, {"CreationDate": None}),
+    "png": (FigureCanvasAgg, {"Software": None}),
+}
 ACROSS_SEEDS = "Shown: the mean over seeds, with the lowest and highest end of any seed's interval. "
 
 # ------------------------------------------------------------------------------------- in plain words
@@ -353,9 +360,10 @@ def save_figure(figure: Figure, folder: str | Path, name: str, data: pd.DataFram
         if (engine := figure.get_layout_engine()) is not None:
             engine.execute(figure)
             figure.set_layout_engine("none")  # laid out once, not for each format again
-        for suffix, metadata in _METADATA.items():
+        for suffix, (canvas, metadata) in _FORMATS.items():
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix, dpi=200, metadata=metadata)
+            figure.set_dpi(200)  # the vector formats count in points, and leave it so
+            getattr(canvas(figure), f"print_{suffix}")(buffer, metadata=metadata)  # savefig draws everything twice
             contents[suffix] = buffer.getvalue()
     contents["csv"] = data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
     if caption:
@@ -369,12 +377,15 @@ def redraw(results_folder: str | Path, figures_folder: str | Path, only: Sequenc
     Raises:
         FileNotFoundError: where the evaluation's results are missing.
     """
-    results, chosen = read_results(results_folder), tuple(only)
-    found = [table for table in run_tables(results) if table.name.startswith(chosen)]
-    paths = [path for table in found for path in save_table(table, figures_folder)]
+    results = read_results(results_folder)
+    return _write(results, run_tables(results), figures_folder, tuple(only))
+
+
+def _write(results: Results, found: Sequence[Table], folder: str | Path, only: tuple[str, ...]) -> list[Path]:
+    paths = [path for table in found if table.name.startswith(only) for path in save_table(table, folder)]
     for name, (figure, data, caption) in run_figures(results).items():
-        if name.startswith(chosen):
-            paths += save_figure(figure, figures_folder, name, data, caption)
+        if name.startswith(only):
+            paths += save_figure(figure, folder, name, data, caption)
     return paths
 
 
@@ -417,23 +428,33 @@ def _picture(run: Run, name: str) -> str:
 # ------------------------------------------------------------------------------------- the command
 
 
+def print_results(results: Results, tables: Sequence[Table], console: Console) -> None:
+    """Print Tables 2 and 3, what must be known to read them, and what became of the claims."""
+    for table in tables:
+        if table.name.startswith(ACCURACY):
+            console.print()
+            print_table(table, console)
+    console.print()
+    for remark in remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"]):
+        console.print(remark, style="bold", markup=False)
+    for sentence in primary_sentences(results.tables["primary"]) if "primary" in results.tables else ():
+        console.print(sentence, markup=False)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Redraw, print Tables 2 and 3, and say what was not there."""
     if len(arguments) != 2:
         print("usage: python -m qalign_core.show.report RESULTS FIGURES", file=sys.stderr)
         return 2
     try:
-        paths, results = redraw(*arguments), read_results(arguments[0])
+        results = read_results(arguments[0])
+        tables = run_tables(results)
+        paths = _write(results, tables, arguments[1], ("",))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     console = Console(markup=False, highlight=False)
-    for table in run_tables(results):
-        if table.name.startswith(ACCURACY):
-            print_table(table, console)
-            console.print()
-    for remark in remarks(results.tables["accuracy"], results.tables.get("floor"), results.run["scorer"]):
-        console.print(remark, style="bold")
+    print_results(results, tables, console)
     for name in results.absent:
         console.print(f"not drawn: what needs {name}, which is not in {arguments[0]}")
     console.print(f"{len(paths)} files in {arguments[1]}")

@@ -55,7 +55,8 @@ class Table:
 
     def _repr_html_(self) -> str:
         more = [f"<details><summary>{html.escape(t.title)}</summary>{t._repr_html_()}</details>" for t in self.details]
-        caption = f"<strong>{html.escape(self.title)}</strong><br>{html.escape(self.caption)}"
+        linked = re.sub(r"https://[\w./-]*\w", r'<a href="\g<0>">\g<0></a>', html.escape(self.caption))
+        caption = f"<strong>{html.escape(self.title)}</strong><br>{linked}"
         # The caption stands below the part that scrolls, so that it can be read on a narrow screen.
         return (
             f'<figure style="margin: .6em 0"><div style="overflow-x: auto">{styled(self).to_html()}</div>'
