@@ -27,7 +27,7 @@ from qalign_core.audit import (
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import COLUMNS, load_corpus
 from qalign_core.languages import CODES, LANGUAGES
-from qalign_core.params import PARAMS_FOLDER, Profile, read_yaml
+from qalign_core.params import PARAMS_FOLDER, Profile
 from qalign_core.prompts import translation_instruction
 from qalign_core.runs import Run
 
@@ -268,7 +268,7 @@ def test_rows_over_the_limit_are_counted(tokenizer):
 
 
 def profile_of(name: str, **changes: Any) -> Profile:
-    sections = read_yaml(PARAMS_FOLDER / f"{name}.yaml")
+    sections = runs.read_yaml(PARAMS_FOLDER / f"{name}.yaml")
     for key, value in changes.items():
         section, last = key.split("__")
         sections[section][last] = value
