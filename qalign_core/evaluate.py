@@ -48,14 +48,21 @@ def answers_folder(profile: Profile, run: Run, system: str, seed: int) -> Path:
 
 def read_answers(profile: Profile, run: Run, system: str, seed: int) -> pd.DataFrame:
     """A system's answers to every benchmark in every language of the profile: rows of `scorer.read_predictions`."""
-    folder = answers_folder(profile, run, system, seed)
-    fields = {str(ours): theirs for ours, theirs in (profile.systems[system].fields or {}).items()}
-    return scorer.read_predictions(folder, list(profile.evaluation.benchmarks), profile.data.languages, fields)
+    entry, asked = profile.systems[system], profile.evaluation.benchmarks
+    folder, codes = answers_folder(profile, run, system, seed), profile.data.languages
+    if entry.predictions is None:
+        return scorer.read_predictions(folder, asked, codes)
+    fields = {str(ours): theirs for ours, theirs in (entry.fields or {}).items()}
+    how: dict[str, Any] = {"fields": fields, "files": entry.files, "only": entry.filter, "samples": entry.samples}
+    found = scorer.read_predictions(folder, asked, codes, **how)
+    cut = [name for name, test in asked.items() if test.limit or test.drop]
+    return scorer.fitted(found, benchmark_questions(profile, run), cut)
 
 
-def _prediction_files(profile: Profile, folder: str) -> list[Path]:
-    codes = profile.data.languages
-    return [Path(folder, name, f"{code}.jsonl") for name in profile.evaluation.benchmarks for code in codes]
+def _prediction_files(profile: Profile, folder: str, files: str | None = None) -> dict[tuple[str, str], Path]:
+    """Benchmark and language → file of answers."""
+    asked = [(name, code) for name in profile.evaluation.benchmarks for code in profile.data.languages]
+    return {(name, code): scorer.prediction_file(folder, name, code, files) for name, code in asked}
 
 
 def external_files(profile: Profile) -> dict[str, dict[str, str]]:
@@ -71,7 +78,7 @@ def external_files(profile: Profile) -> dict[str, dict[str, str]]:
             files[f"data.corpora.{name}"] = [Path(choice.path)]
     for name, entry in profile.systems.items():
         if entry.predictions is not None:
-            files[name] = _prediction_files(profile, entry.predictions)
+            files[name] = list(_prediction_files(profile, entry.predictions, entry.files).values())
     return {name: {str(p): runs.sha256_file(p) for p in paths if p.is_file()} for name, paths in files.items()}
 
 
@@ -79,7 +86,7 @@ def external_overview(profile: Profile) -> Iterator[tuple[str, bool, str]]:
     """Every system with external predictions: its name, whether all its files are there, and if not, which is not."""
     for system, entry in profile.systems.items():
         if entry.predictions is not None:
-            wanted = _prediction_files(profile, entry.predictions)
+            wanted = list(_prediction_files(profile, entry.predictions, entry.files).values())
             missing = [path for path in wanted if not path.is_file()]
             why = f"{len(missing)} of {len(wanted)} files are missing, first {missing[0]}" if missing else ""
             name = f"answers    {system}: external predictions from {entry.predictions}, nothing is generated"
@@ -290,10 +297,10 @@ def trace(profile: Profile, run: Run, answers: pd.DataFrame) -> pd.DataFrame:
             if entry.checkpoint is None and stage.is_file():
                 fingerprint = runs.read_json(stage)["fingerprint"]
                 origin |= {"model_done": run.relative(stage), "model_fingerprint": fingerprint}
-        for path in _prediction_files(profile, str(folder)):
-            sha256, known = runs.sha256_file(path), files.get(f"{path.parent.name}/{path.name}")
+        for (name, code), path in _prediction_files(profile, str(folder), entry.files).items():
+            sha256, known = runs.sha256_file(path), files.get(f"{name}/{code}.jsonl")
             state = ELSEWHERE if known is None else AS_GENERATED if known == sha256 else CHANGED
-            key = {"system": system, "seed": int(seed), "benchmark": path.parent.name, "language": path.stem}
+            key = {"system": system, "seed": int(seed), "benchmark": name, "language": code}
             rows.append(key | origin | {"predictions": run.relative(path), "sha256": sha256, "state": state})
     return pd.DataFrame(rows, columns=TRACE_COLUMNS)
 

@@ -207,6 +207,9 @@ class System(Section):
     template: prompts.TemplateName = "alpaca"  # of a checkpoint; else model.template
     predictions: AbsolutePath | None = None  # a folder of <benchmark>/<language>.jsonl
     fields: dict[Literal["index", "question", "response", "finish_reason"], str | None] | None = None  # as named there
+    files: Annotated[str, Field(pattern=r"\{(language|name)\}")] | None = None  # theirs/{benchmark}_{language}*.json
+    filter: str | None = None  # of lm-evaluation-harness's logs: whose rows are read
+    samples: Literal["first", "majority"] | None = None  # which of several responses to a question counts
     seed: int | None = None  # which of the run's seeds the predictions belong to; null: to each
     published: str | None = None
     table: Literal["main", "ablation", "control", "study"] = "main"
@@ -272,6 +275,9 @@ class BenchmarkSettings(Section):
     max_new_tokens: Tokens
     limit: Positive | None = None  # questions per language
     folder: AbsolutePath | None = None  # the files of one that is not the paper's
+    fields: dict[Literal["question", "answer"], str] | None = None  # as named there, such as doc.question
+    corrects: Benchmark | None = None  # the benchmark that the folder's rows (index, question, answer) correct
+    drop: list[Annotated[int, Field(ge=0)]] = []  # rows, from 0, that are left out in every language
 
 
 class EvaluationSection(Section):
@@ -354,8 +360,6 @@ def _data_problems(data: DataSection) -> Iterator[str]:  # what is wrong though 
             yield f"{key}.pairs: is for one corpus: derive it first, then join"
         if choice.languages and choice.without:
             yield f"{key}: give either languages or without, not both"
-        if choice.ignore_fields and not choice.path:
-            yield f"{key}.ignore_fields: is for a file of your own (path)"
         if choice.path and (choice.pairs or choice.style):
             yield f"{key}: pairs and style are for corpora derived from known ones, not for a file of your own"
         if choice.style and (real := sorted(foreign.keys() & {"gsm8k", "gsm8kinstruct", "metamathqa"})):
@@ -402,6 +406,10 @@ def _problems(profile: Profile) -> Iterator[str]:
         elif name not in BENCHMARKS and settings.folder is None:
             own = "one of your own needs `folder`, with a file <language>.jsonl of question and answer per language"
             yield f"{key}: unknown benchmark{nearest(name, BENCHMARKS)}; {known}; {own}"
+        elif settings.folder is None and (settings.fields or settings.corrects):
+            yield f"{key}: fields and corrects describe the files of a `folder` of your own"
+        elif settings.corrects and settings.corrects not in set(evaluation.benchmarks) - {name}:
+            yield f"{key}.corrects: name another of evaluation.benchmarks, which is asked beside it"
         elif name in BENCHMARKS and settings.folder is not None:
             yield f"{key}: {name}: folder is for benchmarks of your own; data.sources.{name} says where this is"
     pairs = evaluation.pairs or []
@@ -417,8 +425,9 @@ def _problems(profile: Profile) -> Iterator[str]:
             yield f"{key}: give either a lineage (a list of corpora), {others}"
         if len(set(lineage or [])) != len(lineage or []):
             yield f"{key}.lineage: {lineage} names a corpus twice"
-        if system.predictions is None and (system.fields is not None or system.seed is not None):
-            yield f"{key}: fields and seed describe predictions made elsewhere: they need predictions: <folder>"
+        own = system.model_dump(include={"fields", "seed", "files", "filter", "samples"}, exclude_none=True)
+        if system.predictions is None and own:
+            yield f"{key}: {', '.join(own)}: for predictions made elsewhere, which need predictions: <folder>"
         if not set(system.seeds(run)) <= set(run.seeds):
             yield f"{key}.seed: {system.seed} is not among run.seeds {run.seeds}"
         if system.translator is not None and not (system.translator and lineage is not None):
@@ -431,29 +440,6 @@ def _problems(profile: Profile) -> Iterator[str]:
         if name not in profile.systems:
             yield f"{key}: no system is named {name!r}{nearest(name, profile.systems)}"
     yield from (f"{key}: {profile.data.unknown(corpus)}" for key, corpus in corpora if profile.data.unknown(corpus))
-
-
-class UniqueKeys(yaml.SafeLoader):
-    """PyYAML's safe loader, but a mapping may not hold a key twice; PyYAML lets the last one win, in silence."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # Checked as written, so that a key may still override one that `<<` merges in.
-        mapping, lines = super().compose_mapping_node(anchor), dict[tuple[str, str], int]()
-        for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
-            line, first = key.start_mark.line + 1, lines.get((key.tag, key.value))
-            if first:
-                there = f"the key {key.value!r} is already there on line {first}; keep one of the two"
-                raise yaml.YAMLError(f"line {line}: {there}")
-            lines[key.tag, key.value] = line
-        return mapping
-
-
-def read_yaml(path: Path) -> Any:
-    """What a YAML file says; ProfileError for a repeated key or a file that is no YAML, with its path and the line."""
-    try:
-        return UniqueKeys(path.read_text(encoding="utf-8")).get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or 2026-13-45
-        raise ProfileError(f"{path}: not a YAML file of settings: {error}") from None
 
 
 def _describe(problem: Any) -> str:
@@ -504,12 +490,28 @@ def load(profile: str | Path) -> Profile:
     if not path.is_file():
         known = sorted(p.stem for p in PARAMS_FOLDER.glob("*.yaml") if not p.stem.endswith(".lock"))
         raise ProfileError(f"no profile {profile!s}{nearest(str(profile), known)}; known: {', '.join(known)}")
-    return validate(read_yaml(path), str(path))
+    try:
+        return validate(runs.read_yaml(path), str(path))
+    except runs.BadRow as error:
+        raise ProfileError(str(error)) from None
 
 
 def from_notebook(**sections: Any) -> Profile:
-    """The profile papermill gave a notebook; opened by hand, QALIGN_PROFILE's (`make lab PROFILE=…`), else `mini`."""
+    """The profile papermill gave a notebook; opened by hand, QALIGN_PROFILE's (`make lab PROFILE=…`), else `mini`.
+
+    Where papermill was given a part of a section (`-y 'evaluation: {scorer: fixed}'`), the other keys are those of the
+    shipped profile that `run.profile` names, and it is said which.
+    """
     given = {name: value for name, value in sections.items() if value is not None}
+    run, added = given.get("run"), list[str]()
+    path = PARAMS_FOLDER / f"{run.get('profile') if isinstance(run, dict) else None}.yaml"
+    for name, known in runs.read_yaml(path).items() if path.is_file() else ():
+        own = given.get(name)  # of `systems` one may want a few
+        rest = known if own is None else {key: known[key] for key in known if key not in own and name != "systems"}
+        added += [name] if own is None else [f"{name}.{key}" for key in rest]
+        given[name] = rest | (own or {})
+    if added:
+        print(f"not given, so as in {path}: {', '.join(added)}")
     return validate(given) if given else load(os.environ.get("QALIGN_PROFILE") or "mini")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 LIFELINE = "QALIGN_LIFELINE"
 
@@ -200,8 +201,8 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
 def read_rows(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The rows of a file that was not written here: JSON lines, one JSON array, or Parquet, whatever its name says.
 
-    Each must be an object with text in every one of `fields`, and an `id` of its own if it has one; Parquet's rows come
-    in the order of these.
+    Each must be an object; with `fields` it must have text in every one, and an `id` of its own if it has one. The rows
+    of Parquet come in the order of these.
 
     Raises:
         FileNotFoundError, BadRow: for an absent file, broken JSON, a missing or non-text field, an id used twice.
@@ -246,7 +247,7 @@ def _checked(placed: Iterable[tuple[str, Any]], path: Path, fields: Sequence[str
             if not isinstance(row[field], str):
                 raise BadRow(f"{where}: field {field!r} is {_kind(row[field])}; it must be text, in double quotes")
             check_text(row[field], f"{where}: field {field!r}")
-        if "id" in row and (first := ids.setdefault(str(row["id"]), place)) != place:
+        if fields and "id" in row and (first := ids.setdefault(str(row["id"]), place)) != place:
             raise BadRow(f"{where}: id {str(row['id'])!r} was already used in {first}; give each row its own")
         found.append(row)
     return found
@@ -255,6 +256,29 @@ def _checked(placed: Iterable[tuple[str, Any]], path: Path, fields: Sequence[str
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "text", bool: "true/false", int: "a number", float: "a number"}
     return "null" if value is None else names[type(value)]
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """PyYAML's safe loader, but a mapping may not hold a key twice; PyYAML lets the last one win, in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Checked as written, so that a key may still override one that `<<` merges in.
+        mapping, lines = super().compose_mapping_node(anchor), dict[tuple[str, str], int]()
+        for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
+            line, first = key.start_mark.line + 1, lines.get((key.tag, key.value))
+            if first:
+                there = f"the key {key.value!r} is already there on line {first}; keep one of the two"
+                raise yaml.YAMLError(f"line {line}: {there}")
+            lines[key.tag, key.value] = line
+        return mapping
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says; BadRow for a repeated key or a file that is no YAML, with its path and the line."""
+    try:
+        return UniqueKeys(path.read_text(encoding="utf-8")).get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or 2026-13-45
+        raise BadRow(f"{path}: not a YAML file of settings: {error}") from None
 
 
 # ------------------------------------------------------------------------------------------------- the run folder

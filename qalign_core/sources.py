@@ -113,6 +113,7 @@ class LockedFile(Strict):
     """What is known of a file before it is fetched; None: not known."""
 
     path: Inside  # at the source
+    moved: Inside | None = None  # where the hub has it since it is Parquet there, of a file that was none
     language: str | None = None  # None: every language needs it
     bytes: int | None = Field(default=None, ge=0)
     rows: int | None = Field(default=None, ge=0)
@@ -242,9 +243,18 @@ def locate(
         if known is None:
             return _from_miniature(cache, dict(world or {}))
         with locked(cache / ".locks" / f"{source}-{data_set}"):
-            if source == "hub":
+            if source != "hub":
+                return _from_repository(lock.folder(source, cache), known, codes, lock.repository)
+            try:
                 return _from_hub(cache, known, codes)
-            return _from_repository(lock.folder(source, cache), known, codes, lock.repository)
+            except DownloadError as error:
+                copy, way = lock.at(data_set, "repository"), f"data.sources.{data_set}: repository"
+                if copy is None:
+                    raise
+                if is_offline():
+                    raise DownloadError(f"{error}; with a network, `{way}` gets the authors' own copy") from None
+                warnings.warn(f"{error}. The authors' own copy is taken instead, as `{way}` says", stacklevel=2)
+                return _from_repository(lock.folder("repository", cache), copy, codes, lock.repository)
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
             raise
@@ -389,6 +399,8 @@ def _hub_file(repo_id: str, revision: str | None, expected: LockedFile, anew: bo
             force_download=anew,
         )
     except (errors.HfHubHTTPError, errors.EntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        if expected.moved:
+            return _hub_file(repo_id, revision, expected.model_copy(update={"path": expected.moved, "moved": None}))
         why = unreadable_model(repo_id, revision, error, kind="data set")
         raise DownloadError(f"{expected.path}: {why}") from None
     path = Path(found).absolute()
@@ -451,6 +463,9 @@ def _lay_out(cached: Path, destination: Path) -> None:
     if cached.suffix == ".parquet" and destination.suffix == ".jsonl":
         rows = [{k: row[k] for k in ("question", "answer")} for row in read_rows(cached, ("question", "answer"))]
         write_atomic(destination, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    elif cached.suffix == ".parquet" and destination.suffix == ".tsv":  # mGSM's; `answer` is for its examples only
+        rows = read_rows(cached, ("question",))
+        write_atomic(destination, "".join(f"{row['question']}\t{row['answer_number']}\n" for row in rows))
     elif cached.suffix == ".parquet":
         write_atomic(destination, "".join(row["text"] + "\n" for row in read_rows(cached, ("text",))))
     else:

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from qalign_core import evaluate, params, represent, results
+from qalign_core import evaluate, params, represent, results, runs
 from qalign_core.languages import CODES
 from qalign_core.params import PARAMS_FOLDER
 from qalign_core.results import Results, published_cells
@@ -84,7 +84,7 @@ def test_chapters_3_and_4_leave_the_ablations_to_chapter_6():
 
 
 def test_an_unknown_control_is_refused():
-    sections = params.read_yaml(PARAMS_FOLDER / "mini.yaml")
+    sections = runs.read_yaml(PARAMS_FOLDER / "mini.yaml")
     sections["systems"]["X→En FLORES"]["against"] = "QAlin"
     with pytest.raises(params.ProfileError, match=r"against: no system is named 'QAlin' \(did you mean 'QAlign'\?\)"):
         params.validate(sections)
