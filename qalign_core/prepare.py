@@ -111,7 +111,7 @@ def link_data_set(found: Path, destination: Path, data_set: str, added: Mapping[
         FileNotFoundError: when an added language lacks a file, naming it.
         FileExistsError: for files where links should go, or when an added language's file would replace another one.
     """
-    top = sources.FOLDERS[data_set]
+    top = sources.layout(data_set, CODES)[0][0].split("/")[0]  # the folder that holds it
     links = {top: found / top}
     if added:
         links = {path.relative_to(found).as_posix(): path for path in (found / top).rglob("*") if path.is_file()}

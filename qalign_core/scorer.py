@@ -129,15 +129,25 @@ def _pattern_of(code: str | None) -> re.Pattern[str]:
     return _number_pattern(code, code in LANGUAGES and LANGUAGES[code].decimal_comma)
 
 
+def plain_numbers(text: str, code: str | None) -> str:
+    """The text with every number as plain digits, a point before decimals, whatever its marks and script; fractions
+    stay."""
+    return _pattern_of(code).sub(_digits, _plainly_written(text, fractions=False))
+
+
+def _digits(match: re.Match[str]) -> str:
+    comma = (match.lastgroup or "").startswith("comma")
+    kept = re.sub(r"[^\d,]" if comma else r"[^\d.]", "", match[0]).replace(",", ".")
+    return re.sub(r"\d", lambda digit: str(int(digit[0])), kept).lstrip("0") or "0"
+
+
 def _value(match: re.Match[str]) -> float:
     """The value of a match of `_number_pattern`, with the sign in front of it."""
-    comma = (match.lastgroup or "").startswith("comma")
-    digits = re.sub(r"[^\d,]" if comma else r"[^\d.]", "", match[0])
-    value = float(digits.replace(",", "."))
+    value = float(_digits(match))
     return -value if _NEGATIVE.search(match.string[max(0, match.start() - 8) : match.start()]) else value
 
 
-def _plainly_written(text: str) -> str:
+def _plainly_written(text: str, *, fractions: bool = True) -> str:
     """The text with LaTeX's numbers, fractions, 万 and the marks of other scripts as plain digits."""
 
     def fraction(match: re.Match[str]) -> str:
@@ -156,7 +166,8 @@ def _plainly_written(text: str) -> str:
     if "\\" in text or "{," in text:
         text = _LATEX_FRACTION.sub(r" \1/\2", _LATEX_THOUSANDS.sub(",", text))
     text = _THOUSANDS_MARK.sub("", text).replace("٫", ".")
-    return _FRACTION.sub(fraction, _CHINESE.sub(chinese, text))
+    text = _CHINESE.sub(chinese, text)
+    return _FRACTION.sub(fraction, text) if fractions else text
 
 
 def _marked_number(text: str, pattern: re.Pattern[str]) -> re.Match[str] | None:

@@ -50,15 +50,6 @@ LOCK_FILE = Path(__file__).resolve().parent.parent / "params" / "data.lock.yaml"
 REPOSITORY_URL, CACHE_DIR, DATA_DIR = "QALIGN_REPOSITORY_URL", "QALIGN_CACHE_DIR", "QALIGN_DATA_DIR"  # environment
 SOURCES = ("hub", "repository", "folder", "miniature")
 MATHOCTOPUS_FILE = "gsm8kinstruct/MGSM8KInstruct_Parallel.json"
-FOLDERS = {  # data set → the top folder of the layout that holds it
-    "mgsm": "mgsm",
-    "msvamp": "msvamp",
-    "gsm8k": "gsm8k",
-    "gsm8kinstruct": "gsm8kinstruct",
-    "questions": "gsm8kinstruct_question",
-    "metamathqa": "metamathqa",
-    "flores": "flores",
-}
 
 
 class DownloadError(OSError):
@@ -213,7 +204,7 @@ def locate(
     A second call finds what the first one made, without a network. Of two processes one fetches, the other waits.
 
     Args:
-        data_set: one of `FOLDERS`.
+        data_set: one of `params.DataSet`.
         source: one of `SOURCES`.
         cache_dir: where fetched and generated data folders are kept.
         folder: the user's, for source `folder`. A file that differs from the published one of its name is warned of,

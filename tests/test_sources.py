@@ -10,6 +10,7 @@ import sys
 import textwrap
 import types
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from hub_server import HubServer, Repository
 from qalign_core import prepare, sources
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import load_corpus
+from qalign_core.params import DataSet
 from qalign_core.sources import DownloadError, Lock, LockedFile
 
 COMMIT = "a" * 40
@@ -104,7 +106,7 @@ def test_the_lock_holds_every_file_of_the_authors_list(reference_dir):
 
 def test_the_lock_knows_every_data_set_and_all_66045_pairs():
     lock = sources.read_lock()
-    assert set(lock.hub) | set(lock.repository.data_sets) == set(sources.FOLDERS)
+    assert set(lock.hub) | set(lock.repository.data_sets) == set(get_args(DataSet))
     pairs = lock.repository.data_sets["questions"].files
     assert sum(file.rows for place, file in pairs.items() if place.endswith(".en")) == 66_045
 
