@@ -499,17 +499,17 @@ def load(profile: str | Path) -> Profile:
 def from_notebook(**sections: Any) -> Profile:
     """The profile papermill gave a notebook; opened by hand, QALIGN_PROFILE's (`make lab PROFILE=…`), else `mini`.
 
-    Where papermill was given a part of a section (`-y 'evaluation: {scorer: fixed}'`), the other keys are those of the
-    shipped profile that `run.profile` names, and it is said which.
+    A section given by half (papermill's `-y`) is completed by the shipped profile that `run.profile` names; it is said.
     """
     given = {name: value for name, value in sections.items() if value is not None}
     run, added = given.get("run"), list[str]()
     path = PARAMS_FOLDER / f"{run.get('profile') if isinstance(run, dict) else None}.yaml"
     for name, known in runs.read_yaml(path).items() if path.is_file() else ():
-        own = given.get(name)  # of `systems` one may want a few
-        rest = known if own is None else {key: known[key] for key in known if key not in own and name != "systems"}
-        added += [name] if own is None else [f"{name}.{key}" for key in rest]
-        given[name] = rest | (own or {})
+        own = given.get(name)
+        if isinstance(own, dict | None) and (own is None or name != "systems"):  # of `systems` one may want a few
+            rest = {key: value for key, value in known.items() if key not in (own or {})}
+            added += [f"{name}.{key}" for key in rest] if own else [name]
+            given[name] = rest | (own or {})
     if added:
         print(f"not given, so as in {path}: {', '.join(added)}")
     return validate(given) if given else load(os.environ.get("QALIGN_PROFILE") or "mini")
