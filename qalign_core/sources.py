@@ -410,42 +410,34 @@ def _hub_file(repo_id: str, revision: str | None, expected: LockedFile, anew: bo
 
 def unreadable_model(name: str, revision: str | None, error: BaseException, kind: str = "model") -> str:
     """Why a model (a folder or one of the hub's) or a data set could not be read, and what to do about it."""
-    data, at = kind == "data set", f" --revision {revision}" if revision else ""
-    get = f"hf download {name}{at}" + (" --repo-type dataset" if data else "")
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    page, entry = f"{endpoint}/{'datasets/' if data else ''}{name}", "params/data.lock.yaml" if data else "the profile"
-    said: list[tuple[type[BaseException], str]] = [  # the more special errors first: they are kinds of later ones
-        (
-            errors.GatedRepoError,
-            f"{name} is gated: accept its terms at {page}, then log in (hf auth login) or set HF_TOKEN",
-        ),
-        (errors.RevisionNotFoundError, f"{name} has no revision {revision}: correct it in {entry}; {page} lists them"),
-        (errors.RepositoryNotFoundError, ""),
-        *(
-            [
-                (
-                    BaseException,
-                    f"{name} is not in the hub's cache, and HF_HUB_OFFLINE is set; where there is a network: {get}",
-                )
-            ]
-            if is_offline()
-            else []
-        ),
-        (
-            errors.LocalEntryNotFoundError,
-            f"{name} is not in the hub's cache, and the hub cannot be reached; where it can: {get}",
-        ),
-        *([(errors.EntryNotFoundError, f"{name} has no such file; compare its path with {entry}")] if data else []),
-    ]
     causes: list[BaseException] = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)
-    if not Path(name).is_dir() and name.count("/") == 1:
-        for known, text in said:
-            if any(isinstance(cause, known) for cause in causes):
-                unknown = f"the hub has no {kind} {name}, nor is there such a folder; if it is private: hf auth login"
-                return text or unknown
-    return f"{name}: {' '.join(str(error).split())[:400]}"
+
+    def is_a(known: type[BaseException]) -> bool:
+        return any(isinstance(cause, known) for cause in causes)
+
+    data, at = kind == "data set", f" --revision {revision}" if revision else ""
+    page = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{'datasets/' if data else ''}{name}"
+    entry = "params/data.lock.yaml" if data else "the profile"
+    get = f"hf download {name}{at}" + (" --repo-type dataset" if data else "")
+    if Path(name).is_dir() or name.count("/") != 1:
+        said = ""
+    elif is_a(errors.GatedRepoError):  # the more special errors first: they are kinds of later ones
+        said = f"{name} is gated: accept its terms at {page}, then log in (hf auth login) or set HF_TOKEN"
+    elif is_a(errors.RevisionNotFoundError):
+        said = f"{name} has no revision {revision}: correct it in {entry}; {page} lists them"
+    elif is_a(errors.RepositoryNotFoundError):
+        said = f"the hub has no {kind} {name}, nor is there such a folder; if it is private: hf auth login"
+    elif is_offline():
+        said = f"{name} is not in the hub's cache, and HF_HUB_OFFLINE is set; where there is a network: {get}"
+    elif is_a(errors.LocalEntryNotFoundError):
+        said = f"{name} is not in the hub's cache, and the hub cannot be reached; where it can: {get}"
+    elif data and is_a(errors.EntryNotFoundError):
+        said = f"{name} has no such file; compare its path with {entry}"
+    else:
+        said = ""
+    return said or f"{name}: {' '.join(str(error).split())[:400]}"
 
 
 def _lay_out(cached: Path, destination: Path) -> None:
