@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ import sacrebleu
 
 from qalign_core import comparisons, models, plan, responses, runs, scorer
 from qalign_core.audit import near_duplicate_groups
-from qalign_core.benchmarks import benchmark_files, load_benchmark
+from qalign_core.benchmarks import benchmark_files
 from qalign_core.comparisons import OURS, WITHOUT
 from qalign_core.corpora import corpus_seed
 from qalign_core.params import Profile
@@ -30,7 +29,6 @@ from qalign_core.results import (
     write_results,
 )
 from qalign_core.runs import Run
-from qalign_core.sources import DATA_DIR
 
 # ------------------------------------------------------------------------------------------------- whose answers
 
@@ -388,26 +386,7 @@ def write_ablations(
 # ------------------------------------------------------------------------------------------------- representations
 
 PARALLEL = "mgsm"
-REAL = "real-mgsm"  # the real questions, beside the miniature's own
 REPRESENTED = 100  # questions per language, at most
-
-
-def question_sets(profile: Profile, run: Run) -> dict[str, dict[str, Path]]:
-    """Names of the parallel questions there are → language → file: mGSM, or else the profile's first benchmark; and
-    the real mGSM where the miniature stands for it and a folder holds it.
-    """
-    codes, asked = profile.data.languages, list(profile.evaluation.benchmarks)
-    name = PARALLEL if PARALLEL in asked else asked[0]
-    sets = {name: {code: run.benchmark(name, code) for code in codes}}
-    folder = profile.data.folder or os.environ.get(DATA_DIR)
-    if folder and profile.data.source(PARALLEL) == "miniature":
-        there = [c for c in codes if any(Path(folder, file).is_file() for file in benchmark_files(PARALLEL, c))]
-        if "en" in there and len(there) > 1:
-            sets[REAL] = {code: run.benchmark(REAL, code) for code in there}
-            for code, path in sets[REAL].items():
-                rows = load_benchmark(PARALLEL, code, folder, limit=REPRESENTED)
-                runs.write_json_lines(path, [{"index": i, **row} for i, row in enumerate(rows)])
-    return sets
 
 
 def represented_models(profile: Profile, run: Run, seed: int) -> list[dict[str, Any]]:
@@ -434,13 +413,16 @@ def representation_job(profile: Profile, run: Run, seed: int, name: str, files: 
 
 
 def representation_jobs(profile: Profile, run: Run) -> Iterator[tuple[str, int, plan.Job]]:
-    """Name of the questions, seed and job of every measurement; English alone has nothing to be compared with."""
-    for name, files in question_sets(profile, run).items() if profile.data.languages != ["en"] else ():
-        for seed in profile.run.seeds:
-            job = representation_job(profile, run, seed, name, files)
-            if not job.done:  # of other models: it is replaced, as it takes seconds and nothing depends on it
-                (job.folder / "done.json").unlink(missing_ok=True)
-            yield name, seed, job
+    """Name of the questions (mGSM, or the profile's first benchmark), seed and job of every measurement; English alone
+    has nothing to be compared with.
+    """
+    codes, asked = profile.data.languages, list(profile.evaluation.benchmarks)
+    name = PARALLEL if PARALLEL in asked else asked[0]
+    for seed in profile.run.seeds if codes != ["en"] else ():
+        job = representation_job(profile, run, seed, name, {code: run.benchmark(name, code) for code in codes})
+        if not job.done:  # of other models: it is replaced, as it takes seconds and nothing depends on it
+            (job.folder / "done.json").unlink(missing_ok=True)
+        yield name, seed, job
 
 
 def save_representations(profile: Profile, run: Run) -> dict[str, pd.DataFrame]:
