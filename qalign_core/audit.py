@@ -1,29 +1,19 @@
-"""What is wrong with each data set, counted by language with examples (reported, never mended); and what the
-miniature's base model read, and how its solutions are written, beside the real thing.
-"""
+"""What is wrong with each data set, counted by language with examples; reported, never mended."""
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from qalign_core import runs
-from qalign_core.corpora import read_corpus
-from qalign_core.languages import CODES
-from qalign_core.params import BASE_TEXT, Profile
 from qalign_core.prompts import TEMPLATES, render, translation_instruction, turn
-from qalign_core.runs import Run, read_rows
 from qalign_core.scorer import TOLERANCE, fixed_number, numbers
-from qalign_core.sources import DATA_DIR
 
 COLUMNS = ("check", "data_set", "language", "count", "total", "example")
 EXAMPLE_CHARACTERS = 240
@@ -359,112 +349,3 @@ def lost(original: str, translation: str, code: str | None) -> list[float]:
         shown: set[float] = set().union(*values(translation, language)) if missing else set()
         missing = [found for found in missing if not found & shown]
     return list(dict.fromkeys(min(found) for found in missing))
-
-
-# ------------------------------------------------------------------------------------------------- the miniature
-
-# Source: Touvron et al. 2023, Llama 2 (arXiv 2307.09288), section 2 and Table 10 (languages with 0.005% and more).
-LLAMA2 = {
-    "parameters": "6.7 billion (7B)",
-    "tokens read": "2,000,000,000,000",
-    "English": "89.7%",
-    "de, fr, zh, es, ru, ja": "0.17, 0.16, 0.13, 0.13, 0.13, 0.10%",
-    "bn, th, sw": "below 0.005% each",
-    "solved problems read": "not published",
-    "problems of stage 2": "395,000",
-}
-# GSM8K's 7,473 training problems, by `miniature.solution_overlap`: shares of a question's content words and of its
-# numbers that the solution repeats, and the solution's words per word of the question.
-GSM8K_OVERLAP = {"content_words": 0.483, "numbers": 0.962, "length_ratio": 1.15}
-MEASURED = 20_000  # examples of a corpus, the first ones
-
-
-def base_report(profile: Profile, run: Run) -> pd.DataFrame | None:
-    """What the miniature's base read, `language, kind, documents, tokens`; None for a base that is not the miniature's,
-    or that was never trained."""
-    from qalign_core.miniature import SHIPPED_BASE
-
-    if profile.model.base != "miniature" or profile.model.miniature.weights == "random":
-        return None
-    if profile.model.miniature.weights == "trained":
-        manifest = runs.read_json(run.corpus(BASE_TEXT, profile.run.seeds[0]).with_suffix(".json"))
-        return pd.DataFrame(manifest["report"])
-    return pd.DataFrame(runs.read_json(SHIPPED_BASE / "manifest.json")["corpus"]["report"])
-
-
-def base_text_table(profile: Profile, run: Run) -> pd.DataFrame | None:
-    """Tokens the miniature's base read before any fine-tuning, by kind of text and language (x-en: generic sentences
-    beside their translation); None for another base."""
-    report = base_report(profile, run)
-    if report is None:
-        return None
-    report = report.assign(language=report.language.where(~report.language.str.contains("-"), "x-en"))
-    wide = report.pivot_table(index="kind", columns="language", values="tokens", aggfunc="sum", sort=False)
-    wide = wide[[code for code in (*CODES, "x-en") if code in wide]].astype("Int64")
-    wide["all"] = wide.sum(axis=1)
-    wide.loc["all"] = wide.sum()
-    return wide.reset_index().rename_axis(columns=None)
-
-
-def base_comparison(profile: Profile, run: Run) -> pd.DataFrame | None:
-    """The miniature's base beside LLaMA-2 (Touvron et al. 2023, Table 10); None for another base."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from qalign_core.miniature import SHIPPED_BASE
-
-    report = base_report(profile, run)
-    if report is None:
-        return None
-    untrained = run.stage(profile.run.seeds[0], []) / "untrained"  # of a base that the run trains itself
-    with torch.device("meta"):  # no weights are loaded
-        config = AutoConfig.from_pretrained(untrained if untrained.is_dir() else SHIPPED_BASE)
-        parameters = AutoModelForCausalLM.from_config(config).num_parameters()
-    tokens = report[~report.language.str.contains("-")].groupby("language").tokens.sum()
-    share = 100 * tokens / report.tokens.sum()
-    solved = int(report[report.kind == "solved"].documents.sum())
-    problems = len(read_corpus(profile, run, "metamathqa")) if "metamathqa" in profile.corpora() else 0
-    ours = {
-        "parameters": f"{parameters / 1e6:.1f} million",
-        "tokens read": f"{report.tokens.sum():,}",
-        "English": f"{share['en']:.1f}%",
-        "solved problems read": f"{solved:,}, all English"
-        + (f", {solved / problems:.1f} for each one of stage 2" if problems else ""),
-        "problems of stage 2": f"{problems:,}" if problems else "",
-    }
-    for key in (key for key in LLAMA2 if ", " in key):  # a row of several languages
-        ours[key] = ", ".join(f"{share.get(code, 0.0):.1f}" for code in key.split(", ")) + "%"
-    return pd.DataFrame([{"": key, "miniature's base": ours[key], "LLaMA-2": LLAMA2[key]} for key in LLAMA2])
-
-
-def overlap_table(profile: Profile, run: Run) -> pd.DataFrame | None:
-    """How much of a question its solution repeats: GSM8K (measured, if it is there) beside English corpora.
-
-    Returns:
-        one line per corpus: the share of a question's different `content words (%)` and `numbers (%)` that its solution
-        repeats, and the solution's words per word of the question (`length`).
-    """
-    from qalign_core.miniature import solution_overlap
-
-    solved = [name for name in profile.corpora() if set(profile.data.roots(name)) <= {"gsm8k", "metamathqa"}]
-    if not solved:
-        return None
-    measured = {"GSM8K, training problems": GSM8K_OVERLAP}
-    real = Path(profile.data.folder or os.environ.get(DATA_DIR) or "/", "gsm8k", "train.jsonl")
-    if real.is_file():
-        rows = read_rows(real, ("question", "answer"))
-        answers = [row["answer"].rpartition("####")[0] for row in rows]
-        measured = {"GSM8K, training problems": solution_overlap([row["question"] for row in rows], answers)}
-    for name in solved:
-        corpus = read_corpus(profile, run, name).head(MEASURED)
-        measured[name] = solution_overlap(list(corpus.instruction), list(corpus.output))
-    return pd.DataFrame(
-        {
-            "": name,
-            "content words (%)": round(100 * found["content_words"], 1),
-            "numbers (%)": round(100 * found["numbers"], 1),
-            "length": round(found["length_ratio"], 2),
-            "measured": "before, by the same function" if found is GSM8K_OVERLAP else "here",
-        }
-        for name, found in measured.items()
-    )

@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from qalign_core import runs
 from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH, STAGE1_ORDER, language
-from qalign_core.params import BASE_TEXT, CorpusChoice, DataSet, Profile
+from qalign_core.params import BASE_TEXT, KNOWN_CORPORA, CorpusChoice, Profile
 from qalign_core.prompts import translation_instruction, with_input, writing_instruction
 from qalign_core.runs import BadRow, Run, check_text, read_lines, read_rows, require
 from qalign_core.sources import MATHOCTOPUS_FILE
@@ -25,19 +25,6 @@ PROMPT_FIELDS = (
     *("input", "context", "system", "system_prompt", "prompt", "question", "query"),
     *("history", "messages", "conversations", "conversation", "dialogue"),
 )
-
-# The data sets each corpus is made of; `gsm8k` reads GSM8KInstruct's English file unless sft_data is "gsm8k".
-DATA_SETS: dict[str, tuple[DataSet, ...]] = {
-    "questions-x-en": ("questions",),
-    "questions-en-x": ("questions",),
-    "responses-x-en": ("questions", "gsm8kinstruct"),
-    "responses-en-x": ("questions", "gsm8kinstruct"),
-    "flores-x-en": ("flores",),
-    "gsm8k": ("gsm8kinstruct",),
-    "gsm8kinstruct": ("gsm8kinstruct",),
-    "metamathqa": ("metamathqa",),
-}
-CORPORA = tuple(DATA_SETS)
 
 # Order in which the authors look for a language's name in a prompt, and in which they concatenate the ten files.
 # Source: NJUNLP/QAlign data/gsm8kinstruct/extract_data.py:7, gsm8kinstruct.py.
@@ -63,11 +50,14 @@ class Corpus(NamedTuple):
     report: pd.DataFrame
 
 
-def data_sets_of(name: str, *, sft_data: str = "paper") -> tuple[DataSet, ...]:
+def data_sets_of(name: str, *, sft_data: str = "paper") -> tuple[str, ...]:
     """The data sets a corpus is made of; ValueError for an unknown corpus, naming the known ones."""
-    if name not in DATA_SETS:
-        raise ValueError(f"unknown corpus {name!r}; known corpora: {', '.join(CORPORA)}")
-    return ("gsm8k",) if name == "gsm8k" and sft_data == "gsm8k" else DATA_SETS[name]
+    if name not in KNOWN_CORPORA:
+        raise ValueError(f"unknown corpus {name!r}; known corpora: {', '.join(KNOWN_CORPORA)}")
+    if name == "gsm8k" and sft_data == "paper":  # GSM8KInstruct's English file
+        return ("gsm8kinstruct",)
+    kind = name.split("-", maxsplit=1)[0]
+    return ("questions", "gsm8kinstruct") if kind == "responses" else (kind,)
 
 
 def load_corpus(name: str, data_dir: str | Path, languages: Sequence[str] | None = None, **switches: Any) -> Dataset:
@@ -88,7 +78,7 @@ def build_corpus(
     """The examples of a corpus with an account of the rows that were read.
 
     Args:
-        name: one of `CORPORA`.
+        name: one of `params.KNOWN_CORPORA`.
         data_dir: a folder of data, laid out as `sources` describes.
         languages: codes in any order; the examples keep the authors' (`STAGE1_ORDER`, `GSM8KINSTRUCT_ORDER`). Those
             other than English of a translation corpus; exactly these in `gsm8kinstruct`; `gsm8k` and `metamathqa` are
@@ -463,7 +453,7 @@ def corpus_seed(profile: Profile, name: str, seed: int) -> int | None:
     drawn = name == BASE_TEXT or any(choice.share is not None or choice.pairs == "shuffled" for choice in choices)
     known = [] if drawn else [root for root in data.roots(name) if data.choice(root).path is None]
     needed = {data_set for root in known for data_set in data_sets_of(root, sft_data=data.sft_data)}
-    return seed if drawn or any(data.sources.get(data_set) == "miniature" for data_set in needed) else None
+    return seed if drawn or any(data.source(data_set) == "miniature" for data_set in needed) else None
 
 
 def read_corpus(profile: Profile, run: Run, name: str) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ import sacrebleu
 
 from qalign_core import comparisons, models, plan, responses, runs, scorer
 from qalign_core.audit import near_duplicate_groups
-from qalign_core.benchmarks import benchmark_files, load_benchmark
+from qalign_core.benchmarks import benchmark_files
 from qalign_core.comparisons import OURS, WITHOUT
 from qalign_core.corpora import corpus_seed
 from qalign_core.params import Profile
@@ -30,7 +29,6 @@ from qalign_core.results import (
     write_results,
 )
 from qalign_core.runs import Run
-from qalign_core.sources import DATA_DIR
 
 # ------------------------------------------------------------------------------------------------- whose answers
 
@@ -48,14 +46,21 @@ def answers_folder(profile: Profile, run: Run, system: str, seed: int) -> Path:
 
 def read_answers(profile: Profile, run: Run, system: str, seed: int) -> pd.DataFrame:
     """A system's answers to every benchmark in every language of the profile: rows of `scorer.read_predictions`."""
-    folder = answers_folder(profile, run, system, seed)
-    fields = {str(ours): theirs for ours, theirs in (profile.systems[system].fields or {}).items()}
-    return scorer.read_predictions(folder, list(profile.evaluation.benchmarks), profile.data.languages, fields)
+    entry, asked = profile.systems[system], profile.evaluation.benchmarks
+    folder, codes = answers_folder(profile, run, system, seed), profile.data.languages
+    if entry.predictions is None:
+        return scorer.read_predictions(folder, asked, codes)
+    fields = {str(ours): theirs for ours, theirs in (entry.fields or {}).items()}
+    how: dict[str, Any] = {"fields": fields, "files": entry.files, "only": entry.filter, "samples": entry.samples}
+    found = scorer.read_predictions(folder, asked, codes, **how)
+    cut = [name for name, test in asked.items() if test.limit or test.drop]
+    return scorer.fitted(found, benchmark_questions(profile, run), cut)
 
 
-def _prediction_files(profile: Profile, folder: str) -> list[Path]:
-    codes = profile.data.languages
-    return [Path(folder, name, f"{code}.jsonl") for name in profile.evaluation.benchmarks for code in codes]
+def _prediction_files(profile: Profile, folder: str, files: str | None = None) -> dict[tuple[str, str], Path]:
+    """Benchmark and language → file of answers."""
+    asked = [(name, code) for name in profile.evaluation.benchmarks for code in profile.data.languages]
+    return {(name, code): scorer.prediction_file(folder, name, code, files) for name, code in asked}
 
 
 def external_files(profile: Profile) -> dict[str, dict[str, str]]:
@@ -71,7 +76,7 @@ def external_files(profile: Profile) -> dict[str, dict[str, str]]:
             files[f"data.corpora.{name}"] = [Path(choice.path)]
     for name, entry in profile.systems.items():
         if entry.predictions is not None:
-            files[name] = _prediction_files(profile, entry.predictions)
+            files[name] = list(_prediction_files(profile, entry.predictions, entry.files).values())
     return {name: {str(p): runs.sha256_file(p) for p in paths if p.is_file()} for name, paths in files.items()}
 
 
@@ -79,7 +84,7 @@ def external_overview(profile: Profile) -> Iterator[tuple[str, bool, str]]:
     """Every system with external predictions: its name, whether all its files are there, and if not, which is not."""
     for system, entry in profile.systems.items():
         if entry.predictions is not None:
-            wanted = _prediction_files(profile, entry.predictions)
+            wanted = list(_prediction_files(profile, entry.predictions, entry.files).values())
             missing = [path for path in wanted if not path.is_file()]
             why = f"{len(missing)} of {len(wanted)} files are missing, first {missing[0]}" if missing else ""
             name = f"answers    {system}: external predictions from {entry.predictions}, nothing is generated"
@@ -311,10 +316,10 @@ def trace(profile: Profile, run: Run, answers: pd.DataFrame) -> pd.DataFrame:
             if entry.checkpoint is None and stage.is_file():
                 fingerprint = runs.read_json(stage)["fingerprint"]
                 origin |= {"model_done": run.relative(stage), "model_fingerprint": fingerprint}
-        for path in _prediction_files(profile, str(folder)):
-            sha256, known = runs.sha256_file(path), files.get(f"{path.parent.name}/{path.name}")
+        for (name, code), path in _prediction_files(profile, str(folder), entry.files).items():
+            sha256, known = runs.sha256_file(path), files.get(f"{name}/{code}.jsonl")
             state = ELSEWHERE if known is None else AS_GENERATED if known == sha256 else CHANGED
-            key = {"system": system, "seed": int(seed), "benchmark": path.parent.name, "language": path.stem}
+            key = {"system": system, "seed": int(seed), "benchmark": name, "language": code}
             rows.append(key | origin | {"predictions": run.relative(path), "sha256": sha256, "state": state})
     return pd.DataFrame(rows, columns=TRACE_COLUMNS)
 
@@ -402,26 +407,7 @@ def write_ablations(
 # ------------------------------------------------------------------------------------------------- representations
 
 PARALLEL = "mgsm"
-REAL = "real-mgsm"  # the real questions, beside the miniature's own
 REPRESENTED = 100  # questions per language, at most
-
-
-def question_sets(profile: Profile, run: Run) -> dict[str, dict[str, Path]]:
-    """Names of the parallel questions there are → language → file: mGSM, or else the profile's first benchmark; and
-    the real mGSM where the miniature stands for it and a folder holds it.
-    """
-    codes, asked = profile.data.languages, list(profile.evaluation.benchmarks)
-    name = PARALLEL if PARALLEL in asked else asked[0]
-    sets = {name: {code: run.benchmark(name, code) for code in codes}}
-    folder = profile.data.folder or os.environ.get(DATA_DIR)
-    if folder and profile.data.source(PARALLEL) == "miniature":
-        there = [c for c in codes if any(Path(folder, file).is_file() for file in benchmark_files(PARALLEL, c))]
-        if "en" in there and len(there) > 1:
-            sets[REAL] = {code: run.benchmark(REAL, code) for code in there}
-            for code, path in sets[REAL].items():
-                rows = load_benchmark(PARALLEL, code, folder, limit=REPRESENTED)
-                runs.write_json_lines(path, [{"index": i, **row} for i, row in enumerate(rows)])
-    return sets
 
 
 def represented_models(profile: Profile, run: Run, seed: int) -> list[dict[str, Any]]:
@@ -448,13 +434,16 @@ def representation_job(profile: Profile, run: Run, seed: int, name: str, files: 
 
 
 def representation_jobs(profile: Profile, run: Run) -> Iterator[tuple[str, int, plan.Job]]:
-    """Name of the questions, seed and job of every measurement; English alone has nothing to be compared with."""
-    for name, files in question_sets(profile, run).items() if profile.data.languages != ["en"] else ():
-        for seed in profile.run.seeds:
-            job = representation_job(profile, run, seed, name, files)
-            if not job.done:  # of other models: it is replaced, as it takes seconds and nothing depends on it
-                (job.folder / "done.json").unlink(missing_ok=True)
-            yield name, seed, job
+    """Name of the questions (mGSM, or the profile's first benchmark), seed and job of every measurement; English alone
+    has nothing to be compared with.
+    """
+    codes, asked = profile.data.languages, list(profile.evaluation.benchmarks)
+    name = PARALLEL if PARALLEL in asked else asked[0]
+    for seed in profile.run.seeds if codes != ["en"] else ():
+        job = representation_job(profile, run, seed, name, {code: run.benchmark(name, code) for code in codes})
+        if not job.done:  # of other models: it is replaced, as it takes seconds and nothing depends on it
+            (job.folder / "done.json").unlink(missing_ok=True)
+        yield name, seed, job
 
 
 def save_representations(profile: Profile, run: Run) -> dict[str, pd.DataFrame]:

@@ -208,6 +208,9 @@ class System(Section):
     template: prompts.TemplateName = "alpaca"  # of a checkpoint; else model.template
     predictions: AbsolutePath | None = None  # a folder of <benchmark>/<language>.jsonl
     fields: dict[Literal["index", "question", "response", "finish_reason"], str | None] | None = None  # as named there
+    files: Annotated[str, Field(pattern=r"\{(language|name)\}")] | None = None  # theirs/{benchmark}_{language}*.json
+    filter: str | None = None  # of lm-evaluation-harness's logs: whose rows are read
+    samples: Literal["first", "majority"] | None = None  # which of several responses to a question counts
     seed: int | None = None  # which of the run's seeds the predictions belong to; null: to each
     published: str | None = None
     table: Literal["main", "ablation", "control", "study"] = "main"
@@ -273,6 +276,9 @@ class BenchmarkSettings(Section):
     max_new_tokens: Tokens
     limit: Positive | None = None  # questions per language
     folder: AbsolutePath | None = None  # the files of one that is not the paper's
+    fields: dict[Literal["question", "answer"], str] | None = None  # as named there, such as doc.question
+    corrects: Benchmark | None = None  # the benchmark that the folder's rows (index, question, answer) correct
+    drop: list[Annotated[int, Field(ge=0)]] = []  # rows, from 0, that are left out in every language
 
 
 class EvaluationSection(Section):
@@ -356,8 +362,6 @@ def _data_problems(data: DataSection) -> Iterator[str]:  # what is wrong though 
             yield f"{key}.pairs: is for one corpus: derive it first, then join"
         if choice.languages and choice.without:
             yield f"{key}: give either languages or without, not both"
-        if choice.ignore_fields and not choice.path:
-            yield f"{key}.ignore_fields: is for a file of your own (path)"
         if choice.path and (choice.pairs or choice.style):
             yield f"{key}: pairs and style are for corpora derived from known ones, not for a file of your own"
         if choice.style and (real := sorted(foreign.keys() & {"gsm8k", "gsm8kinstruct", "metamathqa"})):
@@ -404,6 +408,10 @@ def _problems(profile: Profile) -> Iterator[str]:
         elif name not in BENCHMARKS and settings.folder is None:
             own = "one of your own needs `folder`, with a file <language>.jsonl of question and answer per language"
             yield f"{key}: unknown benchmark{nearest(name, BENCHMARKS)}; {known}; {own}"
+        elif settings.folder is None and (settings.fields or settings.corrects):
+            yield f"{key}: fields and corrects describe the files of a `folder` of your own"
+        elif settings.corrects and settings.corrects not in set(evaluation.benchmarks) - {name}:
+            yield f"{key}.corrects: name another of evaluation.benchmarks, which is asked beside it"
         elif name in BENCHMARKS and settings.folder is not None:
             yield f"{key}: {name}: folder is for benchmarks of your own; data.sources.{name} says where this is"
     pairs = evaluation.pairs or []
@@ -419,8 +427,9 @@ def _problems(profile: Profile) -> Iterator[str]:
             yield f"{key}: give either a lineage (a list of corpora), {others}"
         if len(set(lineage or [])) != len(lineage or []):
             yield f"{key}.lineage: {lineage} names a corpus twice"
-        if system.predictions is None and (system.fields is not None or system.seed is not None):
-            yield f"{key}: fields and seed describe predictions made elsewhere: they need predictions: <folder>"
+        own = system.model_dump(include={"fields", "seed", "files", "filter", "samples"}, exclude_none=True)
+        if system.predictions is None and own:
+            yield f"{key}: {', '.join(own)}: for predictions made elsewhere, which need predictions: <folder>"
         if not set(system.seeds(run)) <= set(run.seeds):
             yield f"{key}.seed: {system.seed} is not among run.seeds {run.seeds}"
         if system.translator is not None and not (system.translator and lineage is not None):
@@ -511,8 +520,21 @@ def read_sections(path: Path, *above: Path) -> Any:
 
 
 def from_notebook(**sections: Any) -> Profile:
-    """The profile papermill gave a notebook; opened by hand, QALIGN_PROFILE's (`make lab PROFILE=…`), else `mini`."""
+    """The profile papermill gave a notebook; opened by hand, QALIGN_PROFILE's (`make lab PROFILE=…`), else `mini`.
+
+    A section given by half (papermill's `-y`) is completed by the shipped profile that `run.profile` names; it is said.
+    """
     given = {name: value for name, value in sections.items() if value is not None}
+    run, added = given.get("run"), list[str]()
+    path = PARAMS_FOLDER / f"{run.get('profile') if isinstance(run, dict) else None}.yaml"
+    for name, known in read_sections(path).items() if path.is_file() else ():
+        own = given.get(name)
+        if isinstance(own, dict | None) and (own is None or name != "systems"):  # of `systems` one may want a few
+            rest = {key: value for key, value in known.items() if key not in (own or {})}
+            added += [f"{name}.{key}" for key in rest] if own else [name]
+            given[name] = rest | (own or {})
+    if added:
+        print(f"not given, so as in {path}: {', '.join(added)}")
     return validate(given) if given else load(os.environ.get("QALIGN_PROFILE") or "mini")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import itertools
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from datasets import Dataset
 
 from qalign_core import corpora, hub, plan, prompts, runs, sources
 from qalign_core.audit import token_lengths
-from qalign_core.benchmarks import load_benchmark
+from qalign_core.benchmarks import corrected, load_benchmark
 from qalign_core.corpora import corpus_seed
 from qalign_core.languages import CODES
 from qalign_core.models import base_tokenizer, hub_models, pretrains
@@ -110,7 +111,7 @@ def link_data_set(found: Path, destination: Path, data_set: str, added: Mapping[
         FileNotFoundError: when an added language lacks a file, naming it.
         FileExistsError: for files where links should go, or when an added language's file would replace another one.
     """
-    top = sources.FOLDERS[data_set]
+    top = sources.layout(data_set, CODES)[0][0].split("/")[0]  # the folder that holds it
     links = {top: found / top}
     if added:
         links = {path.relative_to(found).as_posix(): path for path in (found / top).rglob("*") if path.is_file()}
@@ -257,8 +258,13 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
     translates = any(system.translator for system in profile.systems.values())
 
     def questions(name: str, code: str) -> list[dict]:
-        folder = profile.evaluation.benchmarks[name].folder or source
-        return [{"index": i, **row} for i, row in enumerate(load_benchmark(name, code, folder))]
+        test = profile.evaluation.benchmarks[name]
+        if test.corrects is not None:
+            rows = corrected(questions(test.corrects, code), name, code, test.folder or source)
+            return [row for row in rows if row["index"] not in test.drop]
+        found = load_benchmark(name, code, test.folder or source, fields=test.fields, drop=test.drop)
+        index = (row for row in itertools.count() if row not in test.drop)  # as in the file
+        return [{"index": i, **row} for i, row in zip(index, found, strict=False)]
 
     def write_prompts(task: str, code: str, template: str, rows: list[dict], texts: list[str]) -> None:
         asked = [
@@ -361,8 +367,6 @@ def save_lengths(profile: Profile, run: Run, examples: dict[str, Dataset], token
     return lengths
 
 
-# ------------------------------------------------------------------------------------------------- the recipe
-
 PAPER_RECIPE = {
     "num_train_epochs": 3,
     "learning_rate": 2e-5,
@@ -379,46 +383,3 @@ PAPER_RECIPE = {
     "bf16": True,
     "loss": "paper",
 }
-REASONS = {  # where the miniature differs from the paper's recipe, for a base of a few million parameters
-    "num_train_epochs": "the miniature's corpora are drawn, not collected: new examples instead of a second look",
-    "learning_rate": "the smaller the model, the larger the step it needs; LLaMA-2 has 3,000 times as many parameters",
-    "lr_scheduler_type": "so few updates that the last ones must still count",
-    "lr_scheduler_kwargs": "the floor of the learning rate, as a share of its peak",
-    "weight_decay": "trained on few examples at a high rate",
-    "adam_beta2": "a memory of 1,000 updates is longer than a stage",
-    "effective batch size": "fewer examples, hence smaller batches, or there would be a handful of updates",
-    "max_length": "no text of this profile is longer",
-    "bf16": "this computer has no fast bf16",
-    "loss": "a switch of the profile",
-}
-
-
-def recipe_differences(profile: Profile) -> pd.DataFrame:
-    """Every constant of training that differs from the paper's in some stage, and for the miniature why.
-
-    `here` is the commonest value, with the stages that have another in brackets.
-    """
-    stages = {
-        corpus: profile.arguments(corpus)
-        | {"effective batch size": plan.effective_batch_size(profile, corpus)}
-        | {"max_length": profile.training.max_length, "loss": profile.training.loss}
-        for corpus in profile.corpora()
-    }
-
-    def plain(value: Any) -> str:
-        if isinstance(value, dict):
-            return ", ".join(f"{key} {plain(part)}" for key, part in value.items())
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return "–" if value is None else f"{value:g}" if number else str(value).lower()
-
-    rows = []
-    for key, paper in PAPER_RECIPE.items():
-        if all(arguments[key] == paper for arguments in stages.values()):
-            continue
-        values = {stage: plain(arguments[key]) for stage, arguments in stages.items()}
-        common = max(dict.fromkeys(values.values()), key=list(values.values()).count)
-        others = ", ".join(f"{stage}: {value}" for stage, value in values.items() if value != common)
-        here = f"{common} ({others})" if others else common
-        rows.append({"constant": key, "paper": plain(paper), "here": here, "why": REASONS.get(key, "")})
-    columns = ["constant", "paper", "here", *(["why"] if profile.model.base == "miniature" else [])]
-    return pd.DataFrame(rows, columns=columns)

@@ -17,7 +17,7 @@ import psutil
 from qalign_core import audit, hub, plan, runs
 from qalign_core.params import Profile
 from qalign_core.runs import Run
-from qalign_core.scorer import SCORERS, UNDETERMINED, paper_number, response_language
+from qalign_core.scorer import SCORERS, UNDETERMINED, paper_number, plain_numbers, response_language
 
 KINDS = ("number missing", "cut off", "wrong language", "arithmetic slip", "other")  # the first that fits
 RATES = ("cut", "empty", "without_number", "english", "own", "other", "undetermined")
@@ -66,7 +66,8 @@ def _kind(row: Any, response: str) -> str:
     if row.response_language not in (row.language, "en", UNDETERMINED):  # they have learnt to solve in English
         return "wrong language"
     # Other: mostly the wrong calculation, carried out correctly.
-    return "arithmetic slip" if false_equations(response) else "other"
+    code = row.language if row.response_language == UNDETERMINED else row.response_language
+    return "arithmetic slip" if false_equations(response, code) else "other"
 
 
 def with_error_kinds(answers: pd.DataFrame, predictions: pd.DataFrame, mode: str) -> pd.DataFrame:
@@ -136,20 +137,17 @@ def cleaned_accuracy(answers: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFram
 
 _SIGNS = str.maketrans("×·∙⋅÷−－＋＝（）％／＊", "****/--+=()%/*")
 _PLAIN = (
-    (re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}"), r"((\1)/(\2))"),
     (re.compile(r"\\(?:times|cdot)\b"), "*"),
     (re.compile(r"\\div\b"), "/"),
-    (re.compile(r"\{,\}|\\,|\\!"), ","),
     (re.compile(r"\\(?=[$%])|\\[()\[\]]|\\left|\\right"), " "),
     (re.compile(r"[$€£¥₹฿৳](?=\s*[-\d(.])|(?<=\d)\s*[$€£¥₹฿৳]"), " "),
     (re.compile(r"(?<=[\d)])\s*[xX]\s*(?=[\d(])|(?<=\S)\s+[xX]\s+(?=[\d(])"), "*"),
 )
-_GROUPING_SPACE = re.compile(r"(?<![\d.,])(\d{1,3})((?:[ \u00a0\u2009\u202f]\d{3})+)(?![\d])")
 _WORD = r"[^\s\d+\-*/=()<>\[\]{}%.,;:!?|\\^_√\"'。、，；：！？।]+"
 # Up to three words between a number and an operator: its unit, such as `cans`, `km/h`, `minutes per egg`.
 _UNIT = re.compile(rf"(?<=\d)(%?)[ \t]*((?:/[ \t]?)?{_WORD}(?:[ \t/]{_WORD}){{0,2}})(?=[ \t]*[+\-*/=)])")
 _BREAK = re.compile(r"[\n\r;!?。，、；：！？।|<>]|[.,:](?=\s|$)")
-_RUN = re.compile(r"[-+(]*[\d.][\d.,+\-*/()%=\s]*=[\d.,+\-*/()%=\s]*[\d)%]")
+_RUN = re.compile(r"[-+(]*[\d.][\d.+\-*/()%=\s]*=[\d.+\-*/()%=\s]*[\d)%]")
 # What makes a number part of something else when it stands right before or behind it, such as 10:30, x2 or 2^3.
 _PART_BEFORE = re.compile(
     r"[A-Za-z\u00c0-\u024f\u0400-\u04ff\d:^_√.,]$|[+\-*/^=(]\s*[^\s\d]{0,20}\s*$"
@@ -158,36 +156,30 @@ _PART_BEFORE = re.compile(
 _PART_BEHIND = re.compile(r"[:^_]\d|[A-Za-z](?![A-Za-z])|\s*[+\-*/(]\s*\S|\s*[^\W\d_]+\s*[+\-*/]\s*[\w(]")
 _PERCENT = re.compile(r"([\d.,]+)\s*%")
 _FRACTION = re.compile(r"/\s*(\d+)/(\d+)")  # 60 / 3/4 is meant as 60 / (3/4)
-_NUMBER = re.compile(r"\d[\d.,]*|\.\d+")
-_BY_DECIMAL_MARK = {
-    ".": re.compile(r"(?:\d+|\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})?(?:\.\d+)?"),
-    ",": re.compile(r"(?:\d+|\d{1,3}(?:\.\d{3})+)(?:,\d+)?"),
-}
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 _LONGEST = 200  # characters of an equation; longer ones are loops
 
 
-def false_equations(text: str) -> list[str]:
-    """The equations of a text that do not hold, as they were read.
+def false_equations(text: str, code: str | None) -> list[str]:
+    """The equations of a text in language `code` that do not hold, as they were read.
 
-    Only what computes on its left and can be read with certainty is judged: `+ - * /`, brackets, percents, numbers in
-    any script and with any marks, units. A side may be rounded or truncated behind its last decimal; a quotient may
-    also be a whole number. In `2 + 3 = 5 * 4 = 20`, which takes up a result and goes on, each step counts by itself. An
-    equation is false only if it is so by every way of reading its numbers: `1.500` may be 1500 or 1.5. Equations with
-    unknowns are left out.
+    Only what computes on its left and can be read with certainty is judged: `+ - * /`, brackets, percents, numbers as
+    `scorer` reads them, units. A side may be rounded or truncated behind its last decimal; a quotient may also be a
+    whole number. In `2 + 3 = 5 * 4 = 20`, which takes up a result and goes on, each step counts by itself. Equations
+    with unknowns are left out.
     """
-    return [equation for equation in _equations(text) if _is_false(equation)]
+    if "=" not in text and "＝" not in text:
+        return []
+    text = text.translate(_SIGNS)
+    for pattern, plain in _PLAIN:
+        text = pattern.sub(plain, text)
+    return [equation for equation in _equations(plain_numbers(text, code)) if _is_false(equation)]
 
 
 def _equations(text: str) -> Iterator[str]:
     """Stretches of digits, operators and at least one `=`, units taken out."""
-    if "=" not in text and "＝" not in text:
-        return
-    text = text.translate(_SIGNS)
-    for pattern, plain in _PLAIN:
-        text = pattern.sub(plain, text)
     for part in _BREAK.split(text):
-        part = _UNIT.sub(_without_unit, _GROUPING_SPACE.sub(lambda match: re.sub(r"\s", "", match[0]), part))
+        part = _UNIT.sub(_without_unit, part)
         for match in _RUN.finditer(part):
             before, behind = part[: match.start()], part[match.end() :]
             if len(match[0]) <= _LONGEST and not _PART_BEFORE.search(before):
@@ -204,30 +196,21 @@ def _without_unit(match: re.Match[str]) -> str:
 
 
 def _is_false(equation: str) -> bool:
+    """Whether it is false by every way of reading its percents and fractions."""
     forms = [equation.replace("%", ""), _PERCENT.sub(r"(\1/100)", equation)] if "%" in equation else [equation]
     forms += [_FRACTION.sub(r"/(\1/\2)", form) for form in forms if _FRACTION.search(form)]
-    verdicts = [_differs([_read(side, mark) for side in form.split("=")]) for mark in ".," for form in forms]
-    known = [verdict for verdict in verdicts if verdict is not None]
+    known = [verdict for form in forms if (verdict := _differs([_read(side) for side in form.split("=")])) is not None]
     return bool(known) and all(known)
 
 
-def _read(side: str, mark: str) -> tuple[ast.expr, int] | None:
-    """A side as an expression, and the decimals of its last number; None if it is none with this decimal mark."""
-    decimals, plain, end = 0, [], 0
-    for match in _NUMBER.finditer(side):
-        if not _BY_DECIMAL_MARK[mark].fullmatch(match[0]):
-            return None
-        whole, _, fraction = match[0].partition(mark)
-        decimals = len(fraction)
-        digits = str(int(re.sub(r"\D", "", whole) or "0"))  # int reads the digits of every script
-        digits += "." + "".join(str(int(d)) for d in fraction) if fraction else ""
-        plain += [side[end : match.start()], digits]
-        end = match.end()
-    text = "".join([*plain, side[end:]]).strip()
-    surplus = text.count("(") - text.count(")")
-    text = text[surplus:] if surplus > 0 and text.startswith("(" * surplus) else text[: surplus or None]
+def _read(side: str) -> tuple[ast.expr, int] | None:
+    """A side as an expression, and the decimals of its last number; None if it is none."""
+    side = side.strip()
+    surplus = side.count("(") - side.count(")")
+    side = side[surplus:] if surplus > 0 and side.startswith("(" * surplus) else side[: surplus or None]
+    decimals = re.search(r"\.(\d+)\D*$", side)
     try:
-        return ast.parse(text.strip(), mode="eval").body, decimals
+        return ast.parse(side.strip(), mode="eval").body, len(decimals[1]) if decimals else 0
     except (SyntaxError, RecursionError, MemoryError):
         return None
 

@@ -201,8 +201,8 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
 def read_rows(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The rows of a file that was not written here: JSON lines, one JSON array, or Parquet, whatever its name says.
 
-    Each must be an object with text in every one of `fields`, and an `id` of its own if it has one; Parquet's rows come
-    in the order of these.
+    Each must be an object; with `fields` it must have text in every one, and an `id` of its own if it has one. The rows
+    of Parquet come in the order of these.
 
     Raises:
         FileNotFoundError, BadRow: for an absent file, broken JSON, a missing or non-text field, an id used twice.
@@ -278,7 +278,7 @@ def _checked(placed: Iterable[tuple[str, Any]], path: Path, fields: Sequence[str
             if not isinstance(row[field], str):
                 raise BadRow(f"{where}: field {field!r} is {_kind(row[field])}; it must be text, in double quotes")
             check_text(row[field], f"{where}: field {field!r}")
-        if "id" in row and (first := ids.setdefault(str(row["id"]), place)) != place:
+        if fields and "id" in row and (first := ids.setdefault(str(row["id"]), place)) != place:
             raise BadRow(f"{where}: id {str(row['id'])!r} was already used in {first}; give each row its own")
         found.append(row)
     return found
@@ -287,61 +287,6 @@ def _checked(placed: Iterable[tuple[str, Any]], path: Path, fields: Sequence[str
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "text", bool: "true/false", int: "a number", float: "a number"}
     return "null" if value is None else names[type(value)]
-
-
-# ------------------------------------------------------------------------------------------------- the run folder
-
-
-class Run:
-    """The folder of one reproduction (`runs/<profile>`, or wherever `--run-dir` puts it); all its paths are here."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).absolute()
-        self.profile = self.folder / "profile.yaml"
-        self.results, self.figures = self.folder / "results", self.folder / "figures"
-        self.notebooks = self.folder / "notebooks"
-        self.report = self.folder / "report"  # the executed notebooks as linked HTML pages
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r})"
-
-    def source(self, seed: int) -> Path:
-        """The data folder that a seed's corpora are made from; its parts are links."""
-        return self.folder / "data" / "source" / f"seed-{seed}"
-
-    def corpus(self, name: str, seed: int | None = None) -> Path:
-        """A corpus as JSON lines; the miniature's are drawn anew for each seed, real ones are the same for all."""
-        folder = self.folder / "data" / "corpora"
-        return (folder if seed is None else folder / f"seed-{seed}") / f"{name}.jsonl"
-
-    def benchmark(self, name: str, language: str) -> Path:
-        return self.folder / "data" / "benchmarks" / name / f"{language}.jsonl"
-
-    def prompts(self, task: str, language: str, template: str = "alpaca") -> Path:
-        return self.folder / "data" / "prompts" / template / task / f"{language}.jsonl"
-
-    def stage(self, seed: int, lineage: Sequence[str]) -> Path:
-        """The folder of the stage that ends `lineage`; its job, log, checkpoints and model are there."""
-        return self.folder.joinpath("models", f"seed-{seed}", "base", *lineage)
-
-    def model(self, seed: int, lineage: Sequence[str]) -> Path:
-        return self.stage(seed, lineage) / "model"
-
-    def predictions(self, seed: int, lineage: Sequence[str]) -> Path:
-        """The folder of what the model at the end of `lineage` answered."""
-        return self.folder.joinpath("predictions", f"seed-{seed}", "base", *lineage)
-
-    def checkpoint_predictions(self, system: str) -> Path:
-        """The folder of what a published checkpoint answered."""
-        readable = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in system)[:48].strip("-.")
-        # The checksum tells names apart that differ in punctuation or case only: `A 7B`, `A-7B`, `a-7b`.
-        name = f"{readable}-{fingerprint(system)[:8]}".lstrip("-")
-        return self.folder / "predictions" / "checkpoints" / name
-
-    def relative(self, path: str | Path) -> str:
-        """`path` relative to the run folder if it lies inside, so that the folder can be moved; else absolute."""
-        path = Path(path).absolute()
-        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else str(path)
 
 
 def run_root(job_path: str | Path) -> Path:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ import numpy as np
 import pandas as pd
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language
-from qalign_core.runs import BadRow, check_text, read_json_lines
+from qalign_core.languages import CODES, LANGUAGES, PAPER_CODES, Language, language
+from qalign_core.runs import BadRow, check_text, read_json_lines, read_rows
 
 # ------------------------------------------------------------------------------------------------- the last number
 
@@ -128,15 +129,25 @@ def _pattern_of(code: str | None) -> re.Pattern[str]:
     return _number_pattern(code, code in LANGUAGES and LANGUAGES[code].decimal_comma)
 
 
+def plain_numbers(text: str, code: str | None) -> str:
+    """The text with every number as plain digits, a point before decimals, whatever its marks and script; fractions
+    stay."""
+    return _pattern_of(code).sub(_digits, _plainly_written(text, fractions=False))
+
+
+def _digits(match: re.Match[str]) -> str:
+    comma = (match.lastgroup or "").startswith("comma")
+    kept = re.sub(r"[^\d,]" if comma else r"[^\d.]", "", match[0]).replace(",", ".")
+    return re.sub(r"\d", lambda digit: str(int(digit[0])), kept).lstrip("0") or "0"
+
+
 def _value(match: re.Match[str]) -> float:
     """The value of a match of `_number_pattern`, with the sign in front of it."""
-    comma = (match.lastgroup or "").startswith("comma")
-    digits = re.sub(r"[^\d,]" if comma else r"[^\d.]", "", match[0])
-    value = float(digits.replace(",", "."))
+    value = float(_digits(match))
     return -value if _NEGATIVE.search(match.string[max(0, match.start() - 8) : match.start()]) else value
 
 
-def _plainly_written(text: str) -> str:
+def _plainly_written(text: str, *, fractions: bool = True) -> str:
     """The text with LaTeX's numbers, fractions, 万 and the marks of other scripts as plain digits."""
 
     def fraction(match: re.Match[str]) -> str:
@@ -155,7 +166,8 @@ def _plainly_written(text: str) -> str:
     if "\\" in text or "{," in text:
         text = _LATEX_FRACTION.sub(r" \1/\2", _LATEX_THOUSANDS.sub(",", text))
     text = _THOUSANDS_MARK.sub("", text).replace("٫", ".")
-    return _FRACTION.sub(fraction, _CHINESE.sub(chinese, text))
+    text = _CHINESE.sub(chinese, text)
+    return _FRACTION.sub(fraction, text) if fractions else text
 
 
 def _marked_number(text: str, pattern: re.Pattern[str]) -> re.Match[str] | None:
@@ -264,80 +276,138 @@ def response_language(text: str, expected: str | None = None) -> str:
 PREDICTION_FIELDS = ("index", "question", "response", "finish_reason")
 
 
-def _field(row: Any, name: str, where: str) -> Any:
-    if not isinstance(row, dict):
-        raise BadRow(f"{where}: expected a JSON object, found {type(row).__name__}")
-    if name not in row:
-        has = ", ".join(sorted(row))
-        raise BadRow(
-            f"{where}: no field {name!r}; the line has {has}. Name the fields with fields={{'response': '...'}}"
-        )
-    return row[name]
+def pick(row: dict[str, Any], path: str, where: str) -> Any:
+    """A field of a row, also one inside others: `doc.question`, `resps.0.0`; BadRow if it is not there."""
+    value: Any = row
+    for part in [path] if path in row else path.split("."):
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            has = ", ".join(sorted(row))
+            raise BadRow(f"{where}: no field {path!r}; the line has {has}. Name it in `fields`, such as doc.question")
+    return value
 
 
-def _language_files(folder: Path, benchmark: str, languages: Iterable[str]) -> dict[str, Path]:
-    paths = {code: folder / benchmark / f"{code}.jsonl" for code in languages}
-    if missing := [str(path) for path in paths.values() if not path.is_file()]:
-        raise FileNotFoundError(f"missing: {', '.join(missing)}")
-    return paths
+def prediction_file(folder: str | Path, benchmark: str, code: str, files: str | None = None) -> Path:
+    """Where a folder has its predictions: `<benchmark>/<language>.jsonl`, or what the pattern `files` finds there.
+
+    The pattern may hold `{benchmark}`, `{language}` (the code), `{name}` (in English) and `*` for anything; ValueError
+    where it finds several files.
+    """
+    names = {"benchmark": benchmark, "language": code, "name": language(code).name}
+    place = (files or "{benchmark}/{language}.jsonl").format(**names)
+    found = sorted(Path(folder).glob(place))
+    if len(found) > 1:
+        raise ValueError(f"{folder}: {place} finds {len(found)} files: {', '.join(path.name for path in found)}")
+    return found[0] if found else Path(folder, place)
 
 
 def read_benchmark(folder: str | Path, benchmark: str, languages: Iterable[str]) -> pd.DataFrame:
     """Questions and gold answers of a run's `data/benchmarks` folder: `benchmark, language, index, question, gold`."""
     records = [
         (benchmark, code, row["index"], row["question"], row["answer"])
-        for code, path in _language_files(Path(folder), benchmark, languages).items()
-        for row in read_json_lines(path)
+        for code in languages
+        for row in read_json_lines(prediction_file(folder, benchmark, code))
     ]
     return pd.DataFrame(records, columns=["benchmark", "language", "index", "question", "gold"])
 
 
 def read_predictions(
     folder: str | Path,
-    benchmarks: Iterable[str] | None = None,
-    languages: Iterable[str] | None = None,
+    benchmarks: Iterable[str],
+    languages: Iterable[str],
+    *,
     fields: Mapping[str, str | None] | None = None,
+    files: str | None = None,
+    only: str | None = None,
+    samples: str | None = None,
 ) -> pd.DataFrame:
-    """Predictions of one model: `<folder>/<benchmark>/<language>.jsonl`.
+    """Predictions of one model, a file for each benchmark and language.
 
     Args:
-        folder: the folder of a generation job, or responses made elsewhere in the same layout.
-        benchmarks: names that must be there; without it, every subfolder.
-        languages: codes that must be there; without it, all that are.
-        fields: names of the fields in the files where they differ from ours, such as `{"response": "output"}`. `None`
-            for a field that the files lack: rows are then numbered in file order (`index`), questions are not compared
+        folder: the folder of a generation job, or responses made elsewhere.
+        fields: where the files have our fields, as `pick` reads it, such as `{"response": "resps.0"}`. `None` for a
+            field that they lack: rows are then numbered in file order (`index`), questions are not compared
             (`question`), and how a response ended stays unknown (`finish_reason`).
+        files: their names, as `prediction_file` reads it.
+        only: of lm-evaluation-harness's logs, which have a row for each filter of an answer: the `filter` to read.
+        samples: which of several responses to a question counts (a list, or rows of one index): the `first`, or the
+            first with the number, as `fixed` reads it, that the `majority` has.
 
     Returns:
-        `benchmark, language, index, question, response, finish_reason, file`.
+        `benchmark, language, index, question, response, finish_reason, file`. A response that is null is empty.
 
     Raises:
-        FileNotFoundError: for a missing folder or file, naming it.
+        FileNotFoundError: for a missing folder or files, naming them.
         ValueError: for a broken line, a missing field or a response that is not text, naming file and line.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: no predictions there")
     names: dict[str, str | None] = {**{name: name for name in PREDICTION_FIELDS}, **(fields or {})}
-    records = []
-    for benchmark in benchmarks or sorted(path.name for path in folder.iterdir() if path.is_dir()):
-        there = [code for code in CODES if (folder / benchmark / f"{code}.jsonl").is_file()]
-        for code, path in _language_files(folder, benchmark, languages or there).items():
-            for position, row in enumerate(read_json_lines(path)):
-                where = f"{path}, line {position + 1}"
-                values: dict[str, Any] = {
-                    ours: None if theirs is None else _field(row, theirs, where) for ours, theirs in names.items()
-                }
-                for name in ("response", "question"):
-                    if names[name] is not None and not isinstance(values[name], str):
-                        raise BadRow(f"{where}: the {name} is {type(values[name]).__name__}, not text")
-                check_text(values["response"], f"{where}: the response")
-                index = position if names["index"] is None else values["index"]
-                if isinstance(index, bool) or not str(index).isdecimal():
-                    raise BadRow(f"{where}: the index is {index!r}; it must be the question's number, from 0")
-                key = {"benchmark": benchmark, "language": code, "file": str(path)}
-                records.append(key | values | {"index": int(index)})
+    codes = list(languages)
+    paths = {(name, code): prediction_file(folder, name, code, files) for name in benchmarks for code in codes}
+    if missing := [str(path) for path in paths.values() if not path.is_file()]:
+        raise FileNotFoundError(f"missing: {', '.join(missing)}")
+    records: list[dict[str, Any]] = []
+    for (benchmark, code), path in paths.items():
+        found: dict[int, list[dict[str, Any]]] = {}  # index → its responses
+        for position, row in enumerate(_filtered(path, only)):
+            where = f"{path}, row {position + 1}"
+            values = {ours: None if theirs is None else pick(row, theirs, where) for ours, theirs in names.items()}
+            index = position if names["index"] is None else values["index"]
+            if isinstance(index, bool) or not str(index).isdecimal():
+                raise BadRow(f"{where}: the index is {index!r}; it must be the question's number, from 0")
+            if names["question"] is not None and not isinstance(values["question"], str):
+                raise BadRow(f"{where}: the question is {type(values['question']).__name__}, not text")
+            given = values["response"]
+            for text in given if isinstance(given, list) else [given]:
+                if text is not None and not isinstance(text, str):
+                    raise BadRow(f"{where}: the response is {type(text).__name__}, not text")
+                check_text(text or "", f"{where}: the response")
+                key = {"benchmark": benchmark, "language": code, "file": str(path), "index": int(index)}
+                found.setdefault(int(index), []).append({**values, **key, "response": text or ""})
+        records += [_sample(rows, code, samples) for rows in found.values()]
     return pd.DataFrame(records, columns=["benchmark", "language", *PREDICTION_FIELDS, "file"])
+
+
+def _filtered(path: Path, only: str | None) -> list[dict[str, Any]]:
+    """The rows of a file; of lm-evaluation-harness's those of one filter."""
+    rows = read_rows(path)
+    there = list(dict.fromkeys(str(row["filter"]) for row in rows if "filter" in row))
+    if (only is None and len(there) > 1) or (only is not None and only not in there):
+        raise BadRow(f"{path}: has rows of the filters {', '.join(there) or 'none'}: choose one, `filter: <name>`")
+    return [row for row in rows if only is None or row["filter"] == only]
+
+
+def _sample(rows: list[dict[str, Any]], code: str, samples: str | None) -> dict[str, Any]:
+    """The response that counts."""
+    if rows[1:] and samples is None:
+        raise BadRow(
+            f"{rows[0]['file']}: index {rows[0]['index']} occurs more than once; of several responses to a question "
+            "say which counts: `samples: first` or `samples: majority`"
+        )
+    if samples == "majority":
+        numbered = [row for row in rows if _last_run(row["response"])] or rows
+        values = [fixed_number(row["response"], code) for row in numbered]
+        return numbered[values.index(max(values, key=values.count))]
+    return rows[0]
+
+
+def fitted(predictions: pd.DataFrame, gold: pd.DataFrame, cut: Collection[str]) -> pd.DataFrame:
+    """Predictions made elsewhere, numbered as the questions are: where a file counts from 1, which is said, it is taken
+    to count from 0; of the benchmarks in `cut`, which a profile asks in part, what answers the other part is left out.
+    """
+    parts = []
+    for (benchmark, code), rows in predictions.groupby(["benchmark", "language"], sort=False):
+        asked = set(gold[(gold["benchmark"] == benchmark) & (gold["language"] == code)]["index"])
+        if 0 in asked and len(rows) >= len(asked) and set(rows["index"]) == set(range(1, len(rows) + 1)):
+            warnings.warn(f"{rows['file'].iloc[0]}: its index counts from 1; it is taken to begin at 0", stacklevel=2)
+            rows = rows.assign(index=rows["index"] - 1)
+        parts.append(rows[rows["index"].isin(asked)] if benchmark in cut else rows)
+    return pd.concat(parts, ignore_index=True)
 
 
 # ------------------------------------------------------------------------------------------------- scoring
@@ -361,9 +431,6 @@ def _check_pairing(predictions: pd.DataFrame, gold: pd.DataFrame) -> None:
     for key, rows in predictions.groupby(["benchmark", "language"], sort=False):
         expected, where, index = golds.pop(key), rows["file"].iloc[0], rows["index"].tolist()
         asked = dict(zip(index, rows["question"], strict=True))
-        if len(asked) < len(index):
-            twice = rows.loc[rows["index"].duplicated(), "index"].iloc[0]
-            raise BadRow(f"{where}: index {twice} occurs more than once")
         if asked.keys() != expected.keys():
             missing, extra = expected.keys() - asked.keys(), asked.keys() - expected.keys()
             raise BadRow(

@@ -48,15 +48,6 @@ LOCK_FILE = Path(__file__).resolve().parent.parent / "params" / "data.lock.yaml"
 REPOSITORY_URL, DATA_DIR = "QALIGN_REPOSITORY_URL", "QALIGN_DATA_DIR"  # environment
 SOURCES = ("hub", "repository", "folder", "miniature")
 MATHOCTOPUS_FILE = "gsm8kinstruct/MGSM8KInstruct_Parallel.json"
-FOLDERS = {  # data set → the top folder of the layout that holds it
-    "mgsm": "mgsm",
-    "msvamp": "msvamp",
-    "gsm8k": "gsm8k",
-    "gsm8kinstruct": "gsm8kinstruct",
-    "questions": "gsm8kinstruct_question",
-    "metamathqa": "metamathqa",
-    "flores": "flores",
-}
 
 
 def layout(data_set: str, languages: Sequence[str]) -> list[tuple[str, ...]]:
@@ -97,6 +88,7 @@ class LockedFile(Strict):
     """What is known of a file before it is fetched; None: not known."""
 
     path: Inside  # at the source
+    moved: Inside | None = None  # where the hub has it since it is Parquet there, of a file that was none
     language: str | None = None  # None: every language needs it
     bytes: int | None = Field(default=None, ge=0)
     rows: int | None = Field(default=None, ge=0)
@@ -196,7 +188,7 @@ def locate(
     A second call finds what the first one made, without a network. Of two processes one fetches, the other waits.
 
     Args:
-        data_set: one of `FOLDERS`.
+        data_set: one of `params.DataSet`.
         source: one of `SOURCES`.
         cache_dir: where fetched and generated data folders are kept.
         folder: the user's, for source `folder`. A file that differs from the published one of its name is warned of,
@@ -226,9 +218,18 @@ def locate(
         if known is None:
             return _from_miniature(cache, dict(world or {}))
         with locked(cache / ".locks" / f"{source}-{data_set}"):
-            if source == "hub":
+            if source != "hub":
+                return _from_repository(lock.folder(source, cache), known, codes, lock.repository)
+            try:
                 return _from_hub(cache, known, codes)
-            return _from_repository(lock.folder(source, cache), known, codes, lock.repository)
+            except DownloadError as error:
+                copy, way = lock.at(data_set, "repository"), f"data.sources.{data_set}: repository"
+                if copy is None:
+                    raise
+                if is_offline():
+                    raise DownloadError(f"{error}; with a network, `{way}` gets the authors' own copy") from None
+                warnings.warn(f"{error}. The authors' own copy is taken instead, as `{way}` says", stacklevel=2)
+                return _from_repository(lock.folder("repository", cache), copy, codes, lock.repository)
     except OSError as error:
         if error.errno not in hub.UNWRITABLE:
             raise
@@ -353,6 +354,8 @@ def _hub_file(repo_id: str, revision: str | None, expected: LockedFile, anew: bo
             repo_id, expected.path, repo_type="dataset", revision=revision, force_download=anew, **hub.at_hub()
         )
     except hub.UNREADABLE as error:
+        if expected.moved:
+            return _hub_file(repo_id, revision, expected.model_copy(update={"path": expected.moved, "moved": None}))
         why = unreadable_model(repo_id, revision, error, kind="data set")
         raise DownloadError(f"{expected.path}: {why}") from None
     path = Path(found).absolute()
@@ -375,6 +378,9 @@ def _lay_out(cached: Path, destination: Path) -> None:
     if cached.suffix == ".parquet" and destination.suffix == ".jsonl":
         rows = [{k: row[k] for k in ("question", "answer")} for row in read_rows(cached, ("question", "answer"))]
         write_atomic(destination, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    elif cached.suffix == ".parquet" and destination.suffix == ".tsv":  # mGSM's; `answer` is for its examples only
+        rows = read_rows(cached, ("question",))
+        write_atomic(destination, "".join(f"{row['question']}\t{row['answer_number']}\n" for row in rows))
     elif cached.suffix == ".parquet":
         write_atomic(destination, "".join(row["text"] + "\n" for row in read_rows(cached, ("text",))))
     else:

@@ -185,12 +185,12 @@ def test_the_layers_figure_shows_the_mean_of_the_languages(folder: Path):
 def test_each_set_of_questions_has_its_own_chance_and_count(folder: Path):
     found = results.read_results(folder)
     measures = found.tables["representations"]
-    more = pd.concat([measures, measures.assign(set="real-mgsm", questions=100)])
+    more = pd.concat([measures, measures.assign(set="school", questions=100)])
     _, shown = figures.layers(more)
-    assert shown.groupby("set")["chance"].first().to_dict() == pytest.approx({"mgsm": 100 / 12, "real-mgsm": 1.0})
+    assert shown.groupby("set")["chance"].first().to_dict() == pytest.approx({"mgsm": 100 / 12, "school": 1.0})
     tables = {**found.tables, "representations": more}
     *_, caption = report.run_figures(dataclasses.replace(found, tables=tables))["figure-representations-layers"]
-    assert "12 (mGSM) and 100 (real mGSM) questions a language" in caption
+    assert "12 (mGSM) and 100 (school) questions a language" in caption
 
 
 def test_the_labels_of_a_plane_do_not_cover_one_another(folder: Path):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
-from qalign_core.benchmarks import BENCHMARKS, load_benchmark
+from qalign_core.benchmarks import BENCHMARKS, corrected, load_benchmark
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.runs import BadRow
 
@@ -53,7 +54,7 @@ def test_text_is_left_as_it_is(folder):
     ("place", "content", "message"),
     [
         ("mgsm/mgsm_sw.tsv", b"swali\t1\nno tab\n", r"mgsm_sw\.tsv: line 2: no tab"),
-        ("mgsm/mgsm_sw.tsv", b"swali\t\n", r"line 1: the gold answer '' holds no number"),
+        ("mgsm/mgsm_sw.tsv", b"swali\t\n", r"line 1: the gold answer '' must be a number"),
         ("mgsm/mgsm_sw.tsv", b"1\tswali 5?\n", "line 1: the gold answer 'swali 5.' must be a number .* swapped"),
         ("mgsm/mgsm_sw.tsv", b"swali\t1\tmore 2\n", "the gold answer 'more 2' must be a number .* one too many"),
         ("mgsm/mgsm_sw.tsv", b"swali\t5,,,\n", "line 1: the gold answer '5,,,' must be a number"),
@@ -87,3 +88,80 @@ def test_impossible_requests_name_what_is_possible(folder):
         (folder / f"sw.{suffix}").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"both sw\.jsonl and sw\.tsv are there"):
         load_benchmark("school", "sw", folder)
+
+
+# ------------------------------------------------------------------------------------------------- one's own
+
+
+def write_rows(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("language", "answer", "number"),
+    [
+        ("de", "70.000", "70000"),
+        ("en", "70.000", "70"),
+        ("en", "70,000", "70000"),
+        ("de", "3,5", "3.5"),
+        ("fr", "1\u202f200,5 €", "1200.5"),
+        ("en", 18, "18"),
+        ("en", 2.5, "2.5"),
+        ("en", "He has 9.\n#### 18", "18"),
+        ("en", "$4049$", "4049"),
+        ("en", "\\boxed{-18}", "-18"),
+        ("ja", "4万", "40000"),
+        ("bn", "৪,৫০০", "4500"),
+        ("en", "1/4", "0.25"),
+    ],
+)
+def test_golds_of_ones_own_are_read_in_their_files_language(tmp_path, language, answer, number):
+    write_rows(tmp_path / f"{language}.jsonl", {"question": "?", "answer": answer})
+    assert load_benchmark("school", language, tmp_path)["answer"][:] == [number]
+
+
+def test_fields_and_formats_of_ones_own(tmp_path):
+    rows = [{"question": "one?", "answer": None, "answer_number": 1}, {"question": "two?", "answer_number": 2}]
+    expected = [{"question": "one?", "answer": "1"}, {"question": "two?", "answer": "2"}]
+    (tmp_path / "en.json").write_text(json.dumps(rows))
+    pd.DataFrame(rows).to_parquet(tmp_path / "sw.parquet")
+    write_rows(
+        tmp_path / "de.jsonl", *({"doc": {"q": row["question"]}, "gold": [row["answer_number"]]} for row in rows)
+    )
+    assert load_benchmark("school", "en", tmp_path).to_list() == expected
+    assert load_benchmark("school", "sw", tmp_path).to_list() == expected
+    fields = {"question": "doc.q", "answer": "gold.0"}
+    assert load_benchmark("school", "de", tmp_path, fields=fields).to_list() == expected
+    with pytest.raises(
+        BadRow, match=r"de\.jsonl: line 1: no field 'question'; the line has doc, gold\. Name it in `fields`"
+    ):
+        load_benchmark("school", "de", tmp_path)
+
+
+def test_rows_that_cannot_be_asked_are_listed_together_and_can_be_dropped(tmp_path):
+    golds = ["1", "x = 3", "2 or 3", "4", "5 apples"]
+    write_rows(tmp_path / "en.jsonl", *({"question": "?", "answer": gold} for gold in golds))
+    listed = r"; 3 such rows in all: 1, 2, 4 \(from 0\); .*school\.drop: \[1, 2, 4\]"
+    said = "line 2: the gold answer 'x = 3' .* with the marks of English.*" + listed
+    with pytest.raises(BadRow, match=said):
+        load_benchmark("school", "en", tmp_path)
+    assert load_benchmark("school", "en", tmp_path, drop=[1, 2, 4])["answer"][:] == ["1", "4"]
+    with pytest.raises(ValueError, match=r"school\.drop: .* has no rows \[7\], only 0 to 4"):
+        load_benchmark("school", "en", tmp_path, drop=[7])
+
+
+def test_corrections_of_some_rows_are_applied(tmp_path):
+    rows = [{"index": i, "question": f"Frage {i}?", "answer": "1"} for i in range(3)]
+    write_rows(tmp_path / "de.jsonl", {"index": 2, "answer": "70.000"}, {"index": 0, "question": "Neu?"})
+    found = corrected(rows, "fixed", "de", tmp_path)
+    assert [(row["question"], row["answer"]) for row in found] == [
+        ("Neu?", "1"),
+        ("Frage 1?", "1"),
+        ("Frage 2?", "70000"),
+    ]
+    assert corrected(rows, "fixed", "en", tmp_path) == rows
+    write_rows(tmp_path / "de.jsonl", {"index": 3, "answer": "5"})
+    with pytest.raises(BadRow, match=r"line 1: fixed corrects rows 0 to 2, and there is no row 3"):
+        corrected(rows, "fixed", "de", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no <language>\.jsonl of corrections, which fixed needs"):
+        corrected(rows, "fixed", "de", tmp_path / "none")

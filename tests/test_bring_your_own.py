@@ -498,7 +498,7 @@ def test_a_benchmark_is_a_file_a_language(outside: Path, tmp_path: Path):
     assert load_benchmark("sums", "ko", outside / "sums")["answer"][:] == ["5", "6"]
     (tmp_path / "en.tsv").write_text("3 + 2?\t5\n", encoding="utf-8")
     assert load_benchmark("sums", "en", tmp_path).to_list() == [{"question": "3 + 2?", "answer": "5"}]
-    with pytest.raises(FileNotFoundError, match=r"no sums questions in Swahili: .* holds no sw\.jsonl or sw\.tsv"):
+    with pytest.raises(FileNotFoundError, match=r"no sums questions in Swahili: .* no sw\.jsonl or .* or sw\.tsv"):
         load_benchmark("sums", "sw", tmp_path)
 
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from qalign_core import corpora, params, plan, prepare, prompts, runs
-from qalign_core.corpora import COLUMNS, CORPORA, Row, build_corpus, corpus_seed, load_corpus, read_corpus
+from qalign_core.corpora import COLUMNS, Row, build_corpus, corpus_seed, load_corpus, read_corpus
 from qalign_core.languages import LANGUAGES, STAGE1_ORDER
 from qalign_core.models import base_tokenizer
-from qalign_core.params import PARAMS_FOLDER, CorpusChoice, Profile
+from qalign_core.params import KNOWN_CORPORA, PARAMS_FOLDER, CorpusChoice, Profile
 from qalign_core.prompts import translation_instruction
 from qalign_core.runs import BadRow
 from qalign_core.supervision import IGNORED, encode_examples
@@ -99,7 +99,7 @@ def test_sft_sizes(data_dir, switches, rows):
 # ------------------------------------------------------------------------------------------------- the eight corpora
 
 
-@pytest.mark.parametrize("name", CORPORA)
+@pytest.mark.parametrize("name", KNOWN_CORPORA)
 def test_columns_and_unique_ids(world, name):
     found = load_corpus(name, world, ["sw", "fr", "en"])
     assert tuple(found.column_names) == COLUMNS

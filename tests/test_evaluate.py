@@ -73,8 +73,8 @@ def theirs(folder: Path, **more: Any) -> dict[str, Any]:
     [
         ({"predictions": "x", "lineage": []}, "give either a lineage .* or predictions"),
         ({"predictions": "x", "checkpoint": "a/b"}, "give either a lineage .* or predictions"),
-        ({"lineage": [], "fields": {"response": "output"}}, "fields and seed describe predictions"),
-        ({"checkpoint": "a/b", "seed": 0}, "fields and seed describe predictions"),
+        ({"lineage": [], "fields": {"response": "output"}}, "for predictions made elsewhere"),
+        ({"checkpoint": "a/b", "seed": 0}, "for predictions made elsewhere"),
         ({"predictions": "x", "fields": {"respons": "output"}}, r"respons: unknown name \(did you mean 'response'\?\)"),
         ({"predictions": "x", "seed": 7}, r"systems\.Theirs\.seed: 7 is not among run\.seeds \[0\]"),
     ],
@@ -117,10 +117,34 @@ def test_it_is_scored_and_saved_like_ours(folder: Path, run: Run):
     assert found["responses"]["cut"].isna().all()  # not known
     assert found["responses"].set_index("language").loc["bn", "english"] == 50.0
     assert set(found["trace"]["state"]) == {evaluate.ELSEWHERE}
+    assert "not in this run" in tables.cell_table(found, "Theirs", "mgsm", "de", "paper").text["seed 0"].tolist()
     assert found["errors"]["answers"].sum() == 2  # counts and rates are numbers
     assert found["responses"]["other"].tolist() == [0.0, 0.0, 0.0]
     assert "cleaned" not in found
     assert set(evaluate.save_consistency(profile, run).tables["consistency"]["language"]) == {"bn", "de"}
+
+
+def test_another_projects_files_are_read_as_they_are(tmp_path: Path, run: Run):
+    """As mCoT publishes its generations: one JSON array a language, numbered from 1, for all questions."""
+    for code, asked in QUESTIONS.items():
+        rows = [
+            {"id": i, "data": {"question": question}, "outputs": [RESPONSES[code][i - 1], "6", "6"]}
+            for i, question in enumerate(asked, start=1)
+        ]
+        (tmp_path / f"mcot_ft_mgsm_{code}.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+        runs.write_json_lines(run.benchmark("mgsm", code), runs.read_json_lines(run.benchmark("mgsm", code))[:1])
+    fields = {"index": "id", "question": "data.question", "response": "outputs", "finish_reason": None}
+    how = {"fields": fields, "files": "mcot_ft_{benchmark}_{language}.json", "samples": "first"}
+    sections = profile_of({"predictions": str(tmp_path), **how}).model_dump(mode="json")
+    sections["evaluation"]["benchmarks"]["mgsm"]["limit"] = 1
+    profile = params.validate(sections)
+    assert all(there for _, there, _ in evaluate.external_overview(profile))
+    with pytest.warns(UserWarning, match="counts from 1"):
+        answers = evaluate.score_run(profile, run)
+    assert answers["correct_paper"].tolist() == [True, True, True]
+    trace = evaluate.save_results(profile, run, answers).tables["trace"]
+    assert trace["language"].tolist() == list(QUESTIONS)
+    assert trace["predictions"].iloc[0].endswith("mcot_ft_mgsm_bn.json")
 
 
 def test_a_profile_of_english_alone_is_evaluated(folder: Path, run: Run):
@@ -172,20 +196,20 @@ def test_what_is_missing_is_named(
 
 
 def test_another_field_is_named(folder: Path, run: Run):
-    with pytest.raises(ValueError, match=r"line 1: no field 'index'; the line has output"):
+    with pytest.raises(ValueError, match=r"row 1: no field 'index'; the line has output"):
         evaluate.score_run(profile_of({"predictions": str(folder)}), run)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"index": "x"}, r"en\.jsonl, line 1: the index is 'x'"),
-        ({"index": None}, r"en\.jsonl, line 1: the index is None"),
-        ({"index": 0.5}, r"en\.jsonl, line 1: the index is 0\.5"),
-        ({"index": True}, r"en\.jsonl, line 1: the index is True"),
-        ({"question": None}, r"en\.jsonl, line 1: the question is NoneType, not text"),
-        ({"output": None}, r"en\.jsonl, line 1: the response is NoneType, not text"),
-        ({"output": "5 \ud83d"}, r"line 1: the response holds .ud83d, half a character"),
+        ({"index": "x"}, r"en\.jsonl, row 1: the index is 'x'"),
+        ({"index": None}, r"en\.jsonl, row 1: the index is None"),
+        ({"index": 0.5}, r"en\.jsonl, row 1: the index is 0\.5"),
+        ({"index": True}, r"en\.jsonl, row 1: the index is True"),
+        ({"question": None}, r"en\.jsonl, row 1: the question is NoneType, not text"),
+        ({"output": 5}, r"en\.jsonl, row 1: the response is int, not text"),
+        ({"output": "5 \ud83d"}, r"row 1: the response holds .ud83d, half a character"),
     ],
 )
 def test_a_row_that_cannot_be_scored_is_named(folder: Path, run: Run, change: dict[str, Any], message: str):

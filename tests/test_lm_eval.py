@@ -96,7 +96,7 @@ def test_logged_samples_become_predictions(tasks: ModuleType, run: Run, tmp_path
         (folder / f"samples_qalign_mgsm_en_{time}.jsonl").write_text(text, encoding="utf-8")
     (written,) = tasks.collect(tmp_path / "samples", tmp_path / "made")
     assert written == tmp_path / "made" / "mgsm" / "en.jsonl"
-    predictions = read_predictions(tmp_path / "made", fields={"finish_reason": None})
+    predictions = read_predictions(tmp_path / "made", ["mgsm"], ["en"], fields={"finish_reason": None})
     assert predictions["response"].tolist() == ["new 0", "new 1"]
 
 

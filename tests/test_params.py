@@ -425,5 +425,19 @@ def test_a_notebook_with_only_some_sections_is_stopped():
     assert all(f"{section}: is missing" in message for section in SECTIONS if section != "run")
 
 
+def test_what_papermill_is_given_by_half_is_the_named_profiles(capsys):
+    given = params.load("mini").model_dump(mode="json") | {"training": {"learning_rate": 0.5}}
+    profile, mini = params.from_notebook(**given), params.load("mini")
+    assert profile.training == mini.training.model_copy(update={"learning_rate": 0.5})
+    assert profile.evaluation == mini.evaluation
+    said = capsys.readouterr().out
+    assert "mini.yaml: training.num_train_epochs, " in said
+    assert "training.learning_rate" not in said
+    few = {"X": {"lineage": []}}
+    assert list(params.from_notebook(run={"profile": "mini"}, systems=few).systems) == ["X"]
+    with pytest.raises(ProfileError, match="evaluation: must be a valid dictionary"):
+        params.from_notebook(run={"profile": "mini"}, evaluation="{scorer: fixed}")
+
+
 def test_languages_are_put_into_the_order_of_the_tables():
     assert params.validate(changed("data/languages", ["en", "sw", "bn"])).data.languages == ["bn", "sw", "en"]

@@ -12,9 +12,8 @@ import torch
 from tiny_training import make_base
 from transformers import AutoModelForCausalLM
 
-from qalign_core import evaluate, miniature, params, represent, runs
+from qalign_core import represent, runs
 from qalign_core.models import load_tokenizer
-from qalign_core.runs import Run
 
 QUESTIONS = ["7 plus 8", "1 plus 2 plus 3 plus 4 plus 5", "9", "6 plus 6 plus 6", "3 plus 0"]
 
@@ -139,34 +138,3 @@ def test_changed_questions_are_refused(job: Path):
     Path(content["tasks"][0]["path"]).write_text('{"index": 0, "question": "1"}\n')
     with pytest.raises(ValueError, match="sha256 differs"):
         represent.represent(job)
-
-
-def test_the_real_questions_are_looked_at_where_a_folder_holds_them(
-    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-):
-    profile, run = params.load("smoke"), Run(tmp_path)
-    monkeypatch.setenv("QALIGN_DATA_DIR", str(data_dir))
-    files = evaluate.question_sets(profile, run)[evaluate.REAL]
-    rows = runs.read_json_lines(files["en"])
-    assert len(rows) == evaluate.REPRESENTED
-    assert len(runs.read_json_lines(files["sw"])) == len(rows)
-    monkeypatch.delenv("QALIGN_DATA_DIR")
-    assert set(evaluate.question_sets(profile, run)) == {evaluate.PARALLEL}
-
-
-def test_the_miniatures_base_reads_the_real_questions(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch):
-    profile, run = params.load("smoke"), Run(tmp_path)
-    monkeypatch.setenv("QALIGN_DATA_DIR", str(data_dir))
-    monkeypatch.setattr(evaluate, "REPRESENTED", 12)
-    files = evaluate.question_sets(profile, run)[evaluate.REAL]
-    entry = {"name": "base", "model": {"path": str(Path(miniature.__file__).parent / "base"), "revision": None}}
-    monkeypatch.setattr(evaluate, "represented_models", lambda *_: [{**entry, "model_fingerprint": "f"}])
-    runs.write_atomic(tmp_path / "profile.yaml", "")  # marks the run folder, to which the job's paths are relative
-    job = evaluate.representation_job(profile, run, 1, evaluate.REAL, files)
-    represent.represent(runs.write_json(job.folder / "job.json", job.content))
-    measures = pd.read_csv(job.folder / "measures.csv")
-    assert set(measures["language"]) == set(profile.data.languages) - {"en"}
-    assert set(measures["questions"]) == {12}
-    embeddings = measures[measures["layer"] == 0]
-    assert np.isfinite(measures[["cosine", "cosine_others"]]).all(axis=None)
-    assert embeddings["retrieval"].mean() > 100 / 12  # numbers and names are the same in every language

@@ -155,9 +155,6 @@ FALSE = [
     "<<48/2=25>>25",
     "10 / 4 = 2.4",
     "1,000 + 200 = 1,300",
-    "1.000 + 200 = 1.300",
-    "3,5 + 1,5 = 6",
-    "1 200 + 300 = 1 600",
     "1,00,000 + 1 = 1,00,002",
     "(2 + 3) * 4 = 24",
     "2 + 3 = 5 * 4 = 21",
@@ -180,9 +177,6 @@ NOT_FALSE = [
     "48/2 = <<48/2=24>>24",
     "1. 3 + 4 = 7",
     "She has 5. 3 + 4 = 7",
-    "1.500 + 500 = 2.000",
-    "3,5 + 1,5 = 5",
-    "1 200 + 300 = 1 500",
     "3000 + 4000 = 7 thousand",
     "3万 + 2万 = 5万",
     "x + 3 + 4 = 10",
@@ -203,14 +197,20 @@ NOT_FALSE = [
 ]
 
 
-@pytest.mark.parametrize("text", FALSE)
-def test_a_false_equation_is_found(text: str):
-    assert len(false_equations(f"2 + 2 = 4. {text}")) == 1
+GERMAN_FALSE = ["1.000 + 200 = 1.300", "3,5 + 1,5 = 6", "1 200 + 300 = 1 600"]
+GERMAN_NOT_FALSE = ["1.500 + 500 = 2.000", "3,5 + 1,5 = 5", "1 200 + 300 = 1 500"]
 
 
-@pytest.mark.parametrize("text", NOT_FALSE)
-def test_what_holds_or_cannot_be_read_is_left_alone(text: str):
-    assert false_equations(text) == []
+@pytest.mark.parametrize(("text", "code"), [(text, "en") for text in FALSE] + [(text, "de") for text in GERMAN_FALSE])
+def test_a_false_equation_is_found(text: str, code: str):
+    assert len(false_equations(f"2 + 2 = 4. {text}", code)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [(text, "en") for text in NOT_FALSE] + [(text, "de") for text in GERMAN_NOT_FALSE]
+)
+def test_what_holds_or_cannot_be_read_is_left_alone(text: str, code: str):
+    assert false_equations(text, code) == []
 
 
 def test_a_response_that_loops_costs_little():
@@ -222,7 +222,7 @@ def test_a_response_that_loops_costs_little():
         "12 apples and " * 1000 + "=",
         "1 2 3 4 " * 2000 + "= 5",
     ):
-        false_equations(text)
+        false_equations(text, "en")
     assert time.perf_counter() - begun < 5
 
 
@@ -230,12 +230,12 @@ def test_human_solutions_are_rarely_called_false_and_changed_ones_mostly(data_di
     """GSM8K's solutions, of which a few really are false; then each with one result made larger."""
     lines = (data_dir / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()
     solutions = [re.sub(r"<<.*?>>", "", json.loads(line)["answer"]) for line in lines]
-    assert sum(bool(false_equations(text)) for text in solutions) < 0.015 * len(solutions)
+    assert sum(bool(false_equations(text, "en")) for text in solutions) < 0.015 * len(solutions)
     rng, found, changed = random.Random(0), 0, 0
     for text in solutions:
         results = list(re.finditer(r"= ?\$?(\d+)(?![\d.,])", text))
         if results:
             one = rng.choice(results)
             wrong = text[: one.start(1)] + str(int(one[1]) + rng.randint(1, 9)) + text[one.end(1) :]
-            found, changed = found + bool(false_equations(wrong)), changed + 1
+            found, changed = found + bool(false_equations(wrong, "en")), changed + 1
     assert found > 0.8 * changed

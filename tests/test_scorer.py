@@ -33,7 +33,7 @@ def run(tmp_path):
 
 def scored(run):
     gold = read_benchmark(run / "benchmarks", "mgsm", GOLD)
-    return scorer.score(read_predictions(run / "predictions"), gold, system="QAlign", seed=1)
+    return scorer.score(read_predictions(run / "predictions", ["mgsm"], sorted(GOLD)), gold, system="QAlign", seed=1)
 
 
 # -------------------------------------------------------------------------------- the last number
@@ -251,7 +251,7 @@ def test_missing_and_extra_predictions_are_refused(run):
     with pytest.raises(ValueError, match=r"de\.jsonl: index 0 occurs more than once"):
         scored(run)
     path.unlink()
-    with pytest.raises(ValueError, match="no predictions for de of mgsm"):
+    with pytest.raises(FileNotFoundError, match=r"missing: .*mgsm/de\.jsonl"):
         scored(run)
 
 
@@ -268,12 +268,72 @@ def test_broken_prediction_files_are_named_with_their_line(run):
     path = run / "predictions" / "mgsm" / "de.jsonl"
     path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
     with pytest.raises(ValueError, match=r"de\.jsonl: line 2: not JSON"):
-        read_predictions(run / "predictions")
+        scored(run)
     write_lines(path, [{"index": 0, "question": "q", "output": "1"}])
-    with pytest.raises(ValueError, match=r"line 1: no field 'response'; the line has index, output, question"):
-        read_predictions(run / "predictions")
+    with pytest.raises(ValueError, match=r"row 1: no field 'response'; the line has index, output, question"):
+        scored(run)
     with pytest.raises(FileNotFoundError, match=r"mgsm/th\.jsonl"):
         read_predictions(run / "predictions", ["mgsm"], ["th"])
+
+
+# -------------------------------------------------------------------------------- other tools' logs
+
+LM_EVAL = {"doc": {"question": "2 + 3?"}, "resps": [["It is 5"]]}  # a row of lm-evaluation-harness's sample logs
+OURS = {"index": "doc_id", "question": "doc.question", "response": "resps.0.0", "finish_reason": None}
+
+
+def read_log(folder, rows, **how):
+    write_lines(folder / "samples_mgsm_en_2026-01-31.jsonl", rows)
+    files = "samples_{benchmark}_{language}_*.jsonl"
+    return read_predictions(folder, ["mgsm"], ["en"], **{"fields": OURS, "files": files} | how)
+
+
+def test_sample_logs_are_read_by_one_filter(tmp_path):
+    rows = [{**LM_EVAL, "doc_id": i, "filter": name} for i in range(2) for name in ("strict", "flexible")]
+    found = read_log(tmp_path, rows, only="flexible")
+    assert found[["index", "question", "response"]].to_numpy().tolist() == [
+        [0, "2 + 3?", "It is 5"],
+        [1, "2 + 3?", "It is 5"],
+    ]
+    for only in (None, "loose"):
+        with pytest.raises(ValueError, match=r"rows of the filters strict, flexible: choose one, `filter: <name>`"):
+            read_log(tmp_path, rows, only=only)
+    with pytest.raises(ValueError, match=r"row 1: no field 'resps\.1\.0'; the line has doc, doc_id, filter, resps"):
+        read_log(tmp_path, rows, only="strict", fields={**OURS, "response": "resps.1.0"})
+    (tmp_path / "samples_mgsm_en_2026-02-01.jsonl").touch()
+    with pytest.raises(ValueError, match=r"samples_mgsm_en_\*\.jsonl finds 2 files: samples_mgsm_en_2026-01-31"):
+        read_log(tmp_path, rows, only="strict")
+
+
+@pytest.mark.parametrize("form", ["list", "rows"])
+def test_of_several_samples_the_first_or_the_majority_counts(tmp_path, form):
+    said = ["It is 4", "no idea", "5 of them", "I say 5.0"]
+    fields = {"question": None, "finish_reason": None}
+    rows = [{"index": 0, "response": said}] if form == "list" else [{"index": 0, "response": text} for text in said]
+    for samples, chosen in (("first", "It is 4"), ("majority", "5 of them")):
+        assert read_log(tmp_path, rows, fields=fields, samples=samples).response.tolist() == [chosen]
+    with pytest.raises(ValueError, match="index 0 occurs more than once; .* `samples: first` or `samples: majority`"):
+        read_log(tmp_path, rows, fields=fields)
+
+
+def test_a_null_response_is_empty_and_any_json_is_read(tmp_path):
+    rows = [{"output": None}, {"output": "5"}]
+    fields = {"index": None, "question": None, "response": "output", "finish_reason": None}
+    for text in (json.dumps(rows, indent=1), "".join(json.dumps(row) + "\n" for row in rows)):
+        (tmp_path / "test_English.json").write_text(text)
+        found = read_predictions(tmp_path, ["mgsm"], ["en"], fields=fields, files="test_{name}.json")
+        assert found.response.tolist() == ["", "5"]
+
+
+def test_files_that_count_from_1_and_whole_files_fit_a_part_of_the_questions(tmp_path):
+    fields = {"question": None, "finish_reason": None}
+    found = read_log(tmp_path, [{"index": i, "response": str(i)} for i in range(1, 5)], fields=fields)
+    gold = pd.DataFrame({"benchmark": "mgsm", "language": "en", "index": [0, 1, 3]})
+    with pytest.warns(UserWarning, match=r"01-31\.jsonl: its index counts from 1; it is taken to begin at 0"):
+        kept = scorer.fitted(found, gold, {"mgsm"})
+    assert dict(zip(kept["index"], kept["response"], strict=True)) == {0: "1", 1: "2", 3: "4"}
+    with pytest.warns(UserWarning, match="counts from 1"):
+        assert len(scorer.fitted(found, gold, set())) == 4  # which the scorer refuses: the profile asks all
 
 
 # -------------------------------------------------------------------------------- language of a response

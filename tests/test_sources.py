@@ -10,6 +10,7 @@ import sys
 import textwrap
 import types
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from hub_server import HubServer, Repository
 from qalign_core import prepare, sources
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import load_corpus
+from qalign_core.params import DataSet
 from qalign_core.sources import DownloadError, Lock, LockedFile
 
 COMMIT = "a" * 40
@@ -104,7 +106,7 @@ def test_the_lock_holds_every_file_of_the_authors_list(reference_dir):
 
 def test_the_lock_knows_every_data_set_and_all_66045_pairs():
     lock = sources.read_lock()
-    assert set(lock.hub) | set(lock.repository.data_sets) == set(sources.FOLDERS)
+    assert set(lock.hub) | set(lock.repository.data_sets) == set(get_args(DataSet))
     pairs = lock.repository.data_sets["questions"].files
     assert sum(file.rows for place, file in pairs.items() if place.endswith(".en")) == 66_045
 
@@ -285,6 +287,33 @@ def test_parquet_becomes_the_layouts_text_files(server, tmp_path):
         root = sources.locate(data_set, "hub", cache_dir=tmp_path / "cache", lock=lock)
     assert load_corpus("gsm8k", root, sft_data="gsm8k")[0]["instruction"] == "One?\nTwo?"
     assert (root / "flores/dev/en.txt").read_text() == "first\nsecond\n"
+
+
+def test_mgsm_is_read_where_it_moved_to(mgsm, server):
+    table = io.BytesIO()
+    rows = {"question": ["Swali?"] * 250, "answer": [None] * 250, "answer_number": [18] * 250}
+    pd.DataFrame(rows).to_parquet(table)
+    server.repositories["datasets/owner/mgsm"].files = {"sw/test.parquet": table.getvalue()}
+    root = mgsm(lock_of({"moved": "sw/test.parquet"}))
+    assert load_benchmark("mgsm", "sw", root)[249] == {"question": "Swali?", "answer": "18"}
+    assert sources.read_lock().hub["mgsm"].files["mgsm/mgsm_sw.tsv"].moved == "sw/test-00000-of-00001.parquet"
+
+
+def test_where_the_hub_fails_the_authors_copy_is_taken(mgsm, server, monkeypatch):
+    lock = lock_of()
+    copy = {"path": "data/mgsm_sw.tsv", "language": "sw", "git_blob": blob(MGSM)}
+    known = {"licence": "x", "files": {"mgsm/mgsm_sw.tsv": copy}}
+    lock.repository.data_sets["mgsm"] = sources.LockedDataSet.model_validate(known)
+    server.repositories.clear()
+    server.raw[f"{COMMIT}/data/mgsm_sw.tsv"] = MGSM
+    with pytest.warns(
+        UserWarning, match=r"no data set owner/mgsm.*The authors' own copy .*data\.sources\.mgsm: repository"
+    ):
+        root = mgsm(lock)
+    assert len(load_benchmark("mgsm", "sw", root)) == 250
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DownloadError, match=r"with a network, `data\.sources\.mgsm: repository` gets the authors' own"):
+        mgsm(lock)
 
 
 # ------------------------------------------------------------------------------------------------- folder and others

@@ -407,11 +407,6 @@ COLOURS = ("#e69f00", BLUE, "#56b4e9", "#000000", "#009e73", "#cc79a7", "#d55e00
 _SIGNS = dict(zip(PAPER_CODES, zip("v^<>DsPXo*", COLOURS, strict=True), strict=True))
 
 
-def set_name(name: str) -> str:
-    """A set of parallel questions as figures call it."""
-    return "real mGSM" if name == "real-mgsm" else named(name)
-
-
 @_styled
 def layers(measures: pd.DataFrame) -> Drawn:
     """Retrieval of the English question and cosine by layer: mean over the other languages, one line per model."""
@@ -430,7 +425,7 @@ def layers(measures: pd.DataFrame) -> Drawn:
                 colour, marker, dashes = _LINES.get(model, ("#000000", "D", "-."))
                 axis.plot(part["layer"], part[column], color=colour, marker=marker, linestyle=dashes, markersize=4,
                           clip_on=False, zorder=3, label=model)  # fmt: skip
-            axis.set_title(f"{set_name(name)}: {title}" if column == "retrieval" else title, fontsize=8.5)
+            axis.set_title(f"{named(name)}: {title}" if column == "retrieval" else title, fontsize=8.5)
             axis.set_ylim(min(0, 1.1 * here[column].min()), None if column == "closer" else 1)
             axis.set_xlabel("layer (0: embeddings)")
             axis.xaxis.set_major_locator(MaxNLocator(9, integer=True))
@@ -449,7 +444,7 @@ def planes(points: pd.DataFrame) -> Drawn:
     figure, axes = _panels(len(sets), len(models), 2.65 * len(sets))
     for axis, (name, model) in zip(axes.ravel(), itertools.product(sets, models), strict=True):
         here = data[(data["set"] == name) & (data["model"] == model)]
-        axis.set_title(f"{set_name(name)}: {model}")
+        axis.set_title(f"{named(name)}: {model}")
         axis.grid(False)
         axis.set(xticks=[], yticks=[])
         axis.set_xlabel(f"{here['x_share'].iloc[0]:.0f}% of the variance", fontsize=7.5)

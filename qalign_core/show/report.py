@@ -320,7 +320,7 @@ def _figures(results: Results) -> Iterator[tuple[str, figures.Drawn, str]]:
     if "representations_points" in data:
         measures, points = data["representations"], data["representations_points"]
         counts = measures.groupby("set", sort=False)["questions"].min()
-        many = [f"{n:,}" + f" ({figures.set_name(name)})" * (len(counts) > 1) for name, n in counts.items()]
+        many = [f"{n:,}" + f" ({named(name)})" * (len(counts) > 1) for name, n in counts.items()]
         said = f"{' and '.join(many)} questions a language"
         words = f"{profile}, {seeds_of(measures['seed'])}, {said}, mean of the other languages."
         yield "figure-representations-layers", figures.layers(measures), words
