@@ -29,8 +29,10 @@ RENAMED = {"WizardLM": "WizardLMTeam"}  # owners that are cited by two names
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 # Or `transformers` asks a bot for a pull request on somebody else's repository that has no safetensors.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "true")
-UNREADABLE = (errors.HfHubHTTPError, errors.EntryNotFoundError, errors.OfflineModeIsEnabled)
-UNREADABLE += (errors.CachedRepoTreeNotFoundError,)
+UNREADABLE = (
+    *(errors.HfHubHTTPError, errors.EntryNotFoundError),
+    *(errors.OfflineModeIsEnabled, errors.CachedRepoTreeNotFoundError),
+)
 
 
 class DownloadError(OSError):

@@ -373,6 +373,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def has_native_bf16() -> bool:
+    """Whether jobs on this machine compute bf16 natively: on a GPU, or a processor with AVX-512 BF16, AMX or ARM's."""
+    import torch
+
+    features = torch.cpu.get_capabilities().items()
+    return torch.cuda.is_available() or any(there for name, there in features if "bf16" in name)
+
+
+def smallest_gpu() -> int | None:
+    """Bytes of this machine's smallest GPU, which stands for those of all machines; None without one."""
+    import torch
+
+    every = range(torch.cuda.device_count())
+    return min((torch.cuda.get_device_properties(number).total_memory for number in every), default=None)
+
+
 def git_commit() -> str | None:
     """Commit of the package's checkout (with `+changes` if the tree differs from it), or None outside of one."""
     ask = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True)

@@ -16,10 +16,10 @@ from test_supervision import plain_loss
 from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, progress
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from qalign_core import params, train
+from qalign_core import params, runs, supervision, train
 from qalign_core.models import add_pad_token, load_model, load_tokenizer
 from qalign_core.runs import is_done, read_json, read_json_lines, sha256_file
-from qalign_core.supervision import encode
+from qalign_core.supervision import encode, encode_corpus
 
 # The curve as it was when this was written: 20 updates, loss `paper`, fp32, CPU, 1 rank.
 GOLDEN = [
@@ -298,7 +298,7 @@ def test_a_corpus_outside_of_its_run_is_not_opened(tmp_path: Path, path: str) ->
     (tmp_path / "corpus.jsonl").write_text("{}")
     job = {"fingerprint": "0" * 64, "corpus": {"name": "x", "path": path, "rows": 1}}
     with pytest.raises(ValueError, match=r"job\.json: its corpus .* is not in the run folder .*; delete the file"):
-        train.encoded_corpus(job, run / "job", run, None)
+        train.encoded_corpus(job, run / "job" / "job.json", None)
 
 
 def test_tensorboard_is_no_second_tracker(tmp_path: Path) -> None:
@@ -313,3 +313,21 @@ def test_pickled_weights_are_refused(tmp_path: Path, folder: Path) -> None:
     torch.save(load_file(folder / "base" / "model.safetensors"), tmp_path / "pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match=r"pytorch_model.bin.*pickles are refused"):
         load_model(str(tmp_path))
+
+
+def test_a_corpus_is_tokenised_once_for_all_stages_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    runs.write_atomic(run / "profile.yaml", "")
+    make_base(run / "base")
+    corpus = make_corpus(run / "data.jsonl", rows=12)
+    jobs = [make_job(run / name, run / "base", corpus) for name in ("first", "second", "shorter")]
+    saved = load_tokenizer(str(run / "base"))  # of the stage that the second begins from: with a pad token
+    saved.add_special_tokens({"pad_token": "<pad>"})
+    saved.save_pretrained(run / "stage-1")
+    changes = [{}, {"model": {"path": str(run / "stage-1")}}, {"max_length": 64}]
+    counted = []
+    monkeypatch.setattr(supervision, "encode_corpus", lambda *a, **k: counted.append(a) or encode_corpus(*a, **k))
+    for job, change in zip(jobs, changes, strict=True):
+        train.tokenise(runs.read_json(job) | {"corpus": {"name": "sums", "path": "data.jsonl"}} | change, job)
+    assert [max_length for _, _, max_length in counted] == [128, 64]
+    assert len([path for path in (run / "data" / "encoded").iterdir() if path.is_dir()]) == 2
