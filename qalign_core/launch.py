@@ -322,8 +322,8 @@ ADVICE = {
     ),
     r"out of memory|(?:can.?t|cannot) allocate memory|not enough memory|MemoryError|bad_alloc|return code = -9\b": (
         "Out of memory (a process that the system kills says nothing else): lower per_device_train_batch_size and "
-        "raise gradient_accumulation_steps, set gradient_checkpointing: true, choose a DeepSpeed configuration with a "
-        "higher ZeRO stage or offload; for generation, lower evaluation.batch_tokens."
+        "raise gradient_accumulation_steps, set activation_checkpointing: true, choose a DeepSpeed configuration with "
+        "a higher ZeRO stage or offload; for generation, lower evaluation.batch_tokens."
     ),
     "FloatingPointError": (
         "The loss became NaN or infinite: lower learning_rate, raise warmup_steps, or train in float32. Other settings "

@@ -169,7 +169,7 @@ def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
     """The job's `TrainingArguments`; their creation starts the ranks' communication and, under ZeRO-3, sharded loading.
 
     Raises:
-        ValueError: for arguments that this module decides itself, or that would lose checkpoints or precision.
+        ValueError: for bf16 without fp32 master weights.
     """
     import torch
     from transformers import TrainingArguments
@@ -188,17 +188,13 @@ def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
         * 3600,  # seconds that ranks wait for the one that writes and hashes the weights: 52 GB for 13B
     }
     given = {"report_to": "none", "save_total_limit": 2, "logging_steps": 10} | job["training_arguments"]
-    if both := sorted(ours.keys() & given.keys()):
-        raise ValueError(f"training_arguments: {', '.join(both)} cannot be given; the job or train.py decides them")
     trackers = [given["report_to"]] if isinstance(given["report_to"], str) else given["report_to"]
     given["report_to"] = [name for name in trackers if name != "tensorboard"] or ["none"]  # which is written anyway
-    if given["save_total_limit"] < 2:
-        raise ValueError("training_arguments: save_total_limit must be at least 2: one checkpoint is always whole")
     if given.get("bf16") and job["deepspeed"].get("zero_optimization", {}).get("stage", 0) == 0:
         raise ValueError("training_arguments: bf16 needs ZeRO stage 1, 2 or 3 (fp32 master weights and accumulation)")
     if not torch.cuda.is_available():
         given.pop("tf32", None)
-    return TrainingArguments(**ours, **given)
+    return TrainingArguments(**given | ours)
 
 
 def newest_step(folder: Path) -> int:

@@ -194,6 +194,7 @@ def test_done_says_what_was_done(jobs: dict[str, Path]) -> None:
     assert set(done["files"]) == {f"model/{path.name}" for path in (job.parent / "model").iterdir()}
     assert done["peak_memory_bytes"] > 50e6
     assert sorted(path.name for path in job.parent.iterdir() if path.name != ".lock") == [
+        "data",
         "done.json",
         "job.json",
         "model",
