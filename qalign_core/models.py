@@ -391,10 +391,8 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
         for origin in data_origins(profile, corpus["name"]):
             data.append({"corpus": corpus["name"], "sha256, first 16": corpus["sha256"][:16], **origin})
         for path in (run.corpus(corpus["name"], seed), run.corpus(corpus["name"])):
-            for row in (
-                runs.read_json(path.with_suffix(".json"))["report"] if path.with_suffix(".json").is_file() else []
-            ):
-                languages.add(row["language"])
+            report = runs.read_json(path.with_suffix(".json"))["report"] if path.with_suffix(".json").is_file() else []
+            languages |= {row["language"] for row in report}
 
     base, revision = profile.model.base, profile.model.revision
     licence = next((name for pattern, name in LICENCES.items() if re.fullmatch(pattern, base)), None)

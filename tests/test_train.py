@@ -276,13 +276,8 @@ def test_a_bad_job_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(job), encoding="utf-8")
     with pytest.raises(ValueError, match="keys are missing: corpus, seed"):
         train.read_job(path)
-    for changes, message in (
-        ({"output_dir": "elsewhere"}, "output_dir cannot be given"),
-        ({"save_total_limit": 1}, "at least 2"),
-        ({"bf16": True}, "bf16 needs ZeRO stage 1, 2 or 3"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            train.training_arguments({**job, "seed": 1, "training_arguments": changes}, tmp_path)
+    with pytest.raises(ValueError, match="bf16 needs ZeRO stage 1, 2 or 3"):
+        train.training_arguments({**job, "seed": 1, "training_arguments": {"bf16": True}}, tmp_path)
 
 
 def test_the_trackers_of_a_profile_are_those_of_transformers() -> None:
