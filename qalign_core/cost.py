@@ -5,34 +5,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import subprocess
 import sys
 import time
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from rich.console import Console
 
 from qalign_core import launch, miniature, params, plan, runs
 from qalign_core.languages import NON_ENGLISH
-from qalign_core.models import add_adapters
 from qalign_core.params import Profile
+from qalign_core.plan import GIB, Fit, Sizes, base_sizes, training_memory
 from qalign_core.runs import Run
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
-GIB = 2**30
-CONTEXT = 1.5 * GIB  # CUDA's context, communication and workspaces: an assumption
 UTILISATION = 0.4  # share of the peak that training reaches: an assumption
-LIVE = 1e9  # parameters that ZeRO-3 has gathered at a time: DeepSpeed's default stage3_max_live_parameters
 LAYOUTS = {"ZeRO-1": (1, False), "ZeRO-2": (2, False), "ZeRO-3": (3, False), "ZeRO-3, offloaded": (3, True)}
 
 
@@ -62,117 +52,12 @@ CORPORA: dict[str, tuple[dict[str, int], int]] = {
     "gsm8kinstruct": (dict.fromkeys([*NON_ENGLISH, "en"], 7356), 340),
     "metamathqa": ({"en": 395_000}, 280),
 }
-# Configurations of the shipped profiles' bases: hidden, intermediate, layers, heads, key-value heads, vocabulary, tied.
-# The hub's own are read where they are in its cache, but some of these are gated.
-KNOWN = {
-    "meta-llama/Llama-2-7b-hf": ("llama", 4096, 11008, 32, 32, 32, 32000, False),
-    "meta-llama/Llama-2-13b-hf": ("llama", 5120, 13824, 40, 40, 40, 32000, False),
-    "meta-llama/Meta-Llama-3-8B": ("llama", 4096, 14336, 32, 32, 8, 128256, False),
-    "meta-llama/Llama-3.2-1B": ("llama", 2048, 8192, 16, 32, 8, 128256, True),
-    "mistralai/Mistral-7B-v0.1": ("mistral", 4096, 14336, 32, 32, 8, 32000, False),
-    "Qwen/Qwen2.5-1.5B": ("qwen2", 1536, 8960, 28, 12, 2, 151936, True),
-}
-FIELDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-
-
-class Sizes(NamedTuple):
-    """Parameters of a base model: all, of its largest module, and (LoRA's included) the trained and the frozen ones."""
-
-    config: PretrainedConfig
-    parameters: int
-    largest: int
-    trained: int
-    frozen: int
-
-
-def base_sizes(profile: Profile) -> Sizes | None:
-    """The sizes of a profile's base; None for the miniature, or where no configuration is at hand."""
-    if profile.model.base == "miniature":
-        return None
-    lora = (profile.training.lora or params.LoraSection()).model_dump() if profile.training.method == "lora" else None
-    return _sizes(profile.model.base, profile.model.revision, json.dumps(lora))
-
-
-@cache
-def _sizes(base: str, revision: str | None, lora: str) -> Sizes | None:
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(base, revision=revision, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError):
-        if base not in KNOWN:
-            return None
-        kind, *numbers, vocabulary, tied = KNOWN[base]
-        fields: dict[str, Any] = dict(zip(FIELDS, numbers, strict=True))
-        config = AutoConfig.for_model(kind, **fields, vocab_size=vocabulary, tie_word_embeddings=tied)
-    try:
-        return sizes_of(config, json.loads(lora))
-    except ValueError as error:  # target_modules that the base does not have
-        raise params.ProfileError(str(error)) from None
-
-
-def sizes_of(config: PretrainedConfig, lora: dict[str, Any] | None = None) -> Sizes | None:
-    """Sizes of a decoder, counted without weights; None where its kind has no such fields as LLaMA's."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    if any(getattr(config, field, None) is None for field in FIELDS):
-        return None
-    with torch.device("meta"), warnings.catch_warnings(action="ignore"):
-        model = AutoModelForCausalLM.from_config(config)
-        parameters = model.num_parameters()
-        largest = max(sum(p.numel() for p in module.parameters(recurse=False)) for module in model.modules())
-        adapted = add_adapters(model, lora) if lora else model
-    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-    return Sizes(config, parameters, largest, trained, sum(p.numel() for p in adapted.parameters()) - trained)
-
-
 # ------------------------------------------------------------------------------------------------- estimated
 
 
-class Memory(NamedTuple):
-    """Bytes on one GPU, and on the host for all its GPUs."""
-
-    device: float
-    host: float
-
-
-def training_memory(profile: Profile, sizes: Sizes, devices: int, stage: int, offloaded: bool) -> Memory:
-    """Peak memory of training with AdamW: DeepSpeed's estimate of the model's states, activations and `CONTEXT`.
-
-    The states are partitioned among `devices` by this `stage` of ZeRO; `offloaded`: weights, gradients and optimizer
-    are on the host (`deepspeed/zero3-offload.json`).
-    """
-    import torch
-
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns that it finds no GPU
-    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as zero3
-    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as zero2
-
-    trained, frozen, host = sizes.trained, sizes.frozen, 0.0
-    if stage == 3:
-        host, states, _ = zero3(trained, sizes.largest, devices, cpu_offload=offloaded, cpu_offload_params=offloaded)
-        states += 2 * min(trained + frozen, LIVE)
-        host, states = host + offloaded * 2 * frozen, states + (not offloaded) * 2 * frozen / devices
-    else:
-        _, states = zero2(trained, devices if stage else 1, cpu_offload=False)
-        states += 2 * frozen + (stage == 1) * 6 * trained * (1 - 1 / devices)  # ZeRO-1 does not partition gradients
-    return Memory(states + activations(profile, sizes.config) + CONTEXT, host)
-
-
-def activations(profile: Profile, config: PretrainedConfig) -> float:
-    """Bytes kept for the backward pass of a micro-batch in which every example has `max_length` tokens, all targets."""
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    attention = 2 * (config.num_attention_heads + config.num_key_value_heads) * head_dim
-    # Two norms keep their input in fp32 and its normalised form; bf16: the projections' inputs, query, key, value and
-    # output of the attention, four widths of the feed-forward layer.
-    layer = 8 * config.hidden_size + 2 * (4 * config.hidden_size + attention + 4 * config.intermediate_size)
-    layers = config.num_hidden_layers * layer
-    if profile.training.gradient_checkpointing:  # every layer's input, and all of one layer at a time
-        layers = config.num_hidden_layers * 2 * config.hidden_size + layer
-    tokens = profile.training.per_device_train_batch_size * profile.training.max_length
-    return float(tokens * (layers + 2 * config.vocab_size))  # logits in bf16, and their gradient in their place
+def fit(profile: Profile, machine: Machine) -> Fit:
+    """What `auto` stands for on a machine."""
+    return plan.fit(profile, profile.corpora()[-1], machine.memory * GIB, machine.devices)
 
 
 def hours(profile: Profile, sizes: Sizes, tokens: float, machine: Machine) -> float:
@@ -181,7 +66,7 @@ def hours(profile: Profile, sizes: Sizes, tokens: float, machine: Machine) -> fl
     LoRA needs no gradients of frozen weights (4 instead of 6); activation checkpointing computes the forward pass
     twice (2 more). Offloading makes it slower by what is not estimated here.
     """
-    operations = (6 if profile.training.method == "full" else 4) + 2 * profile.training.gradient_checkpointing
+    operations = (6 if profile.training.method == "full" else 4) + 2 * fit(profile, machine).checkpointing
     return operations * sizes.parameters * tokens / (UTILISATION * machine.peak * machine.devices) / 3600
 
 
@@ -238,10 +123,10 @@ def estimates(profile: Profile, run: Run | None = None) -> pd.DataFrame | None:
     for name, (stage, offloaded) in LAYOUTS.items():
         rows[name] = []
         for machine in MACHINES:
-            memory = training_memory(profile, sizes, machine.devices, stage, offloaded)
-            ram = f" + {memory.host / GIB:.0f} of RAM" if offloaded else ""
-            fits = "" if memory.device <= 0.95 * machine.memory * GIB else " ✗"
-            rows[name].append(f"{memory.device / GIB:.0f} GiB{ram}{fits}")
+            device, host = training_memory(profile, sizes, machine.devices, stage, offloaded, *plan.least(profile))
+            ram = f" + {host / GIB:.0f} of RAM" if offloaded else ""
+            fits = "" if device <= 0.95 * machine.memory * GIB else " ✗"
+            rows[name].append(f"{device / GIB:.0f} GiB{ram}{fits}")
     counted = {}
     if run and (path := run.results / "corpora.csv").is_file():
         table = pd.read_csv(path).dropna(subset=["tokens"]).query("rows > 0")
@@ -267,13 +152,15 @@ def show(profile: Profile, run: Run, console: Console) -> None:
     table = estimates(profile, run)
     if table is None:
         return
-    config = plan.deepspeed_config(profile)["zero_optimization"]
-    own = {(config["stage"], "offload_optimizer" in config): " (this profile)"}
+    own = {plan.zero(fit(profile, MACHINES[0]).deepspeed): " (this profile)"}
     marked = {name: name + own.get(layout, "") for name, layout in LAYOUTS.items()}
     console.print(table.rename(index=marked).to_string(), soft_wrap=True, highlight=False)
+    for machine in MACHINES:
+        console.print(f"auto on {machine.name}: {fit(profile, machine).sentence}", soft_wrap=True, highlight=False)
     console.print(
         f"Estimates: {UTILISATION:.0%} of the GPUs' peak, examples of {profile.training.max_length} tokens at worst; "
-        "✗: does not fit. Offloading is slower than these hours. Generation is not counted.",
+        "GiB with the smallest device batch; ✗: does not fit. Offloading is slower than these hours. Generation is not "
+        "counted.",
         soft_wrap=True,
     )
 
@@ -332,7 +219,7 @@ def measure(profile: Profile) -> Speed:
     device, ranks = "cuda" if torch.cuda.is_available() else "cpu", min(devices, launch.gpu_count() or runs.cores())
     model = AutoModelForCausalLM.from_config(config).to(device, torch.bfloat16 if profile.training.bf16 else None)
     optimizer = torch.optim.AdamW(model.parameters())
-    shape = (profile.training.per_device_train_batch_size, max(tokens for tokens, _ in LENGTHS.values()))
+    shape = (plan.least(profile)[0], max(tokens for tokens, _ in LENGTHS.values()))
     ids = torch.randint(3, config.vocab_size - 1, shape, device=device)  # (B, T)
     limit = decoding.PROCESSOR_TOKENS
     decoder = decoding.GreedyDecoder(model, eos_token_id=-1, filler_token_id=0, batch_tokens=limit)

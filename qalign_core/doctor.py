@@ -191,16 +191,15 @@ def memory() -> int:
 
 def machine(profile: Profile) -> Iterator[Finding]:
     """Cores, and memory against what the profile needs of it."""
-    from qalign_core import cost, plan, runs
+    from qalign_core import plan, runs
 
-    here, sizes = memory(), cost.base_sizes(profile)
+    here, sizes = memory(), plan.base_sizes(profile)
     yield Finding("CPU cores", OK, str(runs.cores()))
     if sizes is None or not profile.lineages():
         needed = profile.run.devices * MINIATURE_MEMORY + KERNEL_MEMORY if plan.stages(profile) else KERNEL_MEMORY
         state, remedy = WARNING, "set run.devices: 1, or close other programs"
     elif offloads(profile):
-        stage = plan.deepspeed_config(profile)["zero_optimization"]["stage"]
-        needed = cost.training_memory(profile, sizes, profile.run.devices, stage, True).host
+        needed = plan.training_memory(profile, sizes, profile.run.devices, 3, True, *plan.least(profile))[1]
         state, remedy = PROBLEM, "use a DeepSpeed configuration without offloading, or a machine with more memory"
     else:
         needed = 4.0 * sizes.parameters
@@ -211,13 +210,19 @@ def machine(profile: Profile) -> Iterator[Finding]:
         yield Finding("bf16", PROBLEM, said, "correct the profile, or use a machine with a GPU")
 
 
+def published_size(model: tuple[str, str | None]) -> float:
+    """Bytes of a model's weights in 16 bits, as its name tells (`…-7B`); 0 where it does not."""
+    match = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", model[0], re.IGNORECASE)
+    return 2e9 * float(match[1]) if match else 0.0
+
+
 def disk_needed(profile: Profile, run: Run) -> dict[str, tuple[Path, float]]:
     """Where a profile writes, and about how many bytes it will still write there."""
     from huggingface_hub import constants
 
-    from qalign_core.cost import base_sizes
     from qalign_core.hub import cache_dir, is_local
     from qalign_core.models import hub_models
+    from qalign_core.plan import base_sizes
 
     sizes, needed = base_sizes(profile), 1.0 * MINIATURE_DISK * len(profile.run.seeds)
     if sizes:
@@ -227,10 +232,9 @@ def disk_needed(profile: Profile, run: Run) -> dict[str, tuple[Path, float]]:
         checkpoints = 14.0 * sizes.trained * (profile.training.save_total_limit + 1)
         needed = ahead * 4 * sizes.parameters + (checkpoints if ahead else 0)
     places = {"run folder": (run.folder, needed), "data cache": (cache_dir(), 1.0 * GIB if sizes else 0.0)}
-    if absent := [name for name, revision in hub_models(profile) if not is_local(name, revision)]:
-        named = [re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", name, re.IGNORECASE) for name in absent]  # such as `…-7B`
-        # In 16 bits; pickles may be in 32 bits, and are kept beside what is made of them.
-        fetched = sum((8e9 if profile.model.convert else 2e9) * float(match[1]) for match in named if match)
+    if absent := [model for model in hub_models(profile) if not is_local(*model)]:
+        # Pickles may be in 32 bits, and are kept beside what is made of them.
+        fetched = sum(map(published_size, absent)) * (4 if profile.model.convert else 1)
         places["hub cache"] = (Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE), fetched)
     return places
 
@@ -275,10 +279,10 @@ def probe() -> dict[str, Any]:
 
 def gpus(profile: Profile) -> Iterator[Finding]:
     """The GPUs torch sees against those the profile needs, and NCCL where it uses several."""
-    from qalign_core import cost, launch, plan
+    from qalign_core import launch, plan
     from qalign_core.models import hub_models
 
-    sizes, devices = cost.base_sizes(profile), profile.run.devices
+    sizes, devices = plan.base_sizes(profile), profile.run.devices
     wants = bool(hub_models(profile)) and (sizes is None or sizes.parameters > SMALL)
     try:
         seen = probe()
@@ -296,11 +300,16 @@ def gpus(profile: Profile) -> Iterator[Finding]:
     yield verdict("GPU", enough, here, launch.on_fewer(profile, len(found)))
     if wants and sizes is not None and profile.lineages():
         smallest, ranks = min(gpu["memory"] for gpu in found), min(devices, len(found)) * plan.machines(profile)
-        stage = plan.deepspeed_config(profile).get("zero_optimization", {}).get("stage", 0)
-        needed = cost.training_memory(profile, sizes, ranks, stage, offloads(profile)).device
-        said = f"training needs about {needed / GIB:.0f} of {smallest / GIB:.0f} GiB a GPU"
+        fits = plan.fit(profile, profile.corpora()[0], smallest, ranks)
+        layout = (*plan.zero(fits.deepspeed), fits.batch, fits.checkpointing)
+        needed = plan.training_memory(profile, sizes, ranks, *layout)[0]
+        said = f"training needs about {needed / GIB:.0f} of {smallest / GIB:.0f} GiB a GPU ({fits.sentence})"
         remedy = "training.deepspeed: deepspeed/zero3-offload.json, or method: lora"
         yield verdict("GPU memory", needed <= 0.95 * smallest, said, remedy)
+    weights = max([*(2.0 * sizes.parameters for sizes in [sizes] if sizes), *map(published_size, hub_models(profile))])
+    if wants and weights > 0.8 * min(gpu["memory"] for gpu in found):
+        said = f"a model's weights take {weights / GIB:.0f} GiB of each GPU when it answers"
+        yield Finding("GPU memory", PROBLEM, said, "leave out the larger models, or use GPUs with more memory")
     if busy := [gpu for gpu in found[:devices] if gpu["used"] > 0.1 * gpu["memory"]]:
         used = f"{busy[0]['used'] / GIB:.0f} of {busy[0]['memory'] / GIB:.0f} GiB in use"
         yield Finding("GPU memory", WARNING, used, "another program uses the GPU: nvidia-smi names it")
@@ -407,10 +416,11 @@ def offloads(profile: Profile) -> bool:
     from qalign_core import plan
 
     try:
-        config = plan.deepspeed_config(profile)
+        plan.deepspeed_config(profile)
     except ValueError:  # `files` says so
         return False
-    return bool(plan.stages(profile)) and "offload_optimizer" in config.get("zero_optimization", {})
+    corpora = profile.corpora()
+    return bool(corpora) and plan.zero(plan.fit_here(profile, corpora[0]).deepspeed)[1]
 
 
 def files(profile: Profile) -> Iterator[Finding]:

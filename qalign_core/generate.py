@@ -192,11 +192,7 @@ def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase
     try:
         tokenizer = load_fast_tokenizer(source, revision)
     except OSError as error:  # which does not always name the model
-        at, why = f" (revision {revision})" if revision else "", hub.unreadable_model(source, revision, error)
-        raise FileNotFoundError(
-            f"checkpoint {source}{at} cannot be read: {why}. Is its name right, "
-            "is it a folder here or a repository of the hub, and may you read it (hf auth login)?"
-        ) from None
+        raise FileNotFoundError(f"model {source}: {hub.unreadable_model(source, revision, error)}") from None
     if tokenizer.eos_token_id is None:
         raise ValueError(f"{source}: the tokenizer has no EOS token, so no answer could end; set eos_token and save it")
     return tokenizer

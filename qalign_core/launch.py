@@ -27,7 +27,7 @@ from qalign_core.models import write_card
 from qalign_core.params import Profile, ProfileError
 from qalign_core.plan import Job, hostfile
 from qalign_core.runs import Run
-from qalign_core.train import BEATS, encoded_left_behind
+from qalign_core.train import BEATS
 
 MODULES = {kind: f"qalign_core.{kind}" for kind in ("train", "generate", "represent")}
 CURRENT = "current.json"
@@ -131,12 +131,13 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
                 refuse_absent_model(job, run)
                 fetch_models(job, profile, run, show)
                 runs.write_json(job.folder / "job.json", job.content)
+                if "corpus" in job.content:
+                    train.tokenise(job.content, job.folder / "job.json")
                 _supervise(job.folder / "job.json", MODULES[job.content["kind"]], profile, run, show)
             elif show and is_interactive():  # in executed notebooks the cell of a job that was done stays as it is
                 seconds = runs.read_object(job.folder / "done.json")["wall_seconds"]
                 draw(run.relative(job.folder), f"done before, in {clock(seconds)}")
-            for left in (job.folder / "checkpoints", *encoded_left_behind(job.folder)):  # killed before its clean-up
-                shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)  # killed before its clean-up
             if job.content["kind"] == "train":
                 write_card(profile, run, job.content["seed"], job.content["lineage"])
     except Timeout:
@@ -218,7 +219,7 @@ def run_jobs(jobs: Iterable[Job], profile: Profile, run: Run) -> list[str]:
 def fetch_models(job: Job, profile: Profile, run: Run, show: bool) -> None:
     """Have the files of a job's models of the hub here before its ranks start, which would all ask for them."""
     for entry in job.content.get("models", [job.content]):
-        path = entry["model"]["path"]
+        path = str(entry.get("model", {}).get("path", ""))
         if hub.is_id(path) and not (run.folder / path).is_dir():
             if show:
                 draw(run.relative(job.folder), f"fetching {path}, unless it is here")
@@ -326,8 +327,8 @@ ADVICE = {
     ),
     r"out of memory|(?:can.?t|cannot) allocate memory|not enough memory|MemoryError|bad_alloc|return code = -9\b": (
         "Out of memory (a process that the system kills says nothing else): lower per_device_train_batch_size and "
-        "raise gradient_accumulation_steps, set gradient_checkpointing: true, choose a DeepSpeed configuration with a "
-        "higher ZeRO stage or offload; for generation, lower evaluation.batch_tokens."
+        "raise gradient_accumulation_steps, set activation_checkpointing: true, choose a DeepSpeed configuration with "
+        "a higher ZeRO stage or offload; for generation, lower evaluation.batch_tokens."
     ),
     "FloatingPointError": (
         "The loss became NaN or infinite: lower learning_rate, raise warmup_steps, or train in float32. Other settings "

@@ -379,27 +379,20 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
         job, done = runs.read_json(folder / "job.json"), runs.read_json(folder / "done.json")
         corpus, metrics, given = job["corpus"], done["metrics"], job["training_arguments"]
         batch = given["per_device_train_batch_size"] * given["gradient_accumulation_steps"] * metrics["world_size"]
+        counts = {"examples": corpus["rows"], **{name: metrics[name] for name in ("updates", "target_tokens")}}
         stages[corpus["name"]] = {
-            "examples": f"{corpus['rows']:,}",
-            "updates": f"{metrics['updates']:,}",
-            "target tokens": f"{metrics['target_tokens']:,}",
-            "mean loss": f"{metrics['train_loss']:.3f}",
-            "final loss": f"{metrics['final_loss']:.3f}",
-            "effective batch size": batch,
-            **{key: job[key] for key in ("method", "seed", "max_length", "loss", "packing")},
+            **{name: f"{count:,}" for name, count in counts.items()},
+            **{name: f"{metrics[name]:.3f}" for name in ("train_loss", "final_loss")},
+            **{name: job[name] for name in ("method", "seed", "max_length", "loss", "packing")},
             **(job.get("lora") or {}),
             **given,
-            "ZeRO stage": job["deepspeed"].get("zero_optimization", {}).get("stage", 0),
-            **done["versions"],
-            "git commit": done.get("git_commit"),
+            **{"effective batch size": batch, **done["versions"], "git commit": done.get("git_commit")},
         }
         for origin in data_origins(profile, corpus["name"]):
             data.append({"corpus": corpus["name"], "sha256, first 16": corpus["sha256"][:16], **origin})
         for path in (run.corpus(corpus["name"], seed), run.corpus(corpus["name"])):
             report = runs.read_json(path.with_suffix(".json"))["report"] if path.with_suffix(".json").is_file() else []
-            # The base's text is counted in documents, and none of them is left out.
-            kept = [row for row in report if row.get("outcome", "kept") == "kept"]
-            languages |= {row["language"] for row in kept if row.get("rows", row.get("documents"))}
+            languages |= {row["language"] for row in report}
 
     base, revision = profile.model.base, profile.model.revision
     licence = next((name for pattern, name in LICENCES.items() if re.fullmatch(pattern, base)), None)

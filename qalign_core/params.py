@@ -226,7 +226,7 @@ class Arguments(Section):
 
     num_train_epochs: Annotated[float, Field(gt=0, le=1000)] = 3.0
     max_steps: Annotated[int, Field(ge=-1, le=10**9)] = -1
-    per_device_train_batch_size: Batch = 2
+    per_device_train_batch_size: Batch | Literal["auto"] = 2  # auto: as many as fit, the effective batch size kept
     gradient_accumulation_steps: Batch = 8
     learning_rate: Rate = 2e-5
     lr_scheduler_type: Literal["cosine", "cosine_with_min_lr", "linear", "constant", "constant_with_warmup"] = "cosine"
@@ -240,7 +240,7 @@ class Arguments(Section):
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     bf16: bool = False
     tf32: bool | None = None
-    gradient_checkpointing: bool = False
+    activation_checkpointing: bool | Literal["auto"] = False  # auto: only if nothing fits without
     save_steps: Positive = 500
     save_total_limit: Annotated[int, Field(ge=2)] = 2  # one is always whole
     logging_steps: Positive = 10
@@ -264,7 +264,7 @@ class TrainingSection(Arguments):
     train_sampling_strategy: Literal["random", "group_by_length"] = "random"  # by length (ours): less padding
     method: Literal["full", "lora"] = "full"
     lora: LoraSection | None = None
-    deepspeed: str = "deepspeed/zero3.json"
+    deepspeed: str = "deepspeed/zero3.json"  # auto: that, or zero3-offload.json where only it fits
     stages: dict[Corpus, Arguments] = {}
 
     @pydantic.field_serializer("stages")
@@ -346,7 +346,7 @@ def _data_problems(data: DataSection) -> Iterator[str]:  # what is wrong though 
     for name, choice in data.corpora.items():
         key, known, parts = f"data.corpora.{name}", name in KNOWN_CORPORA, choice.of or []
         differs = ", ".join(sorted(choice.model_dump(exclude_none=True).keys() - {"limit", "languages"}))
-        if name in RESERVED or name.startswith(("encoded-", "benchmarks-")):
+        if name in RESERVED or name.startswith("benchmarks-"):
             yield f"{key}: this name is taken: a run has a folder of it; choose another for the corpus"
         elif known and differs:
             own = f"give the derived corpus a name of its own: <name>: {{of: {name}, …}}"
@@ -427,9 +427,9 @@ def _problems(profile: Profile) -> Iterator[str]:
             yield f"{key}: give either a lineage (a list of corpora), {others}"
         if len(set(lineage or [])) != len(lineage or []):
             yield f"{key}.lineage: {lineage} names a corpus twice"
-        own = system.model_dump(include={"fields", "seed", "files", "filter", "samples"}, exclude_none=True)
-        if system.predictions is None and own:
-            yield f"{key}: {', '.join(own)}: for predictions made elsewhere, which need predictions: <folder>"
+        theirs = system.model_dump(include={"fields", "seed", "files", "filter", "samples"}, exclude_none=True)
+        if system.predictions is None and theirs:
+            yield f"{key}: {', '.join(theirs)}: for predictions made elsewhere, which need predictions: <folder>"
         if not set(system.seeds(run)) <= set(run.seeds):
             yield f"{key}.seed: {system.seed} is not among run.seeds {run.seeds}"
         if system.translator is not None and not (system.translator and lineage is not None):

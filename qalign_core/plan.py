@@ -6,24 +6,30 @@ Planning reads the run folder and writes nothing; `open_run` is where a run begi
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qalign_core import hub, prompts, runs
 from qalign_core.corpora import corpus_seed
-from qalign_core.models import hub_models, model_identity, pretrains, starting_model, write_base
+from qalign_core.models import add_adapters, hub_models, model_identity, pretrains, starting_model, write_base
 from qalign_core.params import BASE_TEXT, PARAMS_FOLDER, Corpus, LoraSection, Profile, ProfileError, dump, nearest
 from qalign_core.runs import Run
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 # What only decides how a stage is computed, not what comes out of it: left out of its fingerprint, so that a run may be
 # continued on other devices. The effective batch size counts.
-HOW_ONLY = {"per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}
+HOW_ONLY = {"per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing"}
 HOW_ONLY |= {"save_steps", "save_total_limit", "logging_steps", "report_to"}
 TO_ENGLISH = "to-english"  # where the prompts that ask for a benchmark's translation are, and what came of them
 RUN_FOLDER = "QALIGN_RUN_DIR"  # environment: the run folder of notebooks that `reproduce` executes
@@ -110,20 +116,12 @@ def slow_bf16(profile: Profile) -> str:
     answers = any(system.predictions is None for system in profile.systems.values())
     instead = ["training.bf16: false"] if trained else []
     instead += ["evaluation.dtype: float32"] if answers and profile.evaluation.dtype == "bfloat16" else []
-    if not instead or profile.run.slow_bf16 or profile.run.hostfile or has_native_bf16():
+    if not instead or profile.run.slow_bf16 or profile.run.hostfile or runs.has_native_bf16():
         return ""
     return (
         f"profile {profile.run.profile} asks for bf16, but there is no GPU here, and the processor only emulates bf16, "
         f"many times slower than fp32: write {' and '.join(instead)}; or, to run it all the same, run.slow_bf16: true"
     )
-
-
-def has_native_bf16() -> bool:
-    """Whether jobs on this machine compute bf16 natively: on a GPU, or a processor with AVX-512 BF16, AMX or ARM's."""
-    import torch
-
-    features = torch.cpu.get_capabilities().items()
-    return torch.cuda.is_available() or any(there for name, there in features if "bf16" in name)
 
 
 def hostfile(profile: Profile) -> Path | None:
@@ -153,12 +151,177 @@ def machines(profile: Profile) -> int:
     return len(entries)
 
 
+# ------------------------------------------------------------------------------------------------- memory
+
+GIB = 2**30
+CONTEXT = 1.5 * GIB  # CUDA's context, communication and workspaces: an assumption
+LIVE = 1e9  # parameters that ZeRO-3 has gathered at a time: DeepSpeed's default stage3_max_live_parameters
+SHARE = 0.85  # of a card's memory that an estimate may fill
+MICRO_BATCH = 2  # the paper's: its loss is a mean over so many examples, whatever a device batch holds
+OFFLOADING = ["deepspeed/zero3.json", "deepspeed/zero3-offload.json"]  # what training.deepspeed: auto chooses from
+# Configurations of the shipped profiles' bases: hidden, intermediate, layers, heads, key-value heads, vocabulary, tied.
+# The hub's own are read where they are in its cache, but some of these are gated.
+KNOWN = {
+    "meta-llama/Llama-2-7b-hf": ("llama", 4096, 11008, 32, 32, 32, 32000, False),
+    "meta-llama/Llama-2-13b-hf": ("llama", 5120, 13824, 40, 40, 40, 32000, False),
+    "meta-llama/Meta-Llama-3-8B": ("llama", 4096, 14336, 32, 32, 8, 128256, False),
+    "meta-llama/Llama-3.2-1B": ("llama", 2048, 8192, 16, 32, 8, 128256, True),
+    "mistralai/Mistral-7B-v0.1": ("mistral", 4096, 14336, 32, 32, 8, 32000, False),
+    "Qwen/Qwen2.5-1.5B": ("qwen2", 1536, 8960, 28, 12, 2, 151936, True),
+}
+FIELDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+
+
+class Sizes(NamedTuple):
+    """Parameters of a base model: all, of its largest module, and (LoRA's included) the trained and the frozen ones."""
+
+    config: PretrainedConfig
+    parameters: int
+    largest: int
+    trained: int
+    frozen: int
+
+
+def base_sizes(profile: Profile) -> Sizes | None:
+    """The sizes of a profile's base; None for the miniature, or where no configuration is at hand."""
+    if profile.model.base == "miniature":
+        return None
+    lora = (profile.training.lora or LoraSection()).model_dump() if profile.training.method == "lora" else None
+    return _sizes(profile.model.base, profile.model.revision, json.dumps(lora))
+
+
+@cache
+def _sizes(base: str, revision: str | None, lora: str) -> Sizes | None:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base, revision=revision, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError):
+        if base not in KNOWN:
+            return None
+        kind, *numbers, vocabulary, tied = KNOWN[base]
+        fields: dict[str, Any] = dict(zip(FIELDS, numbers, strict=True))
+        config = AutoConfig.for_model(kind, **fields, vocab_size=vocabulary, tie_word_embeddings=tied)
+    try:
+        return sizes_of(config, json.loads(lora))
+    except ValueError as error:  # target_modules that the base does not have
+        raise ProfileError(str(error)) from None
+
+
+def sizes_of(config: PretrainedConfig, lora: dict[str, Any] | None = None) -> Sizes | None:
+    """Sizes of a decoder, counted without weights; None where its kind has no such fields as LLaMA's."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if any(getattr(config, field, None) is None for field in FIELDS):
+        return None
+    with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+        model = AutoModelForCausalLM.from_config(config)
+        parameters = model.num_parameters()
+        largest = max(sum(p.numel() for p in module.parameters(recurse=False)) for module in model.modules())
+        adapted = add_adapters(model, lora) if lora else model
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    return Sizes(config, parameters, largest, trained, sum(p.numel() for p in adapted.parameters()) - trained)
+
+
+def training_memory(
+    profile: Profile, sizes: Sizes, devices: int, stage: int, offloaded: bool, batch: int, checkpointing: bool
+) -> tuple[float, float]:
+    """Peak memory of training with AdamW in bytes, on one GPU and on the host for all: DeepSpeed's estimate of the
+    model's states, activations and `CONTEXT`.
+
+    The states are partitioned among `devices` by this `stage` of ZeRO; `offloaded`: weights, gradients and optimizer
+    are on the host (`deepspeed/zero3-offload.json`).
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns that it finds no GPU
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as zero3
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as zero2
+
+    trained, frozen, host = sizes.trained, sizes.frozen, 0.0
+    if stage == 3:
+        host, states, _ = zero3(trained, sizes.largest, devices, cpu_offload=offloaded, cpu_offload_params=offloaded)
+        states += 2 * min(trained + frozen, LIVE)
+        host, states = host + offloaded * 2 * frozen, states + (not offloaded) * 2 * frozen / devices
+    else:
+        _, states = zero2(trained, devices if stage else 1, cpu_offload=False)
+        states += 2 * frozen + (stage == 1) * 6 * trained * (1 - 1 / devices)  # ZeRO-1 does not partition gradients
+    tokens = batch * profile.training.max_length
+    return states + activations(sizes.config, tokens, checkpointing) + CONTEXT, host
+
+
+def activations(config: PretrainedConfig, tokens: int, checkpointing: bool) -> float:
+    """Bytes kept for the backward pass of a device batch of so many tokens, all of them targets."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention = 2 * (config.num_attention_heads + config.num_key_value_heads) * head_dim
+    # Two norms keep their input in fp32 and its normalised form; bf16: the projections' inputs, query, key, value and
+    # output of the attention, four widths of the feed-forward layer.
+    layer = 8 * config.hidden_size + 2 * (4 * config.hidden_size + attention + 4 * config.intermediate_size)
+    layers = config.num_hidden_layers * layer
+    if checkpointing:  # every layer's input, and all of one layer at a time
+        layers = config.num_hidden_layers * 2 * config.hidden_size + layer
+    return float(tokens * (layers + 2 * config.vocab_size))  # logits in bf16, and their gradient in their place
+
+
+class Fit(NamedTuple):
+    """How a stage is computed on a machine; what comes out of it is the same."""
+
+    batch: int  # examples of a device in a forward pass
+    accumulation: int
+    checkpointing: bool
+    deepspeed: str
+    sentence: str  # for people
+
+
+def least(profile: Profile) -> tuple[int, bool]:
+    """The device batch and checkpointing of a profile, with the smallest memory where they are `auto`."""
+    batch, checkpointing = profile.training.per_device_train_batch_size, profile.training.activation_checkpointing
+    return MICRO_BATCH if batch == "auto" else batch, checkpointing in (True, "auto")
+
+
+def fit_here(profile: Profile, corpus: str) -> Fit:  # this machine's smallest GPU stands for those of all
+    return fit(profile, corpus, runs.smallest_gpu(), machines(profile) * profile.run.devices)
+
+
+def zero(config: str) -> tuple[int, bool]:
+    """The ZeRO stage of a DeepSpeed configuration, and whether it offloads the optimizer."""
+    found = runs.read_object(PARAMS_FOLDER / config).get("zero_optimization", {})
+    return found.get("stage", 0), "offload_optimizer" in found
+
+
+def fit(profile: Profile, corpus: str, card: float | None, devices: int) -> Fit:
+    """What `auto` stands for in a stage: no offloading if that fits, then no checkpointing, then the largest batch.
+
+    Args:
+        card: bytes of the smallest GPU; None without one, or where the base's sizes are not known: the least memory.
+        devices: GPUs of all machines.
+    """
+    arguments, sizes = profile.arguments(corpus), base_sizes(profile) if card else None
+    batch, checkpointing = arguments["per_device_train_batch_size"], arguments["activation_checkpointing"]
+    # `auto` leaves the examples of an update as they are with the paper's micro-batches.
+    examples = (MICRO_BATCH if batch == "auto" else batch) * arguments["gradient_accumulation_steps"]
+    batches = [n for n in (16, 8, 4) if examples % n == 0] + [MICRO_BATCH] if batch == "auto" else [batch]
+    checkpointings = [False, True] if checkpointing == "auto" else [checkpointing]
+    configs = OFFLOADING if profile.training.deepspeed == "auto" else [profile.training.deepspeed]
+    config, checkpoints, size, said = configs[0], checkpointings[-1], batches[-1], ""
+    if sizes and card:
+        for config, checkpoints, size in itertools.product(configs, checkpointings, batches):
+            needed = training_memory(profile, sizes, devices, *zero(config), size, checkpoints)[0]
+            if needed <= SHARE * card:
+                break
+        said = f", about {needed / GIB:.0f} of {card / GIB:.0f} GiB a GPU"
+    said = f"{'' if checkpoints else 'no '}activation checkpointing, {config}{said}"
+    return Fit(size, examples // size, checkpoints, config, f"device batch {size} × {examples // size}, {said}")
+
+
 # ------------------------------------------------------------------------------------------------- stages
 
 
-def deepspeed_config(profile: Profile) -> dict[str, Any]:
-    """The profile's DeepSpeed JSON; a ProfileError when there is no such file."""
-    path = PARAMS_FOLDER / profile.training.deepspeed
+def deepspeed_config(profile: Profile, config: str | None = None) -> dict[str, Any]:
+    """The DeepSpeed JSON of a profile, or `config`; a ProfileError when there is no such file."""
+    path = PARAMS_FOLDER / (config or profile.training.deepspeed.replace("auto", OFFLOADING[0]))
     if not path.is_file():
         known = ", ".join(f"deepspeed/{p.name}" for p in sorted((PARAMS_FOLDER / "deepspeed").glob("*.json")))
         raise ProfileError(f"training.deepspeed: no file {path}; known: {known}")
@@ -171,10 +334,9 @@ def stages(profile: Profile, systems: Sequence[str] | None = None) -> list[list[
 
 
 def effective_batch_size(profile: Profile, corpus: str) -> int:
-    """Machines × devices × micro-batch × accumulation; 128 in the paper."""
-    arguments = profile.arguments(corpus)
-    devices = machines(profile) * profile.run.devices
-    return devices * arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
+    """Machines × devices × device batch × accumulation; 128 in the paper."""
+    fits = fit(profile, corpus, None, 0)
+    return machines(profile) * profile.run.devices * fits.batch * fits.accumulation
 
 
 def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> Job:
@@ -189,8 +351,11 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
         missing = f"corpus {corpus!r} is not there; run notebook 01 (data preparation) first"
         raise FileNotFoundError(f"{path.with_suffix('.json')}: {missing}")
     made = runs.read_json(path.with_suffix(".json"))
-    start = lineage_model(profile, run, seed, before) if lineage else _base_model(profile, run, seed)
+    start = lineage_model(profile, run, seed, before if lineage else None)
     training, arguments = profile.training, profile.arguments(corpus)
+    fits = fit_here(profile, corpus)
+    arguments |= {"per_device_train_batch_size": fits.batch, "gradient_accumulation_steps": fits.accumulation}
+    arguments["activation_checkpointing"] = fits.checkpointing
     text = corpus == BASE_TEXT  # pre-training: blocks of text, every token counts alike
     if training.train_sampling_strategy != "random" and not text:  # blocks of text are all of one length
         arguments["train_sampling_strategy"] = training.train_sampling_strategy
@@ -206,13 +371,16 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
         "method": "full" if text else training.method,
         "pad_token": profile.model.pad_token,
         "training_arguments": arguments,
-        "deepspeed": deepspeed_config(profile),
+        "deepspeed": deepspeed_config(profile, fits.deepspeed),
+        "fit": fits.sentence,
     }
     if profile.model.template != "alpaca" and not text:
         content["template"] = profile.model.template
     if content["method"] == "lora":
         content["lora"] = (training.lora or LoraSection()).model_dump()
-    decides = {k: v for k, v in content.items() if k not in ("training_arguments", "deepspeed", "packing", "model")}
+    decides = {
+        k: v for k, v in content.items() if k not in ("training_arguments", "deepspeed", "packing", "model", "fit")
+    }
     decides["corpus"] = {"name": corpus, "sha256": made["sha256"]}
     decides["origin"] = start.identity
     decides["arguments"] = {k: v for k, v in arguments.items() if k not in HOW_ONLY}
@@ -221,29 +389,24 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
     return Job({"fingerprint": runs.fingerprint(decides), **content}, run.stage(seed, lineage))
 
 
-def _base_model(profile: Profile, run: Run, seed: int) -> AnsweringModel:
-    """The model every lineage starts from, or the untrained one that it is trained from."""
-    source = model = starting_model(profile, run, seed)  # source: of its identity
-    if profile.model.base == "miniature" and not (run.folder / model["path"] / "config.json").is_file():
-        if profile.model.miniature.weights != "shipped":
-            place = run.folder / model["path"]
-            raise FileNotFoundError(f"{place}: the untrained model is not there; open the run first (plan.open_run)")
-        from qalign_core.miniature import SHIPPED_BASE
-
-        source = {"path": str(SHIPPED_BASE), "revision": None}  # `open_run` will copy it
-    return AnsweringModel(model, model_identity(source, run.folder), run.predictions(seed, []))
-
-
 # ------------------------------------------------------------------------------------------------- predictions
 
 
-def lineage_model(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> AnsweringModel:
-    """The model at the end of a lineage, which may be the base model itself."""
-    if not lineage and not pretrains(profile):
-        return _base_model(profile, run, seed)
-    model = {"path": run.relative(run.model(seed, lineage)), "revision": None}
-    identity = stage_job(profile, run, seed, lineage).content["fingerprint"]
-    return AnsweringModel(model, identity, run.predictions(seed, lineage))
+def lineage_model(profile: Profile, run: Run, seed: int, lineage: Sequence[str] | None) -> AnsweringModel:
+    """The model at the end of a lineage: the base for an empty one, what a base is trained from for None."""
+    if lineage or (lineage is not None and pretrains(profile)):
+        model = {"path": run.relative(run.model(seed, lineage)), "revision": None}
+        identity = stage_job(profile, run, seed, lineage).content["fingerprint"]
+        return AnsweringModel(model, identity, run.predictions(seed, lineage))
+    source = model = starting_model(profile, run, seed)  # source: of its identity
+    place = run.folder / str(model["path"])
+    if profile.model.base == "miniature" and not (place / "config.json").is_file():
+        if profile.model.miniature.weights != "shipped":
+            raise FileNotFoundError(f"{place}: the untrained model is not there; open the run first (plan.open_run)")
+        from qalign_core.miniature import SHIPPED_BASE
+
+        source = {"path": str(SHIPPED_BASE)}  # `open_run` will copy it
+    return AnsweringModel(model, model_identity(source, run.folder), run.predictions(seed, []))
 
 
 def template_of(profile: Profile, system: str) -> str:

@@ -289,6 +289,61 @@ def _kind(value: Any) -> str:
     return "null" if value is None else names[type(value)]
 
 
+# ------------------------------------------------------------------------------------------------- the run folder
+
+
+class Run:
+    """The folder of one reproduction (`runs/<profile>`, or wherever `--run-dir` puts it); all its paths are here."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).absolute()
+        self.profile = self.folder / "profile.yaml"
+        self.results, self.figures = self.folder / "results", self.folder / "figures"
+        self.notebooks = self.folder / "notebooks"
+        self.report = self.folder / "report"  # the executed notebooks as linked HTML pages
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    def source(self, seed: int) -> Path:
+        """The data folder that a seed's corpora are made from; its parts are links."""
+        return self.folder / "data" / "source" / f"seed-{seed}"
+
+    def corpus(self, name: str, seed: int | None = None) -> Path:
+        """A corpus as JSON lines; the miniature's are drawn anew for each seed, real ones are the same for all."""
+        folder = self.folder / "data" / "corpora"
+        return (folder if seed is None else folder / f"seed-{seed}") / f"{name}.jsonl"
+
+    def benchmark(self, name: str, language: str) -> Path:
+        return self.folder / "data" / "benchmarks" / name / f"{language}.jsonl"
+
+    def prompts(self, task: str, language: str, template: str = "alpaca") -> Path:
+        return self.folder / "data" / "prompts" / template / task / f"{language}.jsonl"
+
+    def stage(self, seed: int, lineage: Sequence[str]) -> Path:
+        """The folder of the stage that ends `lineage`; its job, log, checkpoints and model are there."""
+        return self.folder.joinpath("models", f"seed-{seed}", "base", *lineage)
+
+    def model(self, seed: int, lineage: Sequence[str]) -> Path:
+        return self.stage(seed, lineage) / "model"
+
+    def predictions(self, seed: int, lineage: Sequence[str]) -> Path:
+        """The folder of what the model at the end of `lineage` answered."""
+        return self.folder.joinpath("predictions", f"seed-{seed}", "base", *lineage)
+
+    def checkpoint_predictions(self, system: str) -> Path:
+        """The folder of what a published checkpoint answered."""
+        readable = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in system)[:48].strip("-.")
+        # The checksum tells names apart that differ in punctuation or case only: `A 7B`, `A-7B`, `a-7b`.
+        name = f"{readable}-{fingerprint(system)[:8]}".lstrip("-")
+        return self.folder / "predictions" / "checkpoints" / name
+
+    def relative(self, path: str | Path) -> str:
+        """`path` relative to the run folder if it lies inside, so that the folder can be moved; else absolute."""
+        path = Path(path).absolute()
+        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else str(path)
+
+
 def run_root(job_path: str | Path) -> Path:
     """The run folder a job lies in: the nearest folder above it that holds `profile.yaml`, else the job's own."""
     folder = Path(job_path).absolute().parent
@@ -350,6 +405,22 @@ def hardware() -> dict[str, Any]:
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_native_bf16() -> bool:
+    """Whether jobs on this machine compute bf16 natively: on a GPU, or a processor with AVX-512 BF16, AMX or ARM's."""
+    import torch
+
+    features = torch.cpu.get_capabilities().items()
+    return torch.cuda.is_available() or any(there for name, there in features if "bf16" in name)
+
+
+def smallest_gpu() -> int | None:
+    """Bytes of this machine's smallest GPU, which stands for those of all machines; None without one."""
+    import torch
+
+    every = range(torch.cuda.device_count())
+    return min((torch.cuda.get_device_properties(number).total_memory for number in every), default=None)
 
 
 def git_commit() -> str | None:

@@ -357,9 +357,10 @@ def read_predictions(
         for position, row in enumerate(_filtered(path, only)):
             where = f"{path}, row {position + 1}"
             values = {ours: None if theirs is None else pick(row, theirs, where) for ours, theirs in names.items()}
-            index = position if names["index"] is None else values["index"]
-            if isinstance(index, bool) or not str(index).isdecimal():
-                raise BadRow(f"{where}: the index is {index!r}; it must be the question's number, from 0")
+            given = position if names["index"] is None else values["index"]
+            if isinstance(given, bool) or not str(given).isdecimal():
+                raise BadRow(f"{where}: the index is {given!r}; it must be the question's number, from 0")
+            index = int(str(given))
             if names["question"] is not None and not isinstance(values["question"], str):
                 raise BadRow(f"{where}: the question is {type(values['question']).__name__}, not text")
             given = values["response"]
@@ -367,8 +368,8 @@ def read_predictions(
                 if text is not None and not isinstance(text, str):
                     raise BadRow(f"{where}: the response is {type(text).__name__}, not text")
                 check_text(text or "", f"{where}: the response")
-                key = {"benchmark": benchmark, "language": code, "file": str(path), "index": int(index)}
-                found.setdefault(int(index), []).append({**values, **key, "response": text or ""})
+                key = {"benchmark": benchmark, "language": code, "file": str(path), "index": index}
+                found.setdefault(index, []).append({**values, **key, "response": text or ""})
         records += [_sample(rows, code, samples) for rows in found.values()]
     return pd.DataFrame(records, columns=["benchmark", "language", *PREDICTION_FIELDS, "file"])
 

@@ -71,6 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     heartbeat.beat("loading")
     if is_main:
         print(f"resuming from {checkpoint}" if checkpoint else "starting from the initial model", flush=True)
+        print(f"computed with {job['fit']}" if "fit" in job else "", flush=True)
 
     # --------------------------------------------------------------------------------------------- corpus, model
     path, revision = hub.located(job["model"], root)
@@ -80,8 +81,8 @@ def main(argv: list[str] | None = None) -> None:
     lora = job["lora"] if job.get("method") == "lora" else None
     if lora:
         model = models.add_adapters(model, lora)
-    with arguments.main_process_first(local=False, desc="tokenising the corpus"):
-        corpus = encoded_corpus(job, folder, root, tokenizer)
+    with arguments.main_process_first(local=False, desc="tokenising the corpus"):  # unless the notebook has done it
+        corpus = encoded_corpus(job, job_path, tokenizer)
 
     # --------------------------------------------------------------------------------------------- train
     callbacks = [trainer.MasterWeights(path, revision), heartbeat]
@@ -121,7 +122,6 @@ def main(argv: list[str] | None = None) -> None:
             peak_memory_bytes=int(peak),  # of the hungriest rank
         )
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        shutil.rmtree(encoded_folder(job, folder), ignore_errors=True)
         lock.release()
 
 
@@ -169,7 +169,7 @@ def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
     """The job's `TrainingArguments`; their creation starts the ranks' communication and, under ZeRO-3, sharded loading.
 
     Raises:
-        ValueError: for arguments that this module decides itself, or that would lose checkpoints or precision.
+        ValueError: for bf16 without fp32 master weights.
     """
     import torch
     from transformers import TrainingArguments
@@ -184,19 +184,17 @@ def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "length_column_name": "tokens",
+        "ddp_timeout": 4
+        * 3600,  # seconds that ranks wait for the one that writes and hashes the weights: 52 GB for 13B
     }
     given = {"report_to": "none", "save_total_limit": 2, "logging_steps": 10} | job["training_arguments"]
-    if both := sorted(ours.keys() & given.keys()):
-        raise ValueError(f"training_arguments: {', '.join(both)} cannot be given; the job or train.py decides them")
     trackers = [given["report_to"]] if isinstance(given["report_to"], str) else given["report_to"]
     given["report_to"] = [name for name in trackers if name != "tensorboard"] or ["none"]  # which is written anyway
-    if given["save_total_limit"] < 2:
-        raise ValueError("training_arguments: save_total_limit must be at least 2: one checkpoint is always whole")
     if given.get("bf16") and job["deepspeed"].get("zero_optimization", {}).get("stage", 0) == 0:
         raise ValueError("training_arguments: bf16 needs ZeRO stage 1, 2 or 3 (fp32 master weights and accumulation)")
     if not torch.cuda.is_available():
         given.pop("tf32", None)
-    return TrainingArguments(**ours, **given)
+    return TrainingArguments(**given | ours)
 
 
 def newest_step(folder: Path) -> int:
@@ -207,41 +205,49 @@ def newest_step(folder: Path) -> int:
 # ------------------------------------------------------------------------------------------------- corpus
 
 
-def encoded_folder(job: dict[str, Any], folder: Path) -> Path:
-    """Where the tokenised corpus lies while the job runs."""
-    return folder / f"encoded-{ENCODING}-{job['fingerprint'][:16]}"
+def tokenise(job: dict[str, Any], job_path: Path) -> None:
+    """Tokenise a job's corpus before its ranks start, with all cores, unless a stage of this run has done it."""
+    from qalign_core import hub, models
+
+    tokenizer = models.load_tokenizer(*hub.located(job["model"], runs.run_root(job_path)))
+    if tokenizer.pad_token is None:  # as it is trained with
+        tokenizer.add_special_tokens({"pad_token": job.get("pad_token") or "<pad>"})
+    encoded_corpus(job, job_path, tokenizer)
 
 
-def encoded_left_behind(folder: Path) -> list[Path]:
-    """Tokenised corpora that killed runs left in a job's folder, and never the folder of a stage that was named so."""
-    found = [path for path in folder.glob("encoded-*") if re.fullmatch(r"encoded-\d+-\w{1,16}", path.name)]
-    return [path for path in found if not any(path.rglob("job.json"))]
+def encoded_corpus(job: dict[str, Any], job_path: Path, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """The job's corpus, tokenised once in a run by the first that asks; all others map its file into memory.
 
-
-def encoded_corpus(job: dict[str, Any], folder: Path, root: Path, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """The job's corpus, tokenised once, by the first process that asks; the others map its file into memory."""
+    Raises:
+        ValueError, FileNotFoundError: for a corpus that is not there, not the job's, or not in the run folder.
+    """
     from datasets import Dataset
+    from filelock import FileLock
 
     from qalign_core.supervision import encode_corpus
 
-    target, corpus = encoded_folder(job, folder), job["corpus"]
+    root, corpus, template = runs.run_root(job_path), job["corpus"], job.get("template") or "alpaca"
+    path = Path(runs.resolve(corpus["path"], root))
+    inside = Path(os.path.normpath(root / corpus["path"])).is_relative_to(os.path.normpath(root))
+    if (root / "profile.yaml").is_file() and not inside:
+        raise ValueError(f"{job_path}: its corpus {path} is not in the run folder {root}; delete the file")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such corpus; run notebook 01 to build it")
+    decides = [ENCODING, runs.sha256_file(path), job["max_length"], template, tokenizer.chat_template]
+    if corpus.get("sha256") and decides[1] != corpus["sha256"]:
+        raise ValueError(f"{path}: not the corpus this job was made for (sha256 differs); run notebook 01 again")
+    key = runs.fingerprint([*decides, json.loads(tokenizer.backend_tokenizer.to_str()), tokenizer.eos_token])
+    target = root / "data" / "encoded" / f"{corpus['name']}-{key[:16]}"
     if not target.is_dir():
-        path = Path(runs.resolve(corpus["path"], root))
-        inside = Path(os.path.normpath(root / corpus["path"])).is_relative_to(os.path.normpath(root))
-        if (root / "profile.yaml").is_file() and not inside:
-            raise ValueError(
-                f"{folder / 'job.json'}: its corpus {path} is not in the run folder {root}; delete the file"
-            )
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such corpus; run notebook 01 to build it")
-        if corpus.get("sha256") and runs.sha256_file(path) != corpus["sha256"]:
-            raise ValueError(f"{path}: not the corpus this job was made for (sha256 differs); run notebook 01 again")
-        part = target.with_name(f".{target.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        rows, template = runs.read_json_lines(path), job.get("template") or "alpaca"
-        encode_corpus(rows, tokenizer, job["max_length"], template=template).save_to_disk(part)
-        runs.sync_tree(part)
-        part.rename(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f".{target.name}.lock")):
+            if not target.is_dir():
+                part = target.with_name(f".{target.name}.part")
+                shutil.rmtree(part, ignore_errors=True)
+                rows = runs.read_json_lines(path)
+                encode_corpus(rows, tokenizer, job["max_length"], template=template).save_to_disk(part)
+                runs.sync_tree(part)
+                part.rename(target)
     return Dataset.load_from_disk(str(target))
 
 

@@ -14,25 +14,12 @@ import yaml
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config
 
-from qalign_core import cost, miniature, params, prompts
+from qalign_core import cost, miniature, params, plan, prompts
 from qalign_core.corpora import load_corpus
-from qalign_core.cost import (
-    CONTEXT,
-    CORPORA,
-    GIB,
-    LENGTHS,
-    MACHINES,
-    UTILISATION,
-    Machine,
-    Sizes,
-    Speed,
-    base_sizes,
-    hours,
-    stage_tokens,
-    training_memory,
-)
+from qalign_core.cost import CORPORA, LENGTHS, MACHINES, UTILISATION, Machine, Speed, hours, stage_tokens
 from qalign_core.params import PARAMS_FOLDER, Profile
-from qalign_core.runs import Run
+from qalign_core.plan import CONTEXT, GIB, Sizes, base_sizes, training_memory
+from qalign_core.runs import Run, write_json
 
 SHAPE = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 8}
 CONFIGS = {
@@ -81,7 +68,7 @@ def test_every_gpu_profile_has_a_known_base():
     for path in PARAMS_FOLDER.glob("*.yaml"):
         if path.stem not in ("data.lock", "checkpoints"):
             profile = params.load(path.stem)
-            assert profile.model.base == "miniature" or profile.model.base in cost.KNOWN, path.name
+            assert profile.model.base == "miniature" or profile.model.base in plan.KNOWN, path.name
 
 
 def test_a_folders_config_is_read_and_another_kind_of_model_gives_no_estimate(tmp_path: Path):
@@ -90,7 +77,7 @@ def test_a_folders_config_is_read_and_another_kind_of_model_gives_no_estimate(tm
         (tmp_path / name / "config.json").write_text(json.dumps(content))
     own = base_sizes(profile_of(model__base=str(tmp_path / "qwen")))
     assert own is not None
-    assert own.parameters == cost.sizes_of(CONFIGS["qwen2"]).parameters
+    assert own.parameters == plan.sizes_of(CONFIGS["qwen2"]).parameters
     other = profile_of(model__base=str(tmp_path / "gpt2"))
     assert base_sizes(other) is cost.estimates(other) is base_sizes(params.load("smoke")) is None
 
@@ -109,8 +96,7 @@ def test_activations_are_what_autograd_keeps(kind: str):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.model(input_ids=torch.randint(0, 512, (1, 1024)), use_cache=False)
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    profile = profile_of(training__gradient_checkpointing=False)  # micro-batches of 2 examples of 512 tokens
-    estimate = cost.activations(profile, CONFIGS[kind]) - 1024 * 2 * 512  # without the logits
+    estimate = plan.activations(CONFIGS[kind], 1024, checkpointing=False) - 1024 * 2 * 512  # without the logits
     assert estimate == pytest.approx(measured, rel=0.1)
 
 
@@ -119,42 +105,72 @@ def test_activations_are_what_autograd_keeps(kind: str):
 
 def test_zero_partitions_the_states_and_offloading_moves_them_to_the_host():
     profile, sizes = profile_of(), sizes_of("llama2-7b")
-    working = CONTEXT + cost.activations(profile, sizes.config)
-    states = [
-        (training_memory(profile, sizes, 8, stage, False).device - working) / sizes.parameters for stage in (1, 2, 3)
-    ]
+    working = CONTEXT + plan.activations(sizes.config, 1024, True)
+    device = [training_memory(profile, sizes, 8, stage, False, 2, True)[0] for stage in (1, 2, 3)]
+    states = [(memory - working) / sizes.parameters for memory in device]
     assert states[:2] == pytest.approx([2 + 6 + 12 / 8, 2 + 18 / 8])
     assert 18 / 8 < states[2] < states[1]
-    offloaded = training_memory(profile, sizes, 8, 3, True)
-    assert offloaded.host >= 18 * sizes.parameters
-    assert offloaded.device < working + 4 * GIB
+    offloaded, host = training_memory(profile, sizes, 8, 3, True, 2, True)
+    assert host >= 18 * sizes.parameters
+    assert offloaded < working + 4 * GIB
 
 
 def test_lora_trains_the_matrices_alone():
     profile, sizes = params.load("one-gpu"), sizes_of("one-gpu")
-    lora = training_memory(profile, sizes, 1, 2, False).device
+    lora, _ = training_memory(profile, sizes, 1, 2, False, 4, True)
     with pytest.raises(params.ProfileError, match="training.lora.target_modules: nothing is not among"):
         base_sizes(profile_of("one-gpu", training__lora={"target_modules": ["nothing"]}))
     config, rank = sizes.config, profile.training.lora.rank
     queries = rank * 2 * config.hidden_size * config.num_hidden_layers
     assert queries < sizes.trained < 20 * queries
-    working = CONTEXT + cost.activations(profile, config)
+    working = CONTEXT + plan.activations(config, 4 * 512, True)
     assert lora == pytest.approx(2 * sizes.parameters + 20 * sizes.trained + working)
     settings = {**profile.training.lora.model_dump(), "embeddings": True}
     other = profile_of("one-gpu", training__lora=settings)
-    embeddings = training_memory(other, base_sizes(other), 1, 2, False).device
+    embeddings, _ = training_memory(other, base_sizes(other), 1, 2, False, 4, True)
     assert embeddings - lora == pytest.approx(18 * config.vocab_size * config.hidden_size)  # they are tied
 
 
 def test_activations_grow_with_the_micro_batch_and_shrink_with_checkpointing():
     config = sizes_of("llama2-7b").config
 
-    def activations(**changes: Any) -> float:
-        return cost.activations(profile_of(**{f"training__{key}": value for key, value in changes.items()}), config)
+    assert plan.activations(config, 2048, True) == 2 * plan.activations(config, 1024, True)
+    assert plan.activations(config, 1024, False) > 5 * plan.activations(config, 1024, True)
 
-    twice = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
-    assert activations(**twice) == 2 * activations()
-    assert activations(gradient_checkpointing=False) > 5 * activations()
+
+@pytest.mark.parametrize(
+    ("name", "devices", "memory", "expected"),  # GPUs and GiB of each → device batch, checkpointing, configuration
+    [
+        ("llama2-7b", 8, 80, (16, False, "zero3")),
+        ("llama2-7b", 8, 24, (8, True, "zero3")),
+        ("llama2-13b", 8, 80, (8, False, "zero3")),
+        ("llama2-13b", 8, 24, (2, False, "zero3-offload")),
+        ("one-gpu", 1, 24, (8, False, "zero2")),
+        ("llama2-7b", 8, None, (2, True, "zero3")),  # no GPU: the least memory
+    ],
+)
+def test_auto_takes_what_fits_and_keeps_the_effective_batch(name: str, devices: int, memory: int | None, expected: Any):
+    profile = profile_of(name, run__devices=devices)
+    found = plan.fit(profile, profile.corpora()[0], memory and memory * GIB, devices)
+    assert (found.batch, found.checkpointing, f"deepspeed/{expected[2]}.json") == (*expected[:2], found.deepspeed)
+    assert found.batch * found.accumulation * devices == plan.effective_batch_size(profile, profile.corpora()[0]) == 128
+    assert f"device batch {found.batch} × {found.accumulation}" in found.sentence
+    if memory:
+        layout = (*plan.zero(found.deepspeed), found.batch, found.checkpointing)
+        assert training_memory(profile, base_sizes(profile), devices, *layout)[0] <= plan.SHARE * memory * GIB
+
+
+def test_what_is_given_is_kept_and_jobs_say_what_was_picked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    given = profile_of(training__per_device_train_batch_size=2, training__activation_checkpointing=True)
+    assert plan.fit(given, "gsm8k", 80 * GIB, 8)[:4] == (2, 8, True, "deepspeed/zero3.json")
+    monkeypatch.setattr("qalign_core.runs.smallest_gpu", lambda: 80 * GIB)
+    run = Run(tmp_path)
+    write_json(run.corpus("gsm8k").with_suffix(".json"), {"sha256": "c", "rows": 3})
+    jobs = [plan.stage_job(profile, run, 1234, ["gsm8k"]).content for profile in (profile_of(), given)]
+    assert jobs[0]["fingerprint"] == jobs[1]["fingerprint"]
+    assert jobs[0]["training_arguments"]["per_device_train_batch_size"] == 16
+    assert jobs[0]["training_arguments"]["activation_checkpointing"] is False
+    assert jobs[0]["fit"].startswith("device batch 16 × 1, no activation checkpointing, deepspeed/zero3.json, about ")
 
 
 # ------------------------------------------------------------------------------------------------- hours
@@ -162,11 +178,12 @@ def test_activations_grow_with_the_micro_batch_and_shrink_with_checkpointing():
 
 def test_hours_are_operations_over_the_machines_speed():
     sizes, machine = sizes_of("llama2-7b"), Machine("of a test", 4, 80, 1e14)
-    plain = profile_of(training__gradient_checkpointing=False)
+    plain = profile_of(training__activation_checkpointing=False)
     expected = 6 * sizes.parameters * 1e9 / (UTILISATION * 4 * 1e14) / 3600
     assert hours(plain, sizes, 1e9, machine) == pytest.approx(expected)
-    assert hours(profile_of(), sizes, 1e9, machine) == pytest.approx(expected * 8 / 6)  # a second forward pass
-    lora = profile_of(training__method="lora", training__gradient_checkpointing=False)
+    checkpointing = profile_of(training__activation_checkpointing=True)
+    assert hours(checkpointing, sizes, 1e9, machine) == pytest.approx(expected * 8 / 6)  # a second forward pass
+    lora = profile_of(training__method="lora", training__activation_checkpointing=False)
     assert hours(lora, sizes, 1e9, machine) == pytest.approx(expected * 4 / 6)
 
 
@@ -198,7 +215,7 @@ def test_what_notebook_01_counted_is_used_and_max_steps_ends_a_stage(tmp_path: P
     table = pd.DataFrame({"corpus": ["metamathqa", "mgsm (test)"], "rows": [10**6, 250], "tokens": [10**9, None]})
     table.to_csv(run.results / "corpora.csv", index=False)
     after = cost.estimates(profile_of(), run)
-    assert (before.loc[row].iloc[0], after.loc[row].iloc[0]) == ("5.0 h", "23.0 h")  # truncated at 512
+    assert (before.loc[row].iloc[0], after.loc[row].iloc[0]) == ("3.7 h", "17.3 h")  # truncated at 512
 
 
 # ------------------------------------------------------------------------------------------------- shown
@@ -223,11 +240,11 @@ def test_a_dry_run_shows_every_kind_of_stage_on_every_machine(tmp_path: Path):
 def test_one_gpu_is_enough_for_the_profile_of_that_name():
     profile, sizes, smallest = params.load("one-gpu"), sizes_of("one-gpu"), MACHINES[-1]
     assert (smallest.devices, smallest.memory) == (1, 24)
-    assert training_memory(profile, sizes, 1, 2, False).device < 0.9 * 24 * GIB
+    assert training_memory(profile, sizes, 1, 2, False, 4, True)[0] < 0.9 * 24 * GIB
     stages = [lineage[-1] for lineage in profile.lineages()]
     assert sum(hours(profile, sizes, stage_tokens(profile, corpus) or 0.0, smallest) for corpus in stages) < 20
     full = profile_of("one-gpu", training__method="full", training__lora=None)
-    assert 24 * GIB < training_memory(full, base_sizes(full), 1, 2, False).device < 80 * GIB
+    assert 24 * GIB < training_memory(full, base_sizes(full), 1, 2, False, 4, True)[0] < 80 * GIB
 
 
 def test_the_page_shows_the_functions_table():

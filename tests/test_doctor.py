@@ -308,7 +308,7 @@ def test_data_in_a_folder(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_bf16_that_would_be_emulated_is_a_problem(monkeypatch) -> None:
-    monkeypatch.setattr("qalign_core.plan.has_native_bf16", lambda: False)
+    monkeypatch.setattr("qalign_core.runs.has_native_bf16", lambda: False)
     found = by_check(doctor.machine(profile_of("mini", training={"bf16": True})))["bf16"]
     assert (found.state, "training.bf16: false" in found.found) == (PROBLEM, True)
 

@@ -153,3 +153,27 @@ def test_a_system_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatc
     monkeypatch.setattr(launch, "run_job", lambda *_: (_ for _ in ()).throw(launch.JobError("no network")))
     with pytest.raises(launch.JobError, match="no network"):
         launch.run_jobs([job_of(profile, run, "WizardMath 7B", 0)], profile, run)
+
+
+def test_checkpoints_answer_beside_one_that_is_gone(
+    server: HubServer, published: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The road of `checkpoints`: pickles are fetched and converted, asked by a real job, a missing one is reported."""
+    server.repositories[NAME] = Repository(published, FIRST)
+    systems = {"Gone 7B": {"checkpoint": "nobody/gone-7B"}, "Ours 7B": {"checkpoint": NAME}}
+    sections = params.load("checkpoints").model_dump(mode="json") | {"systems": systems}
+    sections["data"]["languages"] = ["en"]
+    sections["evaluation"] |= {"benchmarks": {"mgsm": {"max_new_tokens": 4}}, "dtype": "float32"}
+    profile = params.validate(sections)
+    run = plan.open_run(profile, tmp_path / "run")
+    rows = [{"index": i, "question": f"{i} plus 1", "prompt": f"{i} plus 1 is"} for i in range(3)]
+    runs.write_json_lines(run.prompts("mgsm", "en"), rows)
+    runs.write_json_lines(run.benchmark("mgsm", "en"), [row | {"answer": 1} for row in rows])
+    failures = launch.run_jobs(evaluate.answering_jobs(profile, run), profile, run)
+    assert len(failures) == 1
+    assert "the hub has no model nobody/gone-7B" in failures[0]
+    assert failures[0] in capsys.readouterr().out
+    assert list(evaluate.answered(profile, run).systems) == ["Ours 7B"]
+    done = runs.read_json(run.checkpoint_predictions("Ours 7B") / "benchmarks" / "done.json")
+    assert done["model"] == {"path": NAME, "revision": FIRST}
+    assert done["metrics"]["questions"] == 3

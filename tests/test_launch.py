@@ -434,20 +434,6 @@ def test_a_model_that_was_deleted_is_not_looked_for_on_the_hub(run: Run, direct)
     assert job.done
 
 
-def test_the_clean_up_takes_tokenised_corpora_and_no_stage(run: Run, direct):
-    job = stub_job(run, "done()")
-    left, stage = (job.folder / f"encoded-2-{letter * 16}" for letter in "ab")
-    other = job.folder / "encoded-mine"
-    for folder in (left, stage / "gsm8k", other):
-        folder.mkdir(parents=True)
-        (folder / "state.json").write_text("{}")
-    (stage / "gsm8k" / "job.json").write_text("{}")
-    run_job(job, stub_profile(), run, show=False)
-    assert not left.exists()
-    assert (stage / "gsm8k" / "job.json").is_file()
-    assert other.is_dir()
-
-
 def test_other_settings_over_a_job_that_was_only_begun_are_taken(run: Run, direct):
     error_of(run, "sys.exit(1)")
     job = stub_job(run, "done()")

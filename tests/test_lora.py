@@ -165,7 +165,7 @@ def jobs(folder: Path) -> dict[str, Path]:
     dropping = SETTINGS | {"dropout": 0.1}
     found = {
         "zero1": lora_job(folder / "zero1", folder / "base", 1),
-        "zero3": lora_job(folder / "zero3", folder / "base", 3, gradient_checkpointing=True),
+        "zero3": lora_job(folder / "zero3", folder / "base", 3, activation_checkpointing=True),
         "bf16": lora_job(folder / "bf16", folder / "tied", 2, SETTINGS | {"embeddings": True}, bf16=True),
         "undisturbed": lora_job(folder / "undisturbed", folder / "base", 2, dropping, max_steps=60, save_steps=10),
     }

@@ -63,7 +63,7 @@ def test_a_base_that_is_not_in_the_cache_says_what_gets_it(tmp_path: Path):
 
 
 def test_a_run_without_a_network_names_everything_once_and_runs_nothing(tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setattr("qalign_core.plan.has_native_bf16", lambda: True)  # on any processor
+    monkeypatch.setattr("qalign_core.runs.has_native_bf16", lambda: True)  # on any processor
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setenv("QALIGN_CACHE_DIR", str(tmp_path / "cache"))

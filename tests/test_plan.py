@@ -131,7 +131,7 @@ def test_bf16_that_the_processor_would_only_emulate_is_refused_before_anything_r
     base: Path, tmp_path: Path, monkeypatch, changes: dict[str, Any], said: str | None
 ):
     profile = profile_of(base, **changes)
-    monkeypatch.setattr(plan, "has_native_bf16", lambda: False)
+    monkeypatch.setattr(runs, "has_native_bf16", lambda: False)
     if said is None:
         assert plan.slow_bf16(profile) == ""
         plan.open_run(profile, tmp_path / "run")
@@ -140,13 +140,13 @@ def test_bf16_that_the_processor_would_only_emulate_is_refused_before_anything_r
             plan.open_run(profile, tmp_path / "run")
         assert not (tmp_path / "run").exists()
         plan.open_run(profile, tmp_path / "run", read_only=True)
-    monkeypatch.setattr(plan, "has_native_bf16", lambda: True)
+    monkeypatch.setattr(runs, "has_native_bf16", lambda: True)
     assert plan.slow_bf16(profile) == ""
 
 
 @pytest.mark.parametrize("name", ["smoke", "mini", "mini-publish", "miniature-base", "real-input", "studies"])
 def test_the_miniature_needs_no_bf16(name: str, monkeypatch):
-    monkeypatch.setattr(plan, "has_native_bf16", lambda: False)
+    monkeypatch.setattr(runs, "has_native_bf16", lambda: False)
     assert plan.slow_bf16(params.load(name)) == ""
 
 
@@ -197,7 +197,7 @@ def test_a_setting_that_decides_the_weights_changes_the_fingerprint(base: Path, 
 @pytest.mark.parametrize(
     "change",
     [
-        {"training__gradient_checkpointing": True},
+        {"training__activation_checkpointing": True},
         {"training__save_steps": 7},
         {"training__save_total_limit": 5},
         {"training__logging_steps": 3},

@@ -16,10 +16,10 @@ from test_supervision import plain_loss
 from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, progress
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from qalign_core import params, train
+from qalign_core import params, runs, supervision, train
 from qalign_core.models import add_pad_token, load_model, load_tokenizer
 from qalign_core.runs import is_done, read_json, read_json_lines, sha256_file
-from qalign_core.supervision import encode
+from qalign_core.supervision import encode, encode_corpus
 
 # The curve as it was when this was written: 20 updates, loss `paper`, fp32, CPU, 1 rank.
 GOLDEN = [
@@ -194,6 +194,7 @@ def test_done_says_what_was_done(jobs: dict[str, Path]) -> None:
     assert set(done["files"]) == {f"model/{path.name}" for path in (job.parent / "model").iterdir()}
     assert done["peak_memory_bytes"] > 50e6
     assert sorted(path.name for path in job.parent.iterdir() if path.name != ".lock") == [
+        "data",
         "done.json",
         "job.json",
         "model",
@@ -275,13 +276,8 @@ def test_a_bad_job_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(job), encoding="utf-8")
     with pytest.raises(ValueError, match="keys are missing: corpus, seed"):
         train.read_job(path)
-    for changes, message in (
-        ({"output_dir": "elsewhere"}, "output_dir cannot be given"),
-        ({"save_total_limit": 1}, "at least 2"),
-        ({"bf16": True}, "bf16 needs ZeRO stage 1, 2 or 3"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            train.training_arguments({**job, "seed": 1, "training_arguments": changes}, tmp_path)
+    with pytest.raises(ValueError, match="bf16 needs ZeRO stage 1, 2 or 3"):
+        train.training_arguments({**job, "seed": 1, "training_arguments": {"bf16": True}}, tmp_path)
 
 
 def test_the_trackers_of_a_profile_are_those_of_transformers() -> None:
@@ -298,7 +294,7 @@ def test_a_corpus_outside_of_its_run_is_not_opened(tmp_path: Path, path: str) ->
     (tmp_path / "corpus.jsonl").write_text("{}")
     job = {"fingerprint": "0" * 64, "corpus": {"name": "x", "path": path, "rows": 1}}
     with pytest.raises(ValueError, match=r"job\.json: its corpus .* is not in the run folder .*; delete the file"):
-        train.encoded_corpus(job, run / "job", run, None)
+        train.encoded_corpus(job, run / "job" / "job.json", None)
 
 
 def test_tensorboard_is_no_second_tracker(tmp_path: Path) -> None:
@@ -313,3 +309,21 @@ def test_pickled_weights_are_refused(tmp_path: Path, folder: Path) -> None:
     torch.save(load_file(folder / "base" / "model.safetensors"), tmp_path / "pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match=r"pytorch_model.bin.*pickles are refused"):
         load_model(str(tmp_path))
+
+
+def test_a_corpus_is_tokenised_once_for_all_stages_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    runs.write_atomic(run / "profile.yaml", "")
+    make_base(run / "base")
+    corpus = make_corpus(run / "data.jsonl", rows=12)
+    jobs = [make_job(run / name, run / "base", corpus) for name in ("first", "second", "shorter")]
+    saved = load_tokenizer(str(run / "base"))  # of the stage that the second begins from: with a pad token
+    saved.add_special_tokens({"pad_token": "<pad>"})
+    saved.save_pretrained(run / "stage-1")
+    changes = [{}, {"model": {"path": str(run / "stage-1")}}, {"max_length": 64}]
+    counted = []
+    monkeypatch.setattr(supervision, "encode_corpus", lambda *a, **k: counted.append(a) or encode_corpus(*a, **k))
+    for job, change in zip(jobs, changes, strict=True):
+        train.tokenise(runs.read_json(job) | {"corpus": {"name": "sums", "path": "data.jsonl"}} | change, job)
+    assert [max_length for _, _, max_length in counted] == [128, 64]
+    assert len([path for path in (run / "data" / "encoded").iterdir() if path.is_dir()]) == 2
