@@ -15,9 +15,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "qalign_core"
 # one another in the order in which they are named behind the colon. `prepare` and `evaluate` stand behind `results`,
 # because they write tables of it; `audit` behind `sources`, whose folder it measures.
 ORDER = [
-    *("languages", "prompts", "runs", "miniature:world,language,text,floor,folder", "params"),
+    *("languages", "prompts", "runs", "scorer", "miniature:world,language,text,floor,folder", "params"),
     *("benchmarks", "sources", "corpora", "audit", "models", "plan", "supervision", "kernels", "trainer"),
-    *("train", "decoding", "generate", "represent", "scorer", "responses", "comparisons", "results"),
+    *("train", "decoding", "generate", "represent", "responses", "comparisons", "results"),
     *("prepare", "evaluate", "launch", "precision", "cost"),
     *("show:tables,paper_tables,figures,report,browse,pages", "reproduce", "doctor"),
 ]
