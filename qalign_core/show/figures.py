@@ -68,6 +68,11 @@ def look(systems: Sequence[str]) -> dict[str, dict[str, str]]:
     return {system: dict(zip(("color", "marker", "hatch"), values, strict=True)) for system, values in found.items()}
 
 
+def colours(systems: Iterable[str]) -> dict[str, str]:
+    """Colour of each system, as seaborn's scales take them."""
+    return {system: looks["color"] for system, looks in look(list(dict.fromkeys(systems))).items()}
+
+
 def _panels(rows: int, columns: int, height: float, **layout: Any) -> tuple[Figure, np.ndarray]:
     """A figure of a text column's width with a panel per row and column: (rows, columns) axes."""
     figure = Figure(figsize=(WIDTH, height))

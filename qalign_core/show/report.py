@@ -80,30 +80,31 @@ def few_groups(intervals: pd.DataFrame) -> str:
 
 def remarks(accuracy: pd.DataFrame, floor: pd.DataFrame | None = None, scorer: str = "paper") -> list[str]:
     """What a reader must be told before reading one scorer's rows of `accuracy.csv`; empty where there is nothing."""
-    said = []
+    said: dict[str, list[str]] = {}  # what holds for several benchmarks is said once
     for benchmark, rows in accuracy[accuracy["scorer"] == scorer].groupby("benchmark", sort=False):
-        name = named(benchmark)
-        means = rows.groupby(["system", "seed"], sort=False)["accuracy"].mean()
+        means, found = rows.groupby(["system", "seed"], sort=False)["accuracy"].mean(), []
         if rows["accuracy"].max() < NEAR_ZERO:
-            said.append(
-                f"{name}: every accuracy is under {NEAR_ZERO:g}%. This run checks that every part works on this input; "
+            found.append(
+                f"every accuracy is under {NEAR_ZERO:g}%. This run checks that every part works on this input; "
                 "its numbers mean nothing, and no system can be said to be better than another."
             )
         elif means.max() < NEAR_ZERO:
-            said.append(f"{name}: every average is under {NEAR_ZERO:g}%; differences between systems mean little.")
+            found.append(f"every average is under {NEAR_ZERO:g}%; differences between systems mean little.")
         level = float("nan") if floor is None else floor.loc[floor["benchmark"] == benchmark, "accuracy"].mean()
         below = means.index[means <= level]
         if len(below) == len(means):
-            said.append(
-                f"{name}: on average no system is above the language-blind floor of {level:.1f}%: a rule "
+            found.append(
+                f"on average no system is above the language-blind floor of {level:.1f}%: a rule "
                 "that never reads a word does as well."
             )
         elif len(below):
             listed = ", ".join(below.unique("system"))
-            said.append(f"{name}: {listed}: on average not above the language-blind floor of {level:.1f}%.")
+            found.append(f"on average not above the language-blind floor of {level:.1f}%: {listed}.")
         if (few := int(rows["total"].min())) < 100:
-            said.append(f"{name}: only {few} questions a language; single languages are mostly noise.")
-    return said
+            found.append(f"only {few} questions a language; single languages are mostly noise.")
+        for text in found:
+            said.setdefault(text, []).append(named(benchmark))
+    return [f"{' and '.join(names)}: {text}" for text, names in said.items()]
 
 
 def _caption(
