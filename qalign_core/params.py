@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from qalign_core import prompts, runs
 from qalign_core.languages import PAPER_CODES, add_new, in_table_order, one_line
+from qalign_core.runs import read_yaml
 from qalign_core.scorer import ScorerName
 
 PARAMS_FOLDER = Path(__file__).resolve().parent.parent / "params"
@@ -498,7 +499,7 @@ def read_sections(path: Path, *above: Path) -> Any:
     if (place := path.resolve()) in above:
         raise ProfileError(f"{path}: extends: a profile cannot extend itself: name another, or leave the line out")
     try:
-        said = runs.read_yaml(path)
+        said = read_yaml(path)
     except runs.BadRow as error:
         raise ProfileError(str(error)) from None
     if not isinstance(said, dict) or "extends" not in said:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from bs4 import BeautifulSoup
@@ -89,7 +90,7 @@ def body(notebook: nbformat.NotebookNode) -> str:
     return f"{head}{folded}{contents}{lead}{rest}"
 
 
-def _exported(cells: Sequence[nbformat.NotebookNode], *, code: bool = True) -> str:
+def _exported(cells: Sequence[Mapping[str, Any]], *, code: bool = True) -> str:
     exporter = _Exporter(template_name="basic")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     exporter.exclude_input = not code

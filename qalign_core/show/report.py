@@ -10,7 +10,6 @@ import io
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from qalign_core.show.paper_tables import BENCHMARKS, named
 from qalign_core.show.tables import Table, print_table, save_table, trace_table
 
 ACCURACY = ("table-2", "table-3", "table-accuracy")  # the last: of a benchmark that is not the paper's
-CONSISTENCY = ("figure-3", "figure-agreement", "figure-solved", "table-consistency")  # what chapter 5 draws
+CONSISTENCY = ("figure-3", "table-consistency")  # what chapter 5 draws
 ABLATIONS = ("table-4", "table-study", "figure-ablation", "figure-study", "figure-representations")  # and chapter 6
 MIXED = ("MultiReason", "QAlign", "QAlign + mixed")  # Figure 2
 FOUR = ("MonoReason", *MIXED)  # Figure 3; of other systems, the first four
@@ -154,7 +153,7 @@ def run_tables(results: Results) -> list[Table]:
 
 
 def _accuracy_tables(results: Results) -> Iterator[Table]:
-    """Tables 1 to 3 and Figure 2 in numbers, and what may be chance."""
+    """Tables 1 to 3, and what may be chance."""
     data, main, run = results.tables, results.main(), results.run
     intervals, floor = data["intervals"], data.get("floor")
     profile = f"Profile {run['profile']}, {run['scorer']} scorer. "
@@ -188,8 +187,6 @@ def _accuracy_tables(results: Results) -> Iterator[Table]:
             "interval. Gap: English minus the mean of the other languages, in points."
         )
         yield paper_tables.seeds_table(intervals, main, caption=words)
-    if set(MIXED) <= set(main):
-        yield paper_tables.mixed_table(intervals, MIXED, caption=_averaged(results, intervals))
 
 
 def _response_tables(results: Results) -> Iterator[Table]:
@@ -201,17 +198,7 @@ def _response_tables(results: Results) -> Iterator[Table]:
     if "errors" in data:
         yield paper_tables.errors_table(data["errors"], caption=f"{words}.")
     if "cleaned" in data:
-        scored, details = f"{words}, {scorer} scorer.", []
-        rows = data["cleaned"].assign(accuracy=data["cleaned"]["cleaned"])
-        for benchmark in dict.fromkeys(rows["benchmark"]):
-            table = paper_tables.accuracy_table(
-                rows, benchmark, caption=scored, scorer=scorer, systems=results.main(), published_size=None
-            )
-            number, name = BENCHMARKS.get(benchmark, (benchmark, benchmark))
-            title = f"{number} without broken questions. Accuracy on {name} (%)"
-            details.append(replace(table, name=f"table-cleaned-{benchmark}", title=title))
-        averages = paper_tables.cleaned_table(data["cleaned"], scorer=scorer, caption=scored)
-        yield replace(averages, details=tuple(details))
+        yield paper_tables.cleaned_table(data["cleaned"], scorer=scorer, caption=f"{words}, {scorer} scorer.")
     if "trace" in data:
         yield trace_table(data["trace"], caption=f"{words}.")
 
@@ -305,10 +292,6 @@ def _figures(results: Results) -> Iterator[tuple[str, figures.Drawn, str]]:
         drawn = figures.consistency(data["agreement"], data["consistency"], systems)
         words = _averaged(results, data["agreement"], f"Only in the table: {left}." if left else "")
         yield "figure-3-consistency", drawn, words
-        words = _caption(results, dict.fromkeys(data["accuracy"]["benchmark"]))
-        yield "figure-solved-languages", figures.solved_languages(data["solved"], main), words
-        if len(pair) == 2:
-            yield "figure-agreement-map", figures.agreement_map(data["agreement_map"], pair), words
     if "ablation_rows" in data:
         examples = data["ablation_rows"].set_index("system")["examples"].dropna().astype(int).to_dict()
         labels = {name: PICTURED.get(name, re.sub(r" \(\d+\)$", "", name)) for name in data["ablation_rows"]["system"]}
@@ -323,22 +306,8 @@ def _figures(results: Results) -> Iterator[tuple[str, figures.Drawn, str]]:
         counts = measures.groupby("set", sort=False)["questions"].min()
         many = [f"{n:,}" + f" ({figures.set_name(name)})" * (len(counts) > 1) for name, n in counts.items()]
         said = f"{' and '.join(many)} questions a language"
-        words = f"{profile}, {seeds_of(measures['seed'])}, {said}, mean of the other languages."
-        yield "figure-representations-layers", figures.layers(measures), words
         words = f"{profile}, {seeds_of([points['seed'].min()])}, {said}."
         yield "figure-representations-plane", figures.planes(points), words
-    if len(data.get("training", ())):
-        words = f"{profile}, {seeds_of(data['training']['seed'])}."
-        yield "figure-training", figures.training_curves(data["training"]), words
-    if len(data.get("lengths", ())):
-        lengths = data["lengths"]
-        many = lengths.groupby("corpus", sort=False)["examples"].sum()
-        counted = f"{many.min():,} to {many.max():,}" if many.nunique() > 1 else f"{many.iloc[0]:,}"
-        limit = int(lengths["limit"].iloc[0])
-        over = "" if (lengths["tokens"] > limit).any() else ", which no example reaches"
-        words = f"{profile}, {seeds_of(run['seeds'][:1])}, {counted} examples a corpus. Prompt, target and markers; "
-        words += f"dashed: truncated at {limit:,} tokens{over}."
-        yield "figure-lengths", figures.length_histogram(lengths, limit), words
 
 
 def _solving(results: Results) -> list[str]:
