@@ -263,7 +263,8 @@ def _menus(view: Callable[..., str], choices: Mapping[str, Mapping[str, list]]) 
     for menu in (first, second):
         menu.observe(lambda _: offer(third, choices[first.value].get(second.value, [None])), "value")
     offer(first, choices)
-    return interactive(lambda **chosen: display(HTML(view(**chosen))), **menus)
+    stale = "<p><small>Menus need the kernel that made them: after a restart, run this cell again.</small></p>"
+    return interactive(lambda **chosen: display(HTML(view(**chosen) + stale)), **menus)
 
 
 def wrong_answers(frame: pd.DataFrame) -> str:
