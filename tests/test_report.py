@@ -172,14 +172,17 @@ def test_differences_language_by_language_are_bold_after_holm():
     assert "too small" in paper_tables.languages_table(pd.DataFrame(rows, columns=columns), clustered=True).caption
 
 
-def test_the_terminal_shows_every_cell_even_in_a_narrow_window(answers):
+def test_a_table_never_breaks_inside_a_number(answers):
     table = paper_tables.accuracy_table(scorer.accuracy(answers), "mgsm")
-    console = Console(width=60, record=True, file=io.StringIO())
-    tables.print_table(table, console)
-    printed = console.export_text()
-    assert "…" not in printed
-    assert console.width == 60
-    assert all(cell in printed for cell in table.text.to_numpy().ravel())
+    file, terminal = io.StringIO(), io.StringIO()
+    tables.print_table(table, Console(width=60, file=file))  # a log: every cell, however wide
+    assert all(cell in file.getvalue() for cell in table.text.to_numpy().ravel())
+    tables.print_table(table, Console(width=60, file=terminal, force_terminal=True, color_system=None))
+    printed = terminal.getvalue()
+    assert all(len(line) <= 60 for line in printed.splitlines())
+    assert re.search(r"^System +Avg\. +non-en +en$", printed, re.MULTILINE)
+    assert "they are in table-2-mgsm.md" in " ".join(printed.split())
+    assert "https://" not in printed
 
 
 def test_latex_and_markdown_escape_what_they_must(tmp_path):

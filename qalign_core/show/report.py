@@ -287,7 +287,7 @@ def _figures(results: Results) -> Iterator[tuple[str, figures.Drawn, str]]:
         drawn = figures.mixed_supervision(intervals, MIXED, floor)
         yield "figure-2-mixed-supervision", drawn, _averaged(results, intervals)
     if "solved" in data:
-        systems = _solving(results)
+        systems = solving(results)
         left = ", ".join(name for name in main if name not in systems)
         drawn = figures.consistency(data["agreement"], data["consistency"], systems)
         words = _averaged(results, data["agreement"], f"Only in the table: {left}." if left else "")
@@ -310,7 +310,7 @@ def _figures(results: Results) -> Iterator[tuple[str, figures.Drawn, str]]:
         yield "figure-representations-plane", figures.planes(points), words
 
 
-def _solving(results: Results) -> list[str]:
+def solving(results: Results) -> list[str]:
     """The systems of Figure 3: the paper's four that solve English questions at all; of others, the first four."""
     rows, main = results.tables["accuracy"], results.main()
     english = rows[(rows["language"] == "en") & (rows["scorer"] == results.run["scorer"])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -152,20 +151,34 @@ def save_table(table: Table, folder: str | Path) -> list[Path]:
     return written + [path for more in table.details for path in save_table(more, folder)]
 
 
+MEANS = ("Avg.", "non-en", "en")  # what a terminal too narrow for every language gets
+
+
 def print_table(table: Table, console: Console) -> None:
-    """Print the table in the terminal. Columns keep their width: a terminal too narrow for it scrolls or wraps."""
+    """Print the table; a terminal too narrow for it gets its means, so that no line breaks inside a number."""
+    columns, caption, wide = list(table.text), re.sub(r" \(https://[^)]*\)", "", table.caption), console
+    if (
+        console.measure(_printed(table, columns), options=console.options.update(max_width=1000)).maximum
+        > console.width
+    ):
+        if console.is_terminal and set(MEANS) <= set(columns):
+            columns = [columns[0], *MEANS]
+            caption = f"The languages need a wider terminal; they are in {table.name}.md. {caption}"
+        else:
+            wide = Console(file=console.file, width=1000, highlight=False)
+    console.print(Text(table.title, style="bold"))
+    wide.print(_printed(table, columns))
+    console.print(Text(caption, style="dim"))
+
+
+def _printed(table: Table, columns: Iterable[str]) -> RichTable:
     printed = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for position, column in enumerate(table.text):
+    for position, column in enumerate(columns):
         printed.add_column(Text(str(column)), justify="right" if position else "left", no_wrap=True)
-    for row, cells in enumerate(table.text.to_dict("records")):
+    for row, cells in enumerate(table.text[list(columns)].to_dict("records")):
         style = "dim" if row in table.muted else ""
         printed.add_row(*(Text(cell, "bold" if (row, name) in table.bold else style) for name, cell in cells.items()))
-    needed = Measurement.get(console, console.options.update(max_width=1000), printed).maximum
-    console.print(Text(table.title, style="bold"))
-    width, console.width = console.width, max(console.width, needed)
-    console.print(printed)
-    console.width = width
-    console.print(Text(table.caption, style="dim"))
+    return printed
 
 
 # ------------------------------------------------------------------------------------- provenance
