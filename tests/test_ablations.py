@@ -96,12 +96,12 @@ def test_an_unknown_control_is_refused():
 def test_table_4_holds_averages_differences_and_what_is_published(folder: Path):
     table = table_of(results.read_results(folder))
     shown = table.text.set_index(["benchmark", "Stage 1"])
-    assert list(shown.loc["mGSM"].index) == ["none", "X→En questions (ours)", "En→X questions", "X→En FLORES", SMALL]
+    assert list(shown.loc["mGSM"].index) == ["none", "X→En questions (QAlign)", "En→X questions", "X→En FLORES", SMALL]
     known = published_cells("mgsm", "7B").query("language == 'average'").set_index("system")["value"]
     assert shown.loc[("mGSM", "none"), "published Avg."] == str(known["MonoReason"])
-    assert shown.loc[("mGSM", "X→En questions (ours)"), "published Avg."] == str(known["QAlign"])
-    assert (shown["published Avg."].drop(["none", "X→En questions (ours)"], level=1) == "").all()
-    assert shown.loc[("mGSM", "X→En questions (ours)"), "non-en, to ours"] == ""
+    assert shown.loc[("mGSM", "X→En questions (QAlign)"), "published Avg."] == str(known["QAlign"])
+    assert (shown["published Avg."].drop(["none", "X→En questions (QAlign)"], level=1) == "").all()
+    assert shown.loc[("mGSM", "X→En questions (QAlign)"), "non-en, to QAlign"] == ""
     assert shown.loc[("mGSM", "X→En FLORES"), "to same size"].startswith("-")
     assert shown.loc[("mGSM", "En→X questions"), "to same size"] == ""
     assert shown.loc[("mGSM", SMALL), "examples"] == "5,400"
@@ -158,7 +158,7 @@ def test_the_profiles_own_studies_stand_in_a_table_like_it(folder: Path):
     shown = table_of(results.read_results(folder), "table-study-other").text
     assert shown["System"].tolist() == [*MAIN, STUDY] * 2
     assert shown.loc[2, "examples"] == "4,500"
-    assert shown.loc[2, "non-en, to ours"].startswith("-")
+    assert shown.loc[2, "non-en, to QAlign"].startswith("-")
 
 
 # ------------------------------------------------------------------------------------------------- figures

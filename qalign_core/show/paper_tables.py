@@ -459,7 +459,7 @@ def ablation_table(
             data[[measure, f"{measure}_low", f"{measure}_high"]] = found[BOUNDS]
             text[HEADINGS[measure]] = _cells(found)
         ours = differences["b"] == OURS
-        for kind, column, those in (("to_ours", "non-en, to ours", ours), ("to_control", control, ~ours)):
+        for kind, column, those in (("to_ours", "non-en, to QAlign", ours), ("to_control", control, ~ours)):
             if kind == "to_ours" or to_control:
                 found = data[keys].merge(differences.loc[those, [*keys, *BOUNDS, "p"]], on=keys, how="left")
                 data[[kind, f"{kind}_low", f"{kind}_high", f"{kind}_p"]] = found[[*BOUNDS, "p"]]

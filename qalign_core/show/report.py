@@ -36,7 +36,7 @@ MIXED = ("MultiReason", "QAlign", "QAlign + mixed")  # Figure 2
 FOUR = ("MonoReason", *MIXED)  # Figure 3; of other systems, the first four
 NEAR_ZERO = 5.0  # percent
 FEW_GROUPS = 20  # clusters below which resampling them gives intervals that are too narrow
-LABELS = {WITHOUT: "none", OURS: "X→En questions (ours)"}  # rows of Table 4
+LABELS = {WITHOUT: "none", OURS: "X→En questions (QAlign)"}  # rows of Table 4
 PICTURED = {  # the same in its picture, as README has them; a system's number of examples is put behind
     WITHOUT: "none",
     "X→En FLORES": "X→En generic sentences",
@@ -246,7 +246,7 @@ def _ablations(results: Results) -> Iterator[Table]:
         for benchmark in (name for name in benchmarks if size and name in BENCHMARKS):
             cells = published_cells(benchmark, size).query("language == 'average'")
             known |= {(benchmark, c["system"]): c["value"] for c in cells.to_dict("records") if c["system"] in listed}
-        extra = words = "To ours, to same size: paired differences in points, each with its interval."
+        extra = words = "To QAlign, to same size: paired differences in points, each with its interval."
         if known:
             words += (
                 f" Published: average over ten languages, LLaMA-2 {size}. The paper's other cells of this table are "
@@ -257,7 +257,7 @@ def _ablations(results: Results) -> Iterator[Table]:
             examples=examples, published=known,
         )  # fmt: skip
     if listed := _listed(results, ("study",), {}):
-        extra = "To ours: paired difference in points. Examples: of stage 1."
+        extra = "To QAlign: paired difference in points. Examples: of stage 1."
         yield paper_tables.ablation_table(
             intervals, compared, listed, caption=_averaged(results, intervals, extra), unfolded=each(extra),
             examples=examples, study=True,
