@@ -26,6 +26,7 @@ help:  ## list the commands
 
 setup: $(VENV)/.ready  ## make .venv with the exact versions of requirements.txt
 
+# The filter, see .gitattributes: notebooks that were run by hand are no changes to git.
 $(VENV)/.ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
@@ -34,6 +35,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@git config filter.nbstripout.clean '"$(CURDIR)/$(BIN)/nbstripout" --keep-id' 2>/dev/null || true
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
@@ -52,10 +54,11 @@ dry-run: $(VENV)/.ready  ## say what is done and what is to do, run nothing
 
 # The environment's own kernel comes first, whatever kernels the user has; the settings show Markdown as a page.
 lab: $(VENV)/.ready  ## open the notebooks in JupyterLab, on this machine only: make lab [PROFILE=smoke] [LAB="--no-browser"]
+	@$(BIN)/python -m qalign_core.reproduce "$(PROFILE)" --start-page
 	@JUPYTER_PREFER_ENV_PATH=1 QALIGN_PROFILE="$(WHOLE)" \
 	  $(BIN)/python -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
 	  --LabApp.app_settings_dir="$(CURDIR)/params/jupyterlab" \
-	  --LabApp.default_url="/lab/workspaces/qalign/tree/notebooks/START.md" $(LAB)
+	  --LabApp.default_url="/lab/workspaces/qalign/tree/runs/START.md" $(LAB)
 
 figures: $(VENV)/.ready  ## draw figures/mini again from the results saved in it; with PROFILE=..., that run's figures
 ifeq ($(origin PROFILE),file)

@@ -40,6 +40,13 @@ RECORDED = ("versions", "hardware", "wall_seconds", "peak_memory_bytes")  # of t
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
+class Interrupted(KeyboardInterrupt):
+    """A job was stopped by its reader, whose notebook shows one sentence instead of a traceback."""
+
+    def _render_traceback_(self) -> list[str]:  # what IPython shows
+        return [str(self)]
+
+
 class JobError(RuntimeError):
     """A job without exit code 0 and a matching `done.json`; the message ends with the last lines of its log."""
 
@@ -144,6 +151,9 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
         raise JobError(
             f"{job.folder}: another process is running this job. Wait for it, or stop it, and run the cell again."
         ) from None
+    except KeyboardInterrupt:
+        kept = "stopped; what is finished is kept. Run the cell again to go on from the last checkpoint."
+        raise Interrupted(f"{run.relative(job.folder)}: {kept}") from None
     return job.folder
 
 

@@ -70,6 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
                 console.print(line, markup=False, soft_wrap=True)
             dry_run(profile, run, chosen, console)
             return 0
+        if options.start_page:
+            write_start_page(profile, run)
+            return 0
         check(profile, run, chosen)
         if not launch.gpu_count():
             os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it looked for a GPU in vain
@@ -95,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--from", dest="start", metavar="NN", help="run this notebook and those after it")
     found.add_argument("--systems", metavar="NAMES", help="only these systems, with commas between them")
     found.add_argument("--dry-run", action="store_true", help="print what is done and what is to do, run nothing")
+    found.add_argument("--start-page", action="store_true", help="write what JupyterLab opens with, runs/START.md")
     found.add_argument("--run-dir", metavar="DIR", help="another run folder than runs/PROFILE")
     return found
 
@@ -444,6 +448,21 @@ def dry_run(profile: Profile, run: Run, chosen: list[Path], console: Console) ->
     if any(name.startswith("notebook") and not done for name, done, _ in listed):
         for sentence in cost.sentences(profile, [path.name[:2] for path in chosen]):
             console.print(sentence, soft_wrap=True)
+
+
+def write_start_page(profile: Profile, run: Run) -> Path:
+    """Write `runs/START.md`, which JupyterLab opens with: `notebooks/START.md` and above it how far this profile is."""
+    page = PARAMS_FOLDER.parent / "runs" / "START.md"
+    text = (NOTEBOOKS_FOLDER / "START.md").read_text(encoding="utf-8")
+    text = re.sub(r"\]\((?!https:|#|\.\./)", "](../notebooks/", text)  # it stands as deep as the notebooks
+    paths = notebooks_of(profile)
+    done = [p.name[:2] for p in paths if not why_to_do(run, run.notebooks / p.name, notebook_identity(p, profile))]
+    said = f"Profile **{profile.run.profile}**: {len(done)} of {len(paths)} chapters are done"
+    said += f" ({', '.join(done) or 'none'})."
+    if (run.report / "index.html").is_file():
+        said += f" Their pages: [report]({os.path.relpath(run.report / 'index.html', page.parent)})."
+    title, _, rest = text.partition("\n")
+    return runs.write_atomic(page, f"{title}\n\n{said}\n{rest}")
 
 
 def _short(path: Path) -> str:

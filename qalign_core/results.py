@@ -26,7 +26,7 @@ RESPONSES = ("responses", "errors", "identified", "cleaned", "trace", "primary",
 CONSISTENCY = ("consistency", "agreement", "agreement_differences", "agreement_map", "solved")
 ABLATIONS = ("ablations", "ablation_intervals", "ablation_rows", "ablation_responses")
 REPRESENTATIONS = ("representations", "representations_points")
-OPTIONAL = ("floor", *ABLATIONS, *REPRESENTATIONS, *RESPONSES, *CONSISTENCY, "corpora", "lengths", "training")
+OPTIONAL = ("floor", *ABLATIONS, *REPRESENTATIONS, *RESPONSES, *CONSISTENCY, "corpora")
 _WRITERS = {
     "01 (data preparation)": ("corpora", "lengths", "audit"),
     "03 (stage 2)": ("training",),

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -185,6 +185,10 @@ def _marked_number(text: str, pattern: re.Pattern[str]) -> re.Match[str] | None:
 
 # name → (text, language it is written in) → the number that is the answer. All of them are always stored.
 SCORERS: dict[str, Callable[[str, str | None], float]] = {"paper": paper_number, "fixed": fixed_number}
+if TYPE_CHECKING:  # a profile's `evaluation.scorer`
+    ScorerName = str
+else:
+    ScorerName = Literal[tuple(SCORERS)]
 TOLERANCE = 1e-3  # two numbers are the same answer when they differ by less
 
 

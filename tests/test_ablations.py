@@ -96,12 +96,12 @@ def test_an_unknown_control_is_refused():
 def test_table_4_holds_averages_differences_and_what_is_published(folder: Path):
     table = table_of(results.read_results(folder))
     shown = table.text.set_index(["benchmark", "Stage 1"])
-    assert list(shown.loc["mGSM"].index) == ["none", "X→En questions (ours)", "En→X questions", "X→En FLORES", SMALL]
+    assert list(shown.loc["mGSM"].index) == ["none", "X→En questions (QAlign)", "En→X questions", "X→En FLORES", SMALL]
     known = published_cells("mgsm", "7B").query("language == 'average'").set_index("system")["value"]
     assert shown.loc[("mGSM", "none"), "published Avg."] == str(known["MonoReason"])
-    assert shown.loc[("mGSM", "X→En questions (ours)"), "published Avg."] == str(known["QAlign"])
-    assert (shown["published Avg."].drop(["none", "X→En questions (ours)"], level=1) == "").all()
-    assert shown.loc[("mGSM", "X→En questions (ours)"), "non-en, to ours"] == ""
+    assert shown.loc[("mGSM", "X→En questions (QAlign)"), "published Avg."] == str(known["QAlign"])
+    assert (shown["published Avg."].drop(["none", "X→En questions (QAlign)"], level=1) == "").all()
+    assert shown.loc[("mGSM", "X→En questions (QAlign)"), "non-en, to QAlign"] == ""
     assert shown.loc[("mGSM", "X→En FLORES"), "to same size"].startswith("-")
     assert shown.loc[("mGSM", "En→X questions"), "to same size"] == ""
     assert shown.loc[("mGSM", SMALL), "examples"] == "5,400"
@@ -158,7 +158,7 @@ def test_the_profiles_own_studies_stand_in_a_table_like_it(folder: Path):
     shown = table_of(results.read_results(folder), "table-study-other").text
     assert shown["System"].tolist() == [*MAIN, STUDY] * 2
     assert shown.loc[2, "examples"] == "4,500"
-    assert shown.loc[2, "non-en, to ours"].startswith("-")
+    assert shown.loc[2, "non-en, to QAlign"].startswith("-")
 
 
 # ------------------------------------------------------------------------------------------------- figures
@@ -167,29 +167,16 @@ def test_the_profiles_own_studies_stand_in_a_table_like_it(folder: Path):
 def test_chapter_6_draws_its_own(folder: Path, tmp_path: Path):
     drawn = {path.stem for path in report.redraw(folder, tmp_path, report.ABLATIONS)}
     assert {name for name in drawn if name.startswith("figure")} == {
-        "figure-ablation", "figure-study-other", "figure-representations-layers", "figure-representations-plane",
+        "figure-ablation", "figure-study-other", "figure-representations-plane",
     }  # fmt: skip
 
 
-def test_the_layers_figure_shows_the_mean_of_the_languages(folder: Path):
-    measures = results.read_results(folder).tables["representations"]
-    _, shown = figures.layers(measures)
-    mean = measures.query("model == 'QAlign' and layer == 2")["retrieval"].mean()
-    row = shown.query("model == 'QAlign' and layer == 2").iloc[0]
-    assert row["retrieval"] == pytest.approx(mean)
-    assert row["chance"] == pytest.approx(100 / 12)
-    assert row["lowest"] <= row["retrieval"] <= row["highest"]
-    assert row["closer"] == pytest.approx(row["cosine"] - row["cosine_others"])
-
-
-def test_each_set_of_questions_has_its_own_chance_and_count(folder: Path):
+def test_each_set_of_questions_has_its_own_count(folder: Path):
     found = results.read_results(folder)
     measures = found.tables["representations"]
     more = pd.concat([measures, measures.assign(set="school", questions=100)])
-    _, shown = figures.layers(more)
-    assert shown.groupby("set")["chance"].first().to_dict() == pytest.approx({"mgsm": 100 / 12, "school": 1.0})
     tables = {**found.tables, "representations": more}
-    *_, caption = report.run_figures(dataclasses.replace(found, tables=tables))["figure-representations-layers"]
+    *_, caption = report.run_figures(dataclasses.replace(found, tables=tables))["figure-representations-plane"]
     assert "12 (mGSM) and 100 (school) questions a language" in caption
 
 

@@ -419,12 +419,16 @@ def test_answers_that_were_edited_are_told_apart(two_systems: Profile, traced: R
 
 def test_one_number_is_followed_back_step_by_step(two_systems: Profile, traced: Run):
     key = {"system": "QAlign", "seed": 1, "benchmark": "mgsm", "language": "sw"}
-    accuracy = pd.DataFrame([{**key, "scorer": "paper", "correct": 1, "total": 4, "accuracy": 25.0}])
+    rows = [{**key, "system": name, "scorer": "paper", "correct": 1, "total": 4, "accuracy": 25.0}
+            for name in ("QAlign", "Theirs")]  # fmt: skip
+    accuracy = pd.DataFrame(rows)
     found = {"accuracy": accuracy, "trace": evaluate.trace(two_systems, traced, TRACED)}
     steps = tables.cell_table(found, "QAlign", "mgsm", "sw", "paper").text["seed 1"].tolist()
     assert steps[0] == "25.0% (1 of 4 right)"
     assert "seed-1/base/questions-x-en/metamathqa/done.json (ffffffff)" in steps[3]
     assert "mgsm/sw.jsonl (sha256" in steps[4]
+    elsewhere = tables.cell_table(found, "Theirs", "mgsm", "sw", "paper").text["seed 1"].tolist()
+    assert elsewhere[3] == elsewhere[5] == "not in this run"
     with pytest.raises(ValueError, match="no cell 'QAlign', 'mgsm', 'de'"):
         tables.cell_table(found, "QAlign", "mgsm", "de", "paper")
 

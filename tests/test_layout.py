@@ -13,11 +13,11 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "qalign_core"
 # A module imports only modules that stand above it; a name alone stands for a folder's modules, too, which may import
 # one another in the order in which they are named behind the colon. `prepare` and `evaluate` stand behind `results`,
-# because they write tables of it; `scorer` before `benchmarks`, whose gold answers it reads.
+# because they write tables of it; `scorer` before `params`, which knows every scorer.
 ORDER = [
-    *("languages", "prompts", "runs", "miniature:world,language,text,floor,folder", "params"),
-    *("hub", "scorer", "benchmarks", "sources", "corpora", "audit", "models", "plan", "supervision", "kernels"),
-    *("trainer", "train", "decoding", "generate", "represent", "responses", "comparisons", "results"),
+    *("languages", "prompts", "runs", "scorer", "miniature:world,language,text,floor,folder", "params", "hub"),
+    *("benchmarks", "sources", "corpora", "audit", "models", "plan", "supervision", "kernels", "trainer"),
+    *("train", "decoding", "generate", "represent", "responses", "comparisons", "results"),
     *("prepare", "evaluate", "launch", "cost"),
     *("show:tables,paper_tables,figures,report,browse,pages", "reproduce", "doctor"),
 ]

@@ -14,9 +14,10 @@ from jupyter_client.manager import KernelManager
 from jupyterlab.commands import get_app_dir
 from nbclient import NotebookClient
 
-from qalign_core import params
+from qalign_core import launch, params, plan, reproduce, runs
 from qalign_core.params import PARAMS_FOLDER, ProfileError
 from qalign_core.reproduce import NOTEBOOKS_FOLDER
+from qalign_core.runs import Run
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -63,6 +64,19 @@ def test_a_cell_that_a_browser_runs_has_menus(kernel: KernelManager):
     assert WIDGET in shown
 
 
+def test_an_interrupted_job_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "_supervise", interrupt)
+    job = plan.Job({"kind": "generate", "fingerprint": "f"}, tmp_path / "job")
+    monkeypatch.setattr(launch, "refuse_absent_model", lambda *_: None)
+    with pytest.raises(launch.Interrupted) as stopped:
+        launch.run_job(job, params.load("smoke"), Run(tmp_path))
+    said = "job: stopped; what is finished is kept. Run the cell again to go on from the last checkpoint."
+    assert stopped.value._render_traceback_() == [said]  # all that IPython shows
+
+
 # ------------------------------------------------------------------------------------------------- make lab
 
 
@@ -92,7 +106,8 @@ def test_make_lab_starts_on_loopback_at_a_page_that_is_there():
     assert "token" not in made  # JupyterLab makes one itself, and asks for it
     settings = Path(re.search(r'app_settings_dir="([^"]*)"', made)[1])
     assert (settings / "overrides.json").is_file()
-    assert (root / re.search(r'default_url="/lab/workspaces/\w+/tree/([^"]*)"', made)[1]).is_file()
+    assert 'tree/runs/START.md"' in made
+    assert 'qalign_core.reproduce "params/smoke.yaml" --start-page' in made
     assert f'--ServerApp.root_dir="{root}"' in made
 
 
@@ -102,7 +117,7 @@ def test_make_takes_a_profile_whose_path_has_a_blank(target: str, tmp_path: Path
     profile.write_bytes((PARAMS_FOLDER / "smoke.yaml").read_bytes())
     command = ["make", "-n", target, "VENV=v", f"PROFILE={profile}"]
     made = subprocess.run(command, cwd=NOTEBOOKS_FOLDER.parent, capture_output=True, text=True, check=True).stdout
-    assert made.count("my prof.yaml") == made.count(f'"{profile}"') == 1
+    assert made.count("my prof.yaml") == made.count(f'"{profile}"') == 1 + (target == "lab")
 
 
 def test_the_settings_are_ones_that_jupyterlab_knows():
@@ -112,10 +127,14 @@ def test_the_settings_are_ones_that_jupyterlab_knows():
         assert settings.keys() <= json.loads(schema.read_text(encoding="utf-8"))["properties"].keys(), plugin
 
 
-def test_the_first_page_leads_to_every_chapter():
-    page = (NOTEBOOKS_FOLDER / "START.md").read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)#]+)", page)
-    assert [link for link in links if link.endswith(".ipynb")] == [
-        p.name for p in sorted(NOTEBOOKS_FOLDER.glob("[0-9]*"))
-    ]
-    assert all((NOTEBOOKS_FOLDER / link).exists() for link in links)
+def test_the_first_page_says_how_far_it_is_and_leads_to_every_chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reproduce, "PARAMS_FOLDER", tmp_path / "params")
+    run = Run(tmp_path / "runs" / "smoke")
+    runs.write_atomic(run.report / "index.html", "")
+    page = reproduce.write_start_page(params.load("smoke"), run)
+    text = page.read_text(encoding="utf-8")
+    assert "Profile **smoke**: 0 of 6 chapters are done (none). Their pages: [report](smoke/report/index.html)." in text
+    links = re.findall(r"\]\(([^)#]+)", text)
+    chapters = [f"../notebooks/{path.name}" for path in sorted(NOTEBOOKS_FOLDER.glob("[0-9]*"))]
+    assert [link for link in links if link.endswith(".ipynb")] == chapters
+    assert all((NOTEBOOKS_FOLDER / link).exists() for link in links if not link.startswith("smoke"))

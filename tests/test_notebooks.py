@@ -13,9 +13,10 @@ from qalign_core.params import PARAMS_FOLDER, SECTIONS, load
 from qalign_core.reproduce import NOTEBOOKS_FOLDER
 
 NOTEBOOKS = sorted(NOTEBOOKS_FOLDER.glob("[0-9]*.ipynb"))
+TEMPLATE = NOTEBOOKS_FOLDER / "template.ipynb"  # of a chapter of one's own
 
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.fixture(params=[*NOTEBOOKS, TEMPLATE], ids=lambda path: path.stem)
 def notebook(request: pytest.FixtureRequest) -> nbformat.NotebookNode:
     return nbformat.read(request.param, as_version=4)
 
@@ -41,7 +42,7 @@ def test_parameters_cell_declares_exactly_the_sections(notebook: nbformat.Notebo
 
 
 def test_all_chapters_open_alike_and_validate_before_anything_else() -> None:
-    openings = {tuple(code(nbformat.read(path, as_version=4))[:2]) for path in NOTEBOOKS}
+    openings = {tuple(code(nbformat.read(path, as_version=4))[:2]) for path in (*NOTEBOOKS, TEMPLATE)}
     assert len(openings) == 1
     assert "params.from_notebook(" in openings.pop()[1]
 

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 
 from qalign_core import cost, launch, models, params, plan, prepare, prompts, reproduce, runs
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
@@ -486,6 +487,32 @@ def test_a_dry_run_leaves_no_trace(name: str, tmp_path: Path, capsys, measured: 
     assert "to do  notebook" in printed
     assert "done " not in printed
     assert not folder.exists()
+
+
+def test_some_systems_of_a_profile_that_extends_another_are_planned(tmp_path: Path, capsys, measured: None):
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: mini\nrun: {profile: own}\ntraining: {num_train_epochs: 2}\n")
+    given = ["--dry-run", "--run-dir", str(tmp_path / "run"), "--systems"]
+    assert reproduce.main([str(own), *given, "QAlign, X→En FLORES"]) == 0
+    printed = capsys.readouterr().out
+    assert "extends mini; changed:\n  run.profile: mini → own\n  training.num_train_epochs: 1 → 2\n" in printed
+    answers = [line for line in printed.splitlines() if "answers" in line]
+    assert [re.search(r"seed 1: (.*?)  ", line)[1] for line in answers] == ["QAlign", "X→En FLORES"]
+    assert reproduce.main([str(own), *given, "QAling"]) == 2
+    assert "no system is named 'QAling' (did you mean 'QAlign'?)" in capsys.readouterr().out
+
+
+def test_the_tolerance_is_said_before_and_the_verdict_after(tmp_path: Path, capsys):
+    assert reproduce.main(["qalign-7b", "--dry-run", "--run-dir", str(tmp_path / "run")]) == 0
+    assert "QAlign 7B on mgsm: published 49.6; counts as reproduced within 2 points" in capsys.readouterr().out
+    run = Run(tmp_path / "run")
+    run.results = PARAMS_FOLDER.parent / "figures" / "mini" / "results"
+    sections = params.load("mini").model_dump(mode="json")
+    sections["systems"]["QAlign"]["published"] = "QAlign 7B"
+    for tolerance, verdict in ((2.0, "not reproduced"), (60.0, "reproduced")):
+        sections["evaluation"]["tolerance"] = {"mgsm": tolerance}
+        reproduce.summary(params.validate(sections), run, Console(width=200))
+        assert f"here, 49.6 published: {verdict} (within {tolerance:g} points" in capsys.readouterr().out
 
 
 def test_a_dry_run_after_notebook_01_leaves_the_run_as_it_is(tmp_path: Path, measured: None):

@@ -155,7 +155,7 @@ def test_notebooks_are_executed_and_pages_are_self_contained(
     shown = json.dumps(executed, ensure_ascii=False)
     assert "Table 2" in shown
     assert "Table 3" in shown
-    for name in ("figure-1-framework", "figure-3-consistency", "figure-agreement-map", "figure-solved-languages"):
+    for name in ("figure-1-framework", "figure-3-consistency", "chapter-5-map", "chapter-5-solved"):
         assert (run.figures / f"{name}.svg").is_file()
 
 
@@ -170,7 +170,7 @@ def test_the_last_chapter_trains_its_own_systems_and_looks_inside_the_models(
     assert list(inside["model"].unique()) == ["base", "MonoReason", "QAlign"]
     assert set(inside.loc[inside["set"] == "mgsm", "language"]) == set(CODES) - {"en"}
     assert inside["retrieval"].between(0, 100).all()
-    for name in ("figure-ablation", "figure-representations-layers", "figure-representations-plane"):
+    for name in ("figure-ablation", "chapter-6-layers", "figure-representations-plane"):
         assert (run.figures / f"{name}.svg").is_file()
 
 

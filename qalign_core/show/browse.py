@@ -23,6 +23,7 @@ from qalign_core.params import Profile
 from qalign_core.prepare import FOLLOWED, PAPER_RECIPE, translated
 from qalign_core.responses import KINDS
 from qalign_core.runs import Run
+from qalign_core.show.figures import style
 from qalign_core.show.paper_tables import named
 from qalign_core.show.report import save_figure
 from qalign_core.show.tables import Table, from_frame, markdown_text
@@ -35,6 +36,11 @@ _TOKEN = "border: 1px solid #d5dbe1; padding: 0 2px; margin: 1px; display: inlin
 
 def show(figure: Figure, data: pd.DataFrame, run: Run, name: str, caption: str = "") -> Image:
     """Save a figure with its data in the run's `figures/`, and show it."""
+    with style():
+        for beside in figure.legends[:]:  # where seaborn puts it, outside of the figure, it would be cut off
+            names = [text.get_text() for text in beside.get_texts()]
+            figure.legend(beside.legend_handles, names, loc="outside upper center", ncols=6)
+            figure.legends.remove(beside)
     paths = save_figure(figure, run.figures, name, data, caption)
     return Image(next(p for p in paths if p.suffix == ".png").read_bytes(), width=720, alt=caption or name)
 
@@ -47,9 +53,9 @@ def picture(run: Run, name: str) -> Markdown:
     return Markdown(f"<small>{markdown_text(caption)}</small>")
 
 
-def shown(tables: Mapping[str, Table], name: str, otherwise: str) -> Table | Markdown:
-    """A table of the run, or a word on why there is none."""
-    return tables[name] if name in tables else Markdown(f"*{escape(otherwise, quote=False)}*")
+def shown(tables: Mapping[str, Table], name: str) -> Table | None:
+    """A table of the run; nothing where the run has none of this name."""
+    return tables.get(name)
 
 
 def remarks_note(said: Sequence[str]) -> Markdown:
@@ -257,7 +263,8 @@ def _menus(view: Callable[..., str], choices: Mapping[str, Mapping[str, list]]) 
     for menu in (first, second):
         menu.observe(lambda _: offer(third, choices[first.value].get(second.value, [None])), "value")
     offer(first, choices)
-    return interactive(lambda **chosen: display(HTML(view(**chosen))), **menus)
+    stale = "<p><small>Menus need the kernel that made them: after a restart, run this cell again.</small></p>"
+    return interactive(lambda **chosen: display(HTML(view(**chosen) + stale)), **menus)
 
 
 def wrong_answers(frame: pd.DataFrame) -> str:

@@ -17,13 +17,12 @@ import matplotlib as mpl
 import matplotlib.style
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from qalign_core.comparisons import mean_over_seeds
 from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH, PAPER_CODES
@@ -66,6 +65,11 @@ def look(systems: Sequence[str]) -> dict[str, dict[str, str]]:
     spare = itertools.cycle(_SPARE)
     found = {system: _LOOKS.get(system) or next(spare) for system in systems}
     return {system: dict(zip(("color", "marker", "hatch"), values, strict=True)) for system, values in found.items()}
+
+
+def colours(systems: Iterable[str]) -> dict[str, str]:
+    """Colour of each system, as seaborn's scales take them."""
+    return {system: looks["color"] for system, looks in look(list(dict.fromkeys(systems))).items()}
 
 
 def _panels(rows: int, columns: int, height: float, **layout: Any) -> tuple[Figure, np.ndarray]:
@@ -282,158 +286,11 @@ def consistency(intervals: pd.DataFrame, chance: pd.DataFrame, systems: Sequence
     return figure, data
 
 
-def _heatmap(axis: Axes, table: pd.DataFrame, top: float, title: str) -> None:
-    """Numbers in blue cells, dark up to `top`; zeros and gaps stay blank."""
-    words = table.map(lambda value: f"{value:.0f}" if value > 0 else "")
-    sns.heatmap(table, ax=axis, vmin=0, vmax=top, cmap="Blues", annot=words, fmt="", linewidths=0.5,
-                annot_kws={"fontsize": 6.8}, cbar=False)  # fmt: skip
-    for number in axis.texts:
-        number.set_color("white" if float(number.get_text() or 0) > 0.55 * top else "#222222")
-        number.set_in_layout(False)  # inside its cell; measuring each takes seconds
-    axis.set(xlabel="", ylabel="")
-    axis.set_title(title)
-    axis.grid(False)
-    axis.tick_params(length=0, rotation=0)
-    for spine in axis.spines.values():  # the palest cells are as white as the page
-        spine.set(visible=True, color="#999999", linewidth=0.6)
-
-
-@_styled
-def agreement_map(agreement: pd.DataFrame, systems: Sequence[str]) -> Drawn:
-    """How often any two languages give the same answer: one map per benchmark and system, on the scale of its data."""
-    keys = ["benchmark", "system", "language", "other"]
-    rows = agreement[agreement["system"].isin(systems)]
-    data = rows.groupby(keys, sort=False)["agreement"].mean().reset_index()
-    benchmarks = data.groupby("benchmark", sort=False)
-    figure, axes = _panels(len(benchmarks), len(systems), 3.1 * len(benchmarks))
-    for line, (benchmark, here) in zip(axes, benchmarks, strict=True):
-        top = here["agreement"].max() or 1
-        for axis, system in zip(line, systems, strict=True):
-            matrix = here[here["system"] == system].pivot(index="language", columns="other", values="agreement")
-            codes = [code for code in CODES if code in matrix.index]
-            _heatmap(axis, matrix.loc[codes, codes], top, f"{named(benchmark)}, {system}")
-            axis.set_aspect("equal")
-        bar = figure.colorbar(line[0].collections[0], ax=line, shrink=0.75, aspect=25, pad=0.02)
-        bar.set_label("same answer (% of questions)")
-        bar.outline.set_visible(False)
-    return figure, data
-
-
-@_styled
-def solved_languages(solved: pd.DataFrame, systems: Sequence[str]) -> Drawn:
-    """In how many of the languages questions are solved: one row per system, one column per number of languages."""
-    keys = ["benchmark", "system", "languages"]
-    rows = solved[solved["system"].isin(systems)]
-    data = rows.groupby(keys, sort=False)[["questions", "percent"]].mean().reset_index()
-    benchmarks = data.groupby("benchmark", sort=False)
-    figure, axes = _panels(1, len(benchmarks), 0.95 + 0.27 * len(systems), sharey=True)
-    for axis, (benchmark, here) in zip(axes.ravel(), benchmarks, strict=True):
-        table = here.pivot(index="system", columns="languages", values="percent")
-        _heatmap(axis, table.loc[systems], 100, f"{named(benchmark)} (% of questions)")
-        axis.set_xlabel("languages in which a question is solved")
-    return figure, data
-
-
-# ------------------------------------------------------------------------------------- data and training
-
-
-def _facets(names: pd.Series, height: float, **share: Any) -> tuple[Figure, dict[str, Axes]]:
-    """A panel per name, with its title; four are two by two."""
-    panels = list(dict.fromkeys(names))
-    columns = 2 if len(panels) == 4 else min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    figure, axes = _panels(rows, columns, height * rows, **share)
-    for axis, name in itertools.zip_longest(axes.ravel(), panels):
-        axis.set_title(name) if name is not None else axis.remove()
-    return figure, dict(zip(panels, axes.ravel(), strict=False))
-
-
-@_styled
-def training_curves(training: pd.DataFrame) -> Drawn:
-    """Training loss by update on a logarithmic axis: one panel per stage, one line per lineage and seed."""
-    data = training[["lineage", "seed", "step", "loss"]].reset_index(drop=True)
-    split = data["lineage"].str.rpartition("/")
-    data = data.assign(stage=split[2], after=split[0].replace("", "base").str.replace("/", ", "))
-    starts = list(dict.fromkeys(data["after"]))
-    colours = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
-    figure, axes = _facets(data["stage"], 2.1)
-    for stage, axis in axes.items():
-        here = data[data["stage"] == stage]
-        for (after, _), part in here.groupby(["after", "seed"], sort=False):
-            number = starts.index(after)
-            axis.plot(part["step"], part["loss"], color=colours[number % len(colours)], linewidth=1.1,
-                      linestyle=("-", "--", "-.", ":")[number % 4], label=f"from {after}")  # fmt: skip
-        axis.set_xlabel("update")
-        axis.set_xlim(left=0)
-        if (here["loss"] > 0).all():  # the first losses of a new task are a hundred times the last
-            axis.set_yscale("log")
-            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
-            axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_locator(NullLocator())
-    figure.supylabel("training loss", fontsize=9)
-    _legend(figure, list(axes.values()))
-    return figure, data
-
-
-@_styled
-def length_histogram(lengths: pd.DataFrame, limit: int) -> Drawn:
-    """How long the examples of each corpus are, and how many are longer than the limit, where some are."""
-    edges, binned = np.linspace(0, max(lengths["tokens"].max(), 1.05 * limit), 65), []
-    figure, axes = _facets(lengths["corpus"], 1.75, sharex=True)
-    for corpus, axis in axes.items():
-        part = lengths[lengths["corpus"] == corpus]
-        counts, _ = np.histogram(part["tokens"], edges, weights=part["examples"])
-        share, over = 100.0 * counts / counts.sum(), part.loc[part["tokens"] > limit, "examples"].sum()
-        axis.stairs(share, edges, fill=True, color=BLUE, alpha=0.75)
-        axis.axvline(limit, color="#333333", linestyle=(0, (4, 2)), linewidth=1)
-        if over:
-            axis.set_title(f"{100.0 * over / counts.sum():.1f}% over {limit}", loc="right", fontsize=7.5)
-        axis.tick_params(labelbottom=True)
-        axis.set_xlim(left=0)
-        axis.set_ylim(0, 1.1 * share.max())
-        binned.append(pd.DataFrame({"corpus": corpus, "tokens_from": edges[:-1], "tokens_to": edges[1:],
-                                    "examples": counts, "percent": share}))  # fmt: skip
-    figure.supxlabel("tokens", fontsize=9)
-    figure.supylabel("examples (%)", fontsize=9)
-    return figure, pd.concat(binned, ignore_index=True)
-
-
 # ------------------------------------------------------------------------------------- representations
 
-_LINES = {"base": ("#777777", "^", ":"), "MonoReason": ("#e69f00", "o", "--"), "QAlign": (BLUE, "s", "-")}
-_MEASURES = {"retrieval": "originals found (%)", "cosine": "cosine with the original", "closer": "its lead over others"}
 # Ten languages: marker and colour together, since no ten colours are told apart by everybody.
 COLOURS = ("#e69f00", BLUE, "#56b4e9", "#000000", "#009e73", "#cc79a7", "#d55e00", "#999999", "#332288", "#882255")
 _SIGNS = dict(zip(PAPER_CODES, zip("v^<>DsPXo*", COLOURS, strict=True), strict=True))
-
-
-@_styled
-def layers(measures: pd.DataFrame) -> Drawn:
-    """Retrieval of the English question and cosine by layer: mean over the other languages, one line per model."""
-    keys = ["set", "model", "layer"]
-    grouped = measures.groupby([*keys, "seed"], sort=False)[["retrieval", "cosine", "cosine_others"]].mean()
-    data = grouped.groupby(keys, sort=False).mean().reset_index()
-    spread = measures.groupby(keys, sort=False)["retrieval"].agg(lowest="min", highest="max").reset_index()
-    questions = measures.groupby("set")["questions"].min()
-    data = data.merge(spread, on=keys).assign(chance=lambda rows: 100.0 / rows["set"].map(questions))
-    data.insert(data.columns.get_loc("cosine_others") + 1, "closer", data["cosine"] - data["cosine_others"])
-    sets = data.groupby("set", sort=False)
-    figure, axes = _panels(len(sets), len(_MEASURES), 2.3 * len(sets))
-    for line, (name, here) in zip(axes, sets, strict=True):
-        for axis, (column, title) in zip(line, _MEASURES.items(), strict=True):
-            for model, part in here.groupby("model", sort=False):
-                colour, marker, dashes = _LINES.get(model, ("#000000", "D", "-."))
-                axis.plot(part["layer"], part[column], color=colour, marker=marker, linestyle=dashes, markersize=4,
-                          clip_on=False, zorder=3, label=model)  # fmt: skip
-            axis.set_title(f"{named(name)}: {title}" if column == "retrieval" else title, fontsize=8.5)
-            axis.set_ylim(min(0, 1.1 * here[column].min()), None if column == "closer" else 1)
-            axis.set_xlabel("layer (0: embeddings)")
-            axis.xaxis.set_major_locator(MaxNLocator(9, integer=True))
-        chance = here["chance"].iloc[0]
-        _percent(line[0], max(chance, here["retrieval"].max()))
-        line[0].axhline(chance, color=GREY, linestyle=(0, (1, 1.5)), linewidth=1, label="chance")
-    _legend(figure, axes.ravel())
-    return figure, data
 
 
 @_styled

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from bs4 import BeautifulSoup
@@ -20,6 +21,7 @@ from qalign_core import runs
 
 STYLE = Path(__file__).with_name("pages.css").read_text(encoding="utf-8")
 INDEX = "index.html"
+LONG = 6  # sections from which on a chapter's page has a table of contents
 
 
 class _Renderer(IPythonRenderer):
@@ -67,9 +69,32 @@ def page(notebook: nbformat.NotebookNode, chapters: Sequence[tuple[str, str]] = 
 
 
 def body(notebook: nbformat.NotebookNode) -> str:
-    """What is on a notebook's page, without scripts and frames."""
+    """What is on a notebook's page, without scripts and frames.
+
+    The cells that open a chapter are folded into one line. Below it stand the outputs of the cells tagged `lead`, so
+    that a page begins with what the chapter is about, and in a long chapter its contents.
+    """
+    cells = list(notebook.cells)
+    end = next((n for n, cell in enumerate(cells, 1) if "open_run(" in cell.source), 0)
+    head, rest = _exported([c for c in cells[:end] if c.cell_type == "markdown"]), _exported(cells[end:])
+    if not end:
+        return rest
+    opening = _exported([c for c in cells[:end] if c.cell_type == "code"])
+    said = re.search(r"^profile \S+ · seed [\d, ]+$", BeautifulSoup(opening, "html.parser").get_text(), re.MULTILINE)
+    folded = f"<details><summary>{said[0] if said else 'how this chapter begins'}</summary>{opening}</details>"
+    leading = [cell for cell in cells if "lead" in cell.metadata.get("tags", [])]
+    lead = _exported([{**cell, "outputs": [o for o in cell.outputs if "data" in o]} for cell in leading], code=False)
+    headings = BeautifulSoup(rest, "html.parser").find_all("h2")
+    links = [f'<a href="#{h["id"]}">{escape(h.get_text().removesuffix("¶"))}</a>' for h in headings if h.get("id")]
+    contents = f'<p class="contents">{" · ".join(links)}</p>' if len(links) >= LONG else ""
+    return f"{head}{folded}{contents}{lead}{rest}"
+
+
+def _exported(cells: Sequence[Mapping[str, Any]], *, code: bool = True) -> str:
     exporter = _Exporter(template_name="basic")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    exporter.exclude_input = not code
+    notebook = nbformat.from_dict({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
     return _at_rest(exporter.from_notebook_node(notebook)[0])
 
 

@@ -203,19 +203,6 @@ def gap_table(intervals: pd.DataFrame, *, caption: str = "", systems: Sequence[s
     return Table("table-gap", title, caption, data, text.rename(columns=HEADINGS))
 
 
-def mixed_table(intervals: pd.DataFrame, systems: Sequence[str], *, caption: str = "") -> Table:
-    """Figure 2 in numbers: averages with and without mixed supervision, the best of each benchmark in bold."""
-    means = mean_over_seeds(intervals, ["benchmark", "measure", "system"]).set_index(["benchmark", "measure"])
-    data, text = pd.DataFrame({"system": systems}), pd.DataFrame({"System": systems})
-    for benchmark in dict.fromkeys(intervals["benchmark"]):
-        for measure in ("average", "non_english"):
-            part = means.loc[[(benchmark, measure)]].set_index("system").reindex(systems)
-            column = f"{named(benchmark)} {HEADINGS[measure]}"
-            data[column], text[column] = part["estimate"].to_numpy(), _cells(part)
-    title = "Figure 2 in numbers. Mixed supervision (%)"
-    return Table("table-figure-2-mixed", title, caption, data, text, _best(data.drop(columns="system")))
-
-
 # ------------------------------------------------------------------------------------- what is chance
 
 
@@ -472,7 +459,7 @@ def ablation_table(
             data[[measure, f"{measure}_low", f"{measure}_high"]] = found[BOUNDS]
             text[HEADINGS[measure]] = _cells(found)
         ours = differences["b"] == OURS
-        for kind, column, those in (("to_ours", "non-en, to ours", ours), ("to_control", control, ~ours)):
+        for kind, column, those in (("to_ours", "non-en, to QAlign", ours), ("to_control", control, ~ours)):
             if kind == "to_ours" or to_control:
                 found = data[keys].merge(differences.loc[those, [*keys, *BOUNDS, "p"]], on=keys, how="left")
                 data[[kind, f"{kind}_low", f"{kind}_high", f"{kind}_p"]] = found[[*BOUNDS, "p"]]

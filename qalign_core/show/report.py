@@ -10,7 +10,6 @@ import io
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -31,13 +30,13 @@ from qalign_core.show.paper_tables import BENCHMARKS, named
 from qalign_core.show.tables import Table, print_table, save_table, trace_table
 
 ACCURACY = ("table-2", "table-3", "table-accuracy")  # the last: of a benchmark that is not the paper's
-CONSISTENCY = ("figure-3", "figure-agreement", "figure-solved", "table-consistency")  # what chapter 5 draws
+CONSISTENCY = ("figure-3", "table-consistency")  # what chapter 5 draws
 ABLATIONS = ("table-4", "table-study", "figure-ablation", "figure-study", "figure-representations")  # and chapter 6
 MIXED = ("MultiReason", "QAlign", "QAlign + mixed")  # Figure 2
 FOUR = ("MonoReason", *MIXED)  # Figure 3; of other systems, the first four
 NEAR_ZERO = 5.0  # percent
 FEW_GROUPS = 20  # clusters below which resampling them gives intervals that are too narrow
-LABELS = {WITHOUT: "none", OURS: "X→En questions (ours)"}  # rows of Table 4
+LABELS = {WITHOUT: "none", OURS: "X→En questions (QAlign)"}  # rows of Table 4
 PICTURED = {  # the same in its picture, as README has them; a system's number of examples is put behind
     WITHOUT: "none",
     "X→En FLORES": "X→En generic sentences",
@@ -80,30 +79,31 @@ def few_groups(intervals: pd.DataFrame) -> str:
 
 def remarks(accuracy: pd.DataFrame, floor: pd.DataFrame | None = None, scorer: str = "paper") -> list[str]:
     """What a reader must be told before reading one scorer's rows of `accuracy.csv`; empty where there is nothing."""
-    said = []
+    said: dict[str, list[str]] = {}  # what holds for several benchmarks is said once
     for benchmark, rows in accuracy[accuracy["scorer"] == scorer].groupby("benchmark", sort=False):
-        name = named(benchmark)
-        means = rows.groupby(["system", "seed"], sort=False)["accuracy"].mean()
+        means, found = rows.groupby(["system", "seed"], sort=False)["accuracy"].mean(), []
         if rows["accuracy"].max() < NEAR_ZERO:
-            said.append(
-                f"{name}: every accuracy is under {NEAR_ZERO:g}%. This run checks that every part works on this input; "
+            found.append(
+                f"every accuracy is under {NEAR_ZERO:g}%. This run checks that every part works on this input; "
                 "its numbers mean nothing, and no system can be said to be better than another."
             )
         elif means.max() < NEAR_ZERO:
-            said.append(f"{name}: every average is under {NEAR_ZERO:g}%; differences between systems mean little.")
+            found.append(f"every average is under {NEAR_ZERO:g}%; differences between systems mean little.")
         level = float("nan") if floor is None else floor.loc[floor["benchmark"] == benchmark, "accuracy"].mean()
         below = means.index[means <= level]
         if len(below) == len(means):
-            said.append(
-                f"{name}: on average no system is above the language-blind floor of {level:.1f}%: a rule "
+            found.append(
+                f"on average no system is above the language-blind floor of {level:.1f}%: a rule "
                 "that never reads a word does as well."
             )
         elif len(below):
             listed = ", ".join(below.unique("system"))
-            said.append(f"{name}: {listed}: on average not above the language-blind floor of {level:.1f}%.")
+            found.append(f"on average not above the language-blind floor of {level:.1f}%: {listed}.")
         if (few := int(rows["total"].min())) < 100:
-            said.append(f"{name}: only {few} questions a language; single languages are mostly noise.")
-    return said
+            found.append(f"only {few} questions a language; single languages are mostly noise.")
+        for text in found:
+            said.setdefault(text, []).append(named(benchmark))
+    return [f"{' and '.join(names)}: {text}" for text, names in said.items()]
 
 
 def _caption(
@@ -153,7 +153,7 @@ def run_tables(results: Results) -> list[Table]:
 
 
 def _accuracy_tables(results: Results) -> Iterator[Table]:
-    """Tables 1 to 3 and Figure 2 in numbers, and what may be chance."""
+    """Tables 1 to 3, and what may be chance."""
     data, main, run = results.tables, results.main(), results.run
     intervals, floor = data["intervals"], data.get("floor")
     profile = f"Profile {run['profile']}, {run['scorer']} scorer. "
@@ -187,8 +187,6 @@ def _accuracy_tables(results: Results) -> Iterator[Table]:
             "interval. Gap: English minus the mean of the other languages, in points."
         )
         yield paper_tables.seeds_table(intervals, main, caption=words)
-    if set(MIXED) <= set(main):
-        yield paper_tables.mixed_table(intervals, MIXED, caption=_averaged(results, intervals))
 
 
 def _response_tables(results: Results) -> Iterator[Table]:
@@ -200,17 +198,7 @@ def _response_tables(results: Results) -> Iterator[Table]:
     if "errors" in data:
         yield paper_tables.errors_table(data["errors"], caption=f"{words}.")
     if "cleaned" in data:
-        scored, details = f"{words}, {scorer} scorer.", []
-        rows = data["cleaned"].assign(accuracy=data["cleaned"]["cleaned"])
-        for benchmark in dict.fromkeys(rows["benchmark"]):
-            table = paper_tables.accuracy_table(
-                rows, benchmark, caption=scored, scorer=scorer, systems=results.main(), published_size=None
-            )
-            number, name = BENCHMARKS.get(benchmark, (benchmark, benchmark))
-            title = f"{number} without broken questions. Accuracy on {name} (%)"
-            details.append(replace(table, name=f"table-cleaned-{benchmark}", title=title))
-        averages = paper_tables.cleaned_table(data["cleaned"], scorer=scorer, caption=scored)
-        yield replace(averages, details=tuple(details))
+        yield paper_tables.cleaned_table(data["cleaned"], scorer=scorer, caption=f"{words}, {scorer} scorer.")
     if "trace" in data:
         yield trace_table(data["trace"], caption=f"{words}.")
 
@@ -258,7 +246,7 @@ def _ablations(results: Results) -> Iterator[Table]:
         for benchmark in (name for name in benchmarks if size and name in BENCHMARKS):
             cells = published_cells(benchmark, size).query("language == 'average'")
             known |= {(benchmark, c["system"]): c["value"] for c in cells.to_dict("records") if c["system"] in listed}
-        extra = words = "To ours, to same size: paired differences in points, each with its interval."
+        extra = words = "To QAlign, to same size: paired differences in points, each with its interval."
         if known:
             words += (
                 f" Published: average over ten languages, LLaMA-2 {size}. The paper's other cells of this table are "
@@ -269,7 +257,7 @@ def _ablations(results: Results) -> Iterator[Table]:
             examples=examples, published=known,
         )  # fmt: skip
     if listed := _listed(results, ("study",), {}):
-        extra = "To ours: paired difference in points. Examples: of stage 1."
+        extra = "To QAlign: paired difference in points. Examples: of stage 1."
         yield paper_tables.ablation_table(
             intervals, compared, listed, caption=_averaged(results, intervals, extra), unfolded=each(extra),
             examples=examples, study=True,
@@ -299,15 +287,11 @@ def _figures(results: Results) -> Iterator[tuple[str, figures.Drawn, str]]:
         drawn = figures.mixed_supervision(intervals, MIXED, floor)
         yield "figure-2-mixed-supervision", drawn, _averaged(results, intervals)
     if "solved" in data:
-        systems = _solving(results)
+        systems = solving(results)
         left = ", ".join(name for name in main if name not in systems)
         drawn = figures.consistency(data["agreement"], data["consistency"], systems)
         words = _averaged(results, data["agreement"], f"Only in the table: {left}." if left else "")
         yield "figure-3-consistency", drawn, words
-        words = _caption(results, dict.fromkeys(data["accuracy"]["benchmark"]))
-        yield "figure-solved-languages", figures.solved_languages(data["solved"], main), words
-        if len(pair) == 2:
-            yield "figure-agreement-map", figures.agreement_map(data["agreement_map"], pair), words
     if "ablation_rows" in data:
         examples = data["ablation_rows"].set_index("system")["examples"].dropna().astype(int).to_dict()
         labels = {name: PICTURED.get(name, re.sub(r" \(\d+\)$", "", name)) for name in data["ablation_rows"]["system"]}
@@ -322,25 +306,11 @@ def _figures(results: Results) -> Iterator[tuple[str, figures.Drawn, str]]:
         counts = measures.groupby("set", sort=False)["questions"].min()
         many = [f"{n:,}" + f" ({named(name)})" * (len(counts) > 1) for name, n in counts.items()]
         said = f"{' and '.join(many)} questions a language"
-        words = f"{profile}, {seeds_of(measures['seed'])}, {said}, mean of the other languages."
-        yield "figure-representations-layers", figures.layers(measures), words
         words = f"{profile}, {seeds_of([points['seed'].min()])}, {said}."
         yield "figure-representations-plane", figures.planes(points), words
-    if len(data.get("training", ())):
-        words = f"{profile}, {seeds_of(data['training']['seed'])}."
-        yield "figure-training", figures.training_curves(data["training"]), words
-    if len(data.get("lengths", ())):
-        lengths = data["lengths"]
-        many = lengths.groupby("corpus", sort=False)["examples"].sum()
-        counted = f"{many.min():,} to {many.max():,}" if many.nunique() > 1 else f"{many.iloc[0]:,}"
-        limit = int(lengths["limit"].iloc[0])
-        over = "" if (lengths["tokens"] > limit).any() else ", which no example reaches"
-        words = f"{profile}, {seeds_of(run['seeds'][:1])}, {counted} examples a corpus. Prompt, target and markers; "
-        words += f"dashed: truncated at {limit:,} tokens{over}."
-        yield "figure-lengths", figures.length_histogram(lengths, limit), words
 
 
-def _solving(results: Results) -> list[str]:
+def solving(results: Results) -> list[str]:
     """The systems of Figure 3: the paper's four that solve English questions at all; of others, the first four."""
     rows, main = results.tables["accuracy"], results.main()
     english = rows[(rows["language"] == "en") & (rows["scorer"] == results.run["scorer"])]
