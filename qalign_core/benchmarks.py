@@ -38,7 +38,7 @@ def load_benchmark(
     data_dir: str | Path,
     *,
     limit: int | None = None,
-    fields: Mapping[str, str] | None = None,
+    fields: Mapping[Any, str] | None = None,
     drop: Collection[int] = (),
 ) -> Dataset:
     """The questions of a benchmark in one language, exactly as they stand in the file.
@@ -107,7 +107,7 @@ def load_benchmark(
     )
 
 
-def _own(row: dict[str, Any], fields: Mapping[str, str], where: str) -> tuple[str, str]:
+def _own(row: dict[str, Any], fields: Mapping[Any, str], where: str) -> tuple[str, str]:
     """Question and answer of a row of one's own, as text."""
     answer = "answer" if row.get("answer_number") is None else "answer_number"
     question, gold = (

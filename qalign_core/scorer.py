@@ -296,8 +296,9 @@ def prediction_file(folder: str | Path, benchmark: str, code: str, files: str | 
     The pattern may hold `{benchmark}`, `{language}` (the code), `{name}` (in English) and `*` for anything; ValueError
     where it finds several files.
     """
-    names = {"benchmark": benchmark, "language": code, "name": language(code).name}
-    place = (files or "{benchmark}/{language}.jsonl").format(**names)
+    place = files or "{benchmark}/{language}.jsonl"
+    for name, value in {"benchmark": benchmark, "language": code, "name": language(code).name}.items():
+        place = place.replace(f"{{{name}}}", value)
     found = sorted(Path(folder).glob(place))
     if len(found) > 1:
         raise ValueError(f"{folder}: {place} finds {len(found)} files: {', '.join(path.name for path in found)}")
@@ -356,7 +357,9 @@ def read_predictions(
         found: dict[int, list[dict[str, Any]]] = {}  # index → its responses
         for position, row in enumerate(_filtered(path, only)):
             where = f"{path}, row {position + 1}"
-            values = {ours: None if theirs is None else pick(row, theirs, where) for ours, theirs in names.items()}
+            values: dict[str, Any] = {
+                ours: None if theirs is None else pick(row, theirs, where) for ours, theirs in names.items()
+            }
             index = position if names["index"] is None else values["index"]
             if isinstance(index, bool) or not str(index).isdecimal():
                 raise BadRow(f"{where}: the index is {index!r}; it must be the question's number, from 0")
