@@ -130,16 +130,16 @@ def _gold(answer: Any, language: str | None) -> str | None:
 
 def _refuse(path: Path, name: str, first: tuple[str, Any], rows: Sequence[int], language: str) -> None:
     """BadRow for rows (from 0) that cannot be asked: the first in full, the others by number."""
-    others = f"; {len(rows)} such rows in all: {', '.join(map(str, rows[:50]))} (from 0)" if rows[1:] else ""
-    way = f"mend them, or leave them out of every language: evaluation.benchmarks.{name}.drop: {list(rows[:50])}"
+    others = f" {len(rows)} such rows in all: {', '.join(map(str, rows[:50]))} (from 0)." if rows[1:] else ""
+    way = f"Mend them, or leave them out of every language: evaluation.benchmarks.{name}.drop: {list(rows[:50])}"
     where = f"{path}: line {rows[0] + 1}"
     if not first[0].strip():
-        raise BadRow(f"{where}: the question is blank{others}; {way}")
+        raise BadRow(f"{where}: the question is blank.{others} {way}")
     marks = "commas only between thousands (1,000 or 3.5)"
     marks = marks if name in BENCHMARKS else f"with the marks of {language_of(language).name}, no words beside it"
     raise BadRow(
         f"{where}: the gold answer {str(first[1])[:80]!r} must be a number and nothing else, of at most {LONGEST} "
-        f"characters, {marks}; are the columns swapped, or is there one too many?{others}; {way}"
+        f"characters, {marks}; are the columns swapped, or is there one too many?{others} {way}"
     )
 
 

@@ -141,7 +141,7 @@ def test_fields_and_formats_of_ones_own(tmp_path):
 def test_rows_that_cannot_be_asked_are_listed_together_and_can_be_dropped(tmp_path):
     golds = ["1", "x = 3", None, "4", "5 apples"]
     write_rows(tmp_path / "en.jsonl", *({"question": "?", "answer": gold} for gold in golds))
-    listed = r"; 3 such rows in all: 1, 2, 4 \(from 0\); .*school\.drop: \[1, 2, 4\]"
+    listed = r" 3 such rows in all: 1, 2, 4 \(from 0\)\. Mend .*school\.drop: \[1, 2, 4\]"
     said = "line 2: the gold answer 'x = 3' .* with the marks of English.*" + listed
     with pytest.raises(BadRow, match=said):
         load_benchmark("school", "en", tmp_path)
