@@ -107,38 +107,39 @@ def load_benchmark(
     )
 
 
-def _own(row: dict[str, Any], fields: Mapping[Any, str], where: str) -> tuple[str, str]:
-    """Question and answer of a row of one's own, as text."""
+def _own(row: dict[str, Any], fields: Mapping[Any, str], where: str) -> tuple[str, Any]:
+    """Question and answer of a row of one's own; the answer may be a number or text."""
     answer = "answer" if row.get("answer_number") is None else "answer_number"
     question, gold = (
         pick(row, fields.get(name, given), where) for name, given in (("question", "question"), ("answer", answer))
     )
     if not isinstance(question, str):
         raise BadRow(f"{where}: the question is {type(question).__name__}, not text")
-    return question, str(gold)
+    return question, gold
 
 
-def _gold(answer: str, language: str | None) -> str | None:
+def _gold(answer: Any, language: str | None) -> str | None:
     """A gold answer as it is stored: the paper's (no language) as it is, one's own plainly; None for what is none."""
     if language is None:
         return answer if NUMBER.fullmatch(answer.strip()) and len(answer.strip()) <= LONGEST else None
-    value = gold_number(answer, language)
-    text = None if value is None else np.format_float_positional(value, trim="-")
-    return text if text and len(text) <= LONGEST else None
+    is_number = isinstance(answer, int | float) and not isinstance(answer, bool)
+    value = float(answer) if is_number else gold_number(str(answer), language)
+    text = np.format_float_positional(value, trim="-") if value is not None and np.isfinite(value) else ""
+    return text if 0 < len(text) <= LONGEST else None
 
 
-def _refuse(path: Path, name: str, first: tuple[str, str], rows: Sequence[int], language: str) -> None:
+def _refuse(path: Path, name: str, first: tuple[str, Any], rows: Sequence[int], language: str) -> None:
     """BadRow for rows (from 0) that cannot be asked: the first in full, the others by number."""
-    others = f"; {len(rows)} such rows in all: {', '.join(map(str, rows[:50]))} (from 0)" if rows[1:] else ""
-    way = f"mend them, or leave them out of every language: evaluation.benchmarks.{name}.drop: {list(rows[:50])}"
+    others = f" {len(rows)} such rows in all: {', '.join(map(str, rows[:50]))} (from 0)." if rows[1:] else ""
+    way = f"Mend them, or leave them out of every language: evaluation.benchmarks.{name}.drop: {list(rows[:50])}"
     where = f"{path}: line {rows[0] + 1}"
     if not first[0].strip():
-        raise BadRow(f"{where}: the question is blank{others}; {way}")
+        raise BadRow(f"{where}: the question is blank.{others} {way}")
     marks = "commas only between thousands (1,000 or 3.5)"
     marks = marks if name in BENCHMARKS else f"with the marks of {language_of(language).name}, no words beside it"
     raise BadRow(
-        f"{where}: the gold answer {first[1][:80]!r} must be a number and nothing else, of at most {LONGEST} "
-        f"characters, {marks}; are the columns swapped, or is there one too many?{others}; {way}"
+        f"{where}: the gold answer {str(first[1])[:80]!r} must be a number and nothing else, of at most {LONGEST} "
+        f"characters, {marks}; are the columns swapped, or is there one too many?{others} {way}"
     )
 
 
@@ -159,7 +160,7 @@ def corrected(rows: list[dict[str, Any]], name: str, language: str, folder: str 
                 raise BadRow(f"{where}: {name} corrects rows 0 to {len(rows) - 1}, and there is no row {index!r}")
             old = found[index]
             question, answer = _own({"question": old["question"], "answer": old["answer"], **change}, {}, where)
-            gold = _gold(answer, language) if answer != old["answer"] else answer
+            gold = _gold(answer, language) if {"answer", "answer_number"} & change.keys() else answer
             if gold is None or not question.strip():
                 _refuse(path, name, (question, answer), [number - 1], language)
             found[index] |= {"question": question, "answer": gold}

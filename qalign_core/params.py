@@ -210,7 +210,7 @@ class System(Section):
     template: prompts.TemplateName = "alpaca"  # of a checkpoint; else model.template
     predictions: AbsolutePath | None = None  # a folder of <benchmark>/<language>.jsonl
     fields: dict[Literal["index", "question", "response", "finish_reason"], str | None] | None = None  # as named there
-    files: Annotated[str, Field(pattern=r"\{(language|name)\}")] | None = None  # theirs/{benchmark}_{language}*.json
+    files: Annotated[str, Field(pattern=r"^([^/].*)?\{(language|name)\}")] | None = None  # the pattern of their names
     filter: str | None = None  # of lm-evaluation-harness's logs: whose rows are read
     samples: Literal["first", "majority"] | None = None  # which of several responses to a question counts
     seed: int | None = None  # which of the run's seeds the predictions belong to; null: to each
@@ -429,9 +429,9 @@ def _problems(profile: Profile) -> Iterator[str]:
             yield f"{key}: give either a lineage (a list of corpora), {others}"
         if len(set(lineage or [])) != len(lineage or []):
             yield f"{key}.lineage: {lineage} names a corpus twice"
-        theirs = system.model_dump(include={"fields", "seed", "files", "filter", "samples"}, exclude_none=True)
-        if system.predictions is None and theirs:
-            yield f"{key}: {', '.join(theirs)}: for predictions made elsewhere, which need predictions: <folder>"
+        log = system.model_dump(include={"fields", "seed", "files", "filter", "samples"}, exclude_none=True)
+        if system.predictions is None and log:
+            yield f"{key}: {', '.join(log)}: for predictions made elsewhere, which need predictions: <folder>"
         if not set(system.seeds(run)) <= set(run.seeds):
             yield f"{key}.seed: {system.seed} is not among run.seeds {run.seeds}"
         if system.translator is not None and not (system.translator and lineage is not None):

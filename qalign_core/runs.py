@@ -207,12 +207,14 @@ def read_rows(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError, BadRow: for an absent file, broken JSON, a missing or non-text field, an id used twice.
     """
-    if path.suffix == ".parquet" or require(path).open("rb").read(4) == b"PAR1":
+    with require(path).open("rb") as stream:
+        is_parquet = path.suffix == ".parquet" or stream.read(4) == b"PAR1"
+    if is_parquet:
         import pyarrow
         import pyarrow.parquet
 
         try:
-            rows = pyarrow.parquet.read_table(require(path)).to_pylist()
+            rows = pyarrow.parquet.read_table(path).to_pylist()
         except pyarrow.ArrowInvalid as error:
             raise BadRow(f"{path}: not a Parquet file ({error}); fetch it again") from None
         found = _checked(((f"row {i}", row) for i, row in enumerate(rows)), path, fields)

@@ -300,8 +300,9 @@ def prediction_file(folder: str | Path, benchmark: str, code: str, files: str | 
     The pattern may hold `{benchmark}`, `{language}` (the code), `{name}` (in English) and `*` for anything; ValueError
     where it finds several files.
     """
-    names = {"benchmark": benchmark, "language": code, "name": language(code).name}
-    place = (files or "{benchmark}/{language}.jsonl").format(**names)
+    place = files or "{benchmark}/{language}.jsonl"
+    for name, value in {"benchmark": benchmark, "language": code, "name": language(code).name}.items():
+        place = place.replace(f"{{{name}}}", value)
     found = sorted(Path(folder).glob(place))
     if len(found) > 1:
         raise ValueError(f"{folder}: {place} finds {len(found)} files: {', '.join(path.name for path in found)}")

@@ -76,6 +76,9 @@ def theirs(folder: Path, **more: Any) -> dict[str, Any]:
         ({"lineage": [], "fields": {"response": "output"}}, "for predictions made elsewhere"),
         ({"checkpoint": "a/b", "seed": 0}, "for predictions made elsewhere"),
         ({"predictions": "x", "fields": {"respons": "output"}}, r"respons: unknown name \(did you mean 'response'\?\)"),
+        ({"predictions": "x", "files": "mgsm.json"}, r"systems\.Theirs\.files: .*pattern"),
+        ({"predictions": "x", "files": "/x/{language}.json"}, r"systems\.Theirs\.files: .*pattern"),
+        ({"predictions": "x", "samples": "best"}, "must be 'first' or 'majority'"),
         ({"predictions": "x", "seed": 7}, r"systems\.Theirs\.seed: 7 is not among run\.seeds \[0\]"),
     ],
 )
@@ -156,6 +159,23 @@ def test_a_profile_of_english_alone_is_evaluated(folder: Path, run: Run):
     assert "consistency" not in evaluate.save_consistency(profile, run).tables
     assert evaluate.save_ablations(profile, run).tables.keys() == found.tables.keys()
     assert list(evaluate.representation_jobs(profile, run)) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"fields": {"question": "q"}}, "fields and corrects describe the files of a `folder` of your own"),
+        ({"folder": "x", "corrects": "msvamp"}, r"school\.corrects: name another of evaluation\.benchmarks"),
+        ({"folder": "x", "corrects": "school"}, r"school\.corrects: name another of evaluation\.benchmarks"),
+        ({"folder": "x", "drop": [-1]}, r"school\.drop\.0: must be greater than or equal to 0"),
+    ],
+)
+def test_a_benchmark_of_ones_own_that_cannot_be_is_refused(settings: dict[str, Any], said: str):
+    sections = profile_of({"predictions": "x"}).model_dump(mode="json")
+    name = "school" if "folder" in settings else "mgsm"
+    sections["evaluation"]["benchmarks"][name] = {"max_new_tokens": 5, **settings}
+    with pytest.raises(ProfileError, match=said):
+        params.validate(sections)
 
 
 def test_the_profile_declares_which_systems_are_compared(folder: Path, run: Run):
