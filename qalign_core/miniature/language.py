@@ -328,11 +328,11 @@ def _steps(data: LanguageData, problem: Problem) -> list[str]:
 
 
 def _restated(data: LanguageData, problem: Problem) -> list[str]:
-    """What is asked, then every fact in its plainest wording, continued by the calculation that it makes possible."""
+    """What is asked, then every fact without its adjuncts, continued by the calculation that it makes possible."""
     schema = problem.schema
     places = {part.number: place for place, part in enumerate((*schema.statements, schema.question))}
-    plain = replace(problem, wordings=(0,) * len(problem.wordings), spelled=False, native_digits=False)
-    *facts, asked = statements(plain, "en")
+    wordings = tuple(_without_adjunct(data.sentences[key], wording) for key, _, wording in problem.parts)
+    *facts, asked = statements(replace(problem, wordings=wordings, spelled=False, native_digits=False), "en")
     lines = [[fact] for fact in facts]
     known: list[int] = []  # the statement after which the result of each operation is known
     for step, sentence in zip(schema.steps, _steps(data, problem), strict=True):
@@ -349,6 +349,12 @@ def _restated(data: LanguageData, problem: Problem) -> list[str]:
             line.append(sentence)
     opening = f"{OPENING} {asked[0].lower()}{asked[1:]}"
     return [opening, *(" ".join(part for part in line if part) for line in lines)]
+
+
+def _without_adjunct(wordings: list[str], wording: int) -> int:
+    """The first wording where the chosen one only adds a place or a time to it ("At the market, Tom buys 3 pens")."""
+    added = wording < len(wordings) and wordings[0].rstrip(".?") in wordings[wording]
+    return 0 if added else wording
 
 
 _GENERIC_PLACEHOLDER = re.compile(r"\{(\w+)(?: (\w+))?\}")

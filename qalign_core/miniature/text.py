@@ -35,12 +35,12 @@ from qalign_core.miniature.world import ITEMS, LARGEST, PEOPLE, Problem, World
 HIGH_RESOURCE = ("ja", "zh", "de", "fr", "ru", "es")
 # Shares of documents: the rare languages are rarer, as in LLaMA-2's text.
 LANGUAGE_SHARES: dict[str, float] = {
-    "en": 0.55, **dict.fromkeys(HIGH_RESOURCE, 0.055), **dict.fromkeys(("bn", "th", "sw"), 0.04),
+    "en": 0.50, **dict.fromkeys(HIGH_RESOURCE, 0.06), **dict.fromkeys(("bn", "th", "sw"), 0.14 / 3),
 }  # fmt: skip
 ARITHMETIC_SHARE = 0.12  # of the English documents
-SOLVED_SHARE = 0.48  # of the English documents
-BITEXT_SHARE = 0.40  # of the other languages' documents
-MIXED_SHARE = 0.15  # of the other languages' documents
+SOLVED_SHARE = 0.50  # of the English documents
+BITEXT_SHARE = 0.45  # of the other languages' documents
+MIXED_SHARE = 0.25  # of the other languages' documents
 LIST_SHARE = 0.30  # of the remaining documents
 TWICE_SHARE = 0.50  # of the remaining paragraphs
 QUESTION_SHARE = 0.60  # of the paragraphs; the others are generic
