@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from qalign_core import launch, params, plan, prepare, runs
+from qalign_core import launch, models, params, plan, prepare, runs
 from qalign_core.launch import MANIFEST, MODEL_FILES, RECORDED
 from qalign_core.miniature import SHIPPED_BASE
 from qalign_core.miniature.text import TOKENIZER_FILE
@@ -41,11 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def ship(profile: params.Profile, run: runs.Run, job: plan.Job, target: Path) -> None:
-    """Copy a pre-trained base into the package, with its manifest and model card."""
+    """Put a pre-trained base into the package in fp16, half its size, with its manifest and model card."""
     source = job.folder / "model"
+    model = models.load_model(str(source), dtype="float16")
     target.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(target)
     for name in MODEL_FILES:
-        shutil.copyfile(source / name, target / name)
+        if name.startswith("tokenizer"):
+            shutil.copyfile(source / name, target / name)
     seed = profile.run.seeds[0]
     corpus = runs.read_json(run.corpus(plan.BASE_TEXT, seed).with_suffix(".json"))
     done = runs.read_json(job.folder / "done.json")
