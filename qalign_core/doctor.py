@@ -303,13 +303,13 @@ def gpus(profile: Profile) -> Iterator[Finding]:
         fits = plan.fit(profile, profile.corpora()[0], smallest, ranks)
         layout = (*plan.zero(fits.deepspeed), fits.batch, fits.checkpointing)
         needed = plan.training_memory(profile, sizes, ranks, *layout)[0]
-        said = f"training needs about {needed / GIB:.0f} of {smallest / GIB:.0f} GiB a GPU ({fits.sentence})"
+        said = f"training: {fits.sentence}"
         remedy = "training.deepspeed: deepspeed/zero3-offload.json, or method: lora"
         yield verdict("GPU memory", needed <= 0.95 * smallest, said, remedy)
     weights = max([*(2.0 * sizes.parameters for sizes in [sizes] if sizes), *map(published_size, hub_models(profile))])
     if wants and weights > 0.8 * min(gpu["memory"] for gpu in found):
         said = f"a model's weights take {weights / GIB:.0f} GiB of each GPU when it answers"
-        yield Finding("GPU memory", PROBLEM, said, "leave out the larger models, or use GPUs with more memory")
+        yield Finding("answering", PROBLEM, said, "leave out the larger models, or use GPUs with more memory")
     if busy := [gpu for gpu in found[:devices] if gpu["used"] > 0.1 * gpu["memory"]]:
         used = f"{busy[0]['used'] / GIB:.0f} of {busy[0]['memory'] / GIB:.0f} GiB in use"
         yield Finding("GPU memory", WARNING, used, "another program uses the GPU: nvidia-smi names it")

@@ -394,7 +394,7 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
             report = runs.read_json(path.with_suffix(".json"))["report"] if path.with_suffix(".json").is_file() else []
             languages |= {row["language"] for row in report}
 
-    base, revision = profile.model.base, profile.model.revision
+    base, revision = hub.pinned(profile.model.base, profile.model.revision).values()
     licence = next((name for pattern, name in LICENCES.items() if re.fullmatch(pattern, base)), None)
     on_hub = bool(base != "miniature" and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists())
     named = f"[{base}](https://huggingface.co/{base})" if on_hub else _plain(Path(base).name)

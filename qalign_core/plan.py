@@ -187,7 +187,7 @@ def base_sizes(profile: Profile) -> Sizes | None:
     if profile.model.base == "miniature":
         return None
     lora = (profile.training.lora or LoraSection()).model_dump() if profile.training.method == "lora" else None
-    return _sizes(profile.model.base, profile.model.revision, json.dumps(lora))
+    return _sizes(*hub.pinned(profile.model.base, profile.model.revision).values(), json.dumps(lora))
 
 
 @cache

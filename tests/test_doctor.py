@@ -119,7 +119,9 @@ def test_an_old_python_and_other_packages(tmp_path: Path, monkeypatch) -> None:
 def test_a_compiler_is_asked_for_by_offloading_alone(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert doctor.compiler(params.load("mini")).state == OK
-    assert doctor.compiler(params.load("llama2-13b")).state == PROBLEM
+    assert doctor.compiler(params.load("llama2-13b")).state == OK  # deepspeed: auto, and no GPU needs offloading here
+    offloading = profile_of("llama2-13b", training={"deepspeed": "deepspeed/zero3-offload.json"})
+    assert doctor.compiler(offloading).state == PROBLEM
 
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path, monkeypatch) -> None:
@@ -168,6 +170,9 @@ def test_too_few_small_busy_and_old_gpus(monkeypatch) -> None:
     assert "of 15 GiB a GPU" in found["GPU memory", PROBLEM].found
     assert "9 of 15 GiB in use" in found["GPU memory", WARNING].found
     assert ("bf16", WARNING) in found
+    seen(monkeypatch, ("RTX 4090", 24, 0, 8.9))
+    answering = by_check(doctor.gpus(params.load("checkpoints")))["answering"]  # its largest have 13 billion weights
+    assert answering.found == "a model's weights take 24 GiB of each GPU when it answers"
     monkeypatch.setattr(doctor, "SHARED_MEMORY", 0)
     seen(monkeypatch, *[("A100", 80, 0, 8.0)] * 8)
     assert [f.state for f in doctor.gpus(params.load("llama2-7b"))] == [OK, OK, OK]
@@ -209,7 +214,8 @@ def test_the_disk_that_a_profile_fills(tmp_path: Path, monkeypatch) -> None:
 
 def test_memory_that_offloading_needs(monkeypatch) -> None:
     monkeypatch.setattr(doctor, "memory", lambda: 64 * GIB)
-    assert by_check(doctor.machine(params.load("llama2-13b")))["memory"].state == PROBLEM
+    offloading = profile_of("llama2-13b", training={"deepspeed": "deepspeed/zero3-offload.json"})
+    assert by_check(doctor.machine(offloading))["memory"].state == PROBLEM
     assert by_check(doctor.machine(params.load("mini")))["memory"].state == OK
     monkeypatch.setattr(doctor, "memory", lambda: 2 * GIB)
     assert by_check(doctor.machine(params.load("mini")))["memory"].state == WARNING
