@@ -214,7 +214,7 @@ def test_an_interrupt_stops_the_whole_group_within_ten_seconds(run: Run, tmp_pat
     process.wait(timeout=20)
     assert time.monotonic() - begun < 10
     assert process_group(group) == []
-    assert (tmp_path / "supervisor.txt").read_text().rstrip().endswith("KeyboardInterrupt")
+    assert "Interrupted: job: stopped; what is finished is kept." in (tmp_path / "supervisor.txt").read_text()
     assert not (run.folder / launch.CURRENT).exists()
     assert not job.done
 
@@ -249,7 +249,8 @@ def test_interrupting_a_real_kernel_stops_the_whole_group_within_ten_seconds(run
         while reply["parent_header"]["msg_id"] != asked:  # a slow kernel was asked more than once whether it is ready
             reply = client.get_shell_msg(timeout=60)
         assert time.monotonic() - begun < 10
-        assert reply["content"]["ename"] == "KeyboardInterrupt"
+        assert reply["content"]["ename"] == "Interrupted"
+        assert len(reply["content"]["traceback"]) == 1  # one sentence
         assert process_group(group) == []
     finally:
         client.stop_channels()

@@ -123,6 +123,26 @@ def test_a_failed_cell_is_shown_escaped():
     assert shown.find(class_="output_error").get_text().strip() == "ValueError: <bad>"
 
 
+def test_a_chapter_begins_with_what_it_is_about():
+    """The cells that open it are one folded line; a tagged cell's picture, without code and warnings, is on top."""
+    stdout = new_output("stream", text="python 3.11\nprofile tiny · seed 1, 2\n")
+    warned = [new_output("stream", name="stderr", text="a warning"), new_output("display_data", {"image/png": PIXEL})]
+    cells = [new_markdown_cell("# 1 · One\n\ntext"), new_code_cell("run = None", metadata={"tags": ["parameters"]})]
+    cells += [new_code_cell("this_run = plan.open_run(profile)", outputs=[stdout])]
+    cells += [new_markdown_cell(f"## Part {n}") for n in range(pages.LONG)]
+    cells += [new_code_cell("draw()", outputs=warned, metadata={"tags": ["lead"]})]
+    main = BeautifulSoup(pages.page(new_notebook(cells=cells)), "html.parser").find("main")
+    folded = main.find("details")
+    assert folded.find("summary").get_text() == "profile tiny · seed 1, 2"
+    assert "open_run" in folded.get_text()
+    links = main.find(class_="contents").find_all("a")
+    assert [main.find(id=link["href"][1:]).get_text().strip("¶") for link in links] == [a.get_text() for a in links]
+    first, again = main.find_all("img")
+    assert first.find_previous("h2") is None
+    assert again.find_previous("h2").get_text().startswith("Part 5")
+    assert (main.get_text().count("a warning"), main.get_text().count("draw()")) == (1, 1)
+
+
 def test_pages_link_to_one_another_in_order(tmp_path: Path):
     for name, heading in (("02_b", "Two <& more>"), ("01_a", "One"), ("10_c", None)):
         cells = [new_markdown_cell(f"# {heading}\n\ntext")] if heading else []

@@ -113,11 +113,10 @@ def test_the_table_holds_ours_published_and_floor(answers):
     assert table.text.loc[3, ["Avg.", "th"]].tolist() == ["49.6", "39.6†"]
     assert table.text.loc[1, "bn"] == ""  # unknown stays blank
     assert (2, "Avg.") in table.bold
+    commit = "https://github.com/NJUNLP/QAlign/blob/a65ee63836e41896466a1b81834d8db0deaf4324/README.md"
+    assert f'<a href="{commit}">README of NJUNLP/QAlign</a>' in table._repr_html_()
     assert not {row for row, _ in table.bold} & table.muted
-    assert table.hints.loc[3, "Avg."] == (
-        "LLaMA-2 7B, README of NJUNLP/QAlign (primary source): https://github.com/NJUNLP/QAlign/blob/"
-        "a65ee63836e41896466a1b81834d8db0deaf4324/README.md#L35"
-    )
+    assert table.hints.loc[3, "Avg."] == f"LLaMA-2 7B, README of NJUNLP/QAlign (primary source): {commit}#L35"
     assert "(secondary source)" in table.hints.loc[3, "th"]
     assert "qalign_readme (primary)" in table.data.loc[3, "source"]
     assert "† a transcription of tables II and IV of arXiv 2405.01345" in table.caption

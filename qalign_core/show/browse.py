@@ -53,11 +53,6 @@ def picture(run: Run, name: str) -> Markdown:
     return Markdown(f"<small>{markdown_text(caption)}</small>")
 
 
-def shown(tables: Mapping[str, Table], name: str) -> Table | None:
-    """A table of the run; nothing where the run has none of this name."""
-    return tables.get(name)
-
-
 def remarks_note(said: Sequence[str]) -> Markdown:
     """What a reader must know before reading the numbers, as one note."""
     return Markdown("\n".join(["**Mind:**", "", *(f"- {markdown_text(text)}" for text in said)]) if said else "")

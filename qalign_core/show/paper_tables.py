@@ -152,7 +152,7 @@ def accuracy_table(
     keys.sort(key=lambda key: "secondary" in key)  # the authors' own first
     read = []
     for source, tier, link in (key.partition("#")[0].split(" ") for key in keys):
-        read.append(f"{SECONDARY + ' ' if 'secondary' in tier else ''}{SOURCES[source]} ({link or 'no address'})")
+        read.append(f"{SECONDARY + ' ' if 'secondary' in tier else ''}{SOURCES[source]}" + f" ({link})" * bool(link))
     sources = f" Published numbers are from: {'; '.join(dict.fromkeys(read))}." if read else ""
     own = frame[frame["kind"] == "ours"].drop(columns=["system", "kind", "gap", "source"])
     stem = f"table-{number.rpartition(' ')[2] or 'accuracy'}-{benchmark}"

@@ -236,31 +236,23 @@ def _ablations(results: Results) -> Iterator[Table]:
         return
     intervals, compared = data["ablation_intervals"], data["ablations"]
     examples = data["ablation_rows"].set_index("system")["examples"].dropna().astype(int).to_dict()
-    benchmarks = dict.fromkeys(intervals["benchmark"])
-
-    def each(extra: str) -> str:
-        return _caption(results, benchmarks, method=method_of(intervals), each=True, extra=extra)
-
-    if listed := _listed(results, ("ablation", "control"), LABELS):
-        known: dict[tuple[str, str], float] = {}
-        for benchmark in (name for name in benchmarks if size and name in BENCHMARKS):
-            cells = published_cells(benchmark, size).query("language == 'average'")
-            known |= {(benchmark, c["system"]): c["value"] for c in cells.to_dict("records") if c["system"] in listed}
-        extra = words = "To QAlign, to same size: paired differences in points, each with its interval."
-        if known:
+    benchmarks, known = dict.fromkeys(intervals["benchmark"]), dict[tuple[str, str], float]()
+    for benchmark in (name for name in benchmarks if size and name in BENCHMARKS):
+        cells = published_cells(benchmark, size).query("language == 'average'")
+        known |= {(benchmark, c["system"]): c["value"] for c in cells.to_dict("records")}
+    for kinds, labels, study in ((("ablation", "control"), LABELS, False), (("study",), {}, True)):
+        words = "To QAlign, to same size or control: paired differences in points. Examples: of stage 1."
+        if not (listed := _listed(results, kinds, labels)):
+            continue
+        each = _caption(results, benchmarks, method=method_of(intervals), each=True, extra=words)
+        if known and not study:
             words += (
                 f" Published: average over ten languages, LLaMA-2 {size}. The paper's other cells of this table are "
                 "not known to us and stay blank."
             )
         yield paper_tables.ablation_table(
-            intervals, compared, listed, caption=_averaged(results, intervals, words), unfolded=each(extra),
-            examples=examples, published=known,
-        )  # fmt: skip
-    if listed := _listed(results, ("study",), {}):
-        extra = "To QAlign: paired difference in points. Examples: of stage 1."
-        yield paper_tables.ablation_table(
-            intervals, compared, listed, caption=_averaged(results, intervals, extra), unfolded=each(extra),
-            examples=examples, study=True,
+            intervals, compared, listed, caption=_averaged(results, intervals, words), unfolded=each,
+            examples=examples, published={} if study else known, study=study,
         )  # fmt: skip
 
 

@@ -54,7 +54,8 @@ class Table:
 
     def _repr_html_(self) -> str:
         more = [f"<details><summary>{html.escape(t.title)}</summary>{t._repr_html_()}</details>" for t in self.details]
-        linked = re.sub(r"https://[\w./-]*\w", r'<a href="\g<0>">\g<0></a>', html.escape(self.caption))
+        caption = html.escape(self.caption)  # "from: README of X (https://…)" becomes a link with that text
+        linked = re.sub(r"(?<=[:;†] )([^:;†]+?) \((https://[\w./-]*\w)\)", r'<a href="\2">\1</a>', caption)
         caption = f"<strong>{html.escape(self.title)}</strong><br>{linked}"
         # The caption stands below the part that scrolls, so that it can be read on a narrow screen.
         return (
