@@ -246,7 +246,6 @@ def unreadable_model(name: str, revision: str | None, error: BaseException, kind
     def caused(kind: type[BaseException]) -> bool:
         return any(isinstance(cause, kind) for cause in causes)
 
-    absent = f"{name} is not in the hub's cache, and"
     if Path(name).is_dir() or name.count("/") != 1:
         pass
     elif caused(errors.GatedRepoError):  # the more special errors first: they are kinds of later ones
@@ -256,9 +255,9 @@ def unreadable_model(name: str, revision: str | None, error: BaseException, kind
     elif caused(errors.RepositoryNotFoundError):
         return f"the hub has no {kind} {name}, nor is there such a folder; if it is private: hf auth login"
     elif is_offline():
-        return f"{absent} HF_HUB_OFFLINE is set; where there is a network: {get}"
+        return f"{name} is not in the hub's cache, and HF_HUB_OFFLINE is set; where there is a network: {get}"
     elif caused(errors.LocalEntryNotFoundError) or caused(errors.CachedRepoTreeNotFoundError):
-        return f"{absent} the hub cannot be reached; where it can: {get}"
+        return f"{name} is not in the hub's cache, and the hub cannot be reached; where it can: {get}"
     elif data and caused(errors.EntryNotFoundError):
         return f"{name} has no such file; compare its path with {entry}"
     return f"{name}: {' '.join(str(error).split())[:400]}"

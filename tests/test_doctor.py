@@ -214,7 +214,8 @@ def test_the_disk_that_a_profile_fills(tmp_path: Path, monkeypatch) -> None:
 
 def test_memory_that_offloading_needs(monkeypatch) -> None:
     monkeypatch.setattr(doctor, "memory", lambda: 64 * GIB)
-    assert by_check(doctor.machine(params.load("llama2-13b")))["memory"].state == PROBLEM
+    offloading = profile_of("llama2-13b", training={"deepspeed": "deepspeed/zero3-offload.json"})
+    assert by_check(doctor.machine(offloading))["memory"].state == PROBLEM
     assert by_check(doctor.machine(params.load("mini")))["memory"].state == OK
     monkeypatch.setattr(doctor, "memory", lambda: 2 * GIB)
     assert by_check(doctor.machine(params.load("mini")))["memory"].state == WARNING
