@@ -217,7 +217,8 @@ def measure(profile: Profile) -> Speed:
     config.num_key_value_heads = config.num_attention_heads
     config.head_dim = config.hidden_size // config.num_attention_heads
     device, ranks = "cuda" if torch.cuda.is_available() else "cpu", min(devices, launch.gpu_count() or runs.cores())
-    model = AutoModelForCausalLM.from_config(config).to(device, torch.bfloat16 if profile.training.bf16 else None)
+    dtype = torch.bfloat16 if profile.training.bf16 else torch.float32  # the base is stored in fp16
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype).to(device)
     optimizer = torch.optim.AdamW(model.parameters())
     shape = (plan.least(profile)[0], max(tokens for tokens, _ in LENGTHS.values()))
     ids = torch.randint(3, config.vocab_size - 1, shape, device=device)  # (B, T)
