@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -80,6 +81,11 @@ def in_table_order(codes: list[str]) -> list[str]:
     if len(set(codes)) != len(codes):
         raise ValueError("a language is named twice")
     return [code for code in CODES if code in codes]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the closest known word, or nothing."""
+    return f" (did you mean {close[0]!r}?)" if (close := difflib.get_close_matches(word, [*known], 1, 0.5)) else ""
 
 
 def one_line(name: str, forbidden: str = "") -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import difflib
 import graphlib
 import os
 import reprlib
@@ -17,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from qalign_core import prompts, runs
-from qalign_core.languages import PAPER_CODES, add_new, in_table_order, one_line
+from qalign_core.languages import PAPER_CODES, add_new, in_table_order, nearest, one_line
 from qalign_core.runs import read_yaml
 from qalign_core.scorer import ScorerName
 
@@ -33,20 +32,11 @@ RESERVED = (  # names that a run's folders or tables use themselves, or that mea
     *("base", BASE_TEXT, "model", "untrained", "checkpoints", "benchmarks", "translation", "to-english", "followed"),
     *("corrected", "tensorboard"),
 )
-TRACKERS = (  # what `transformers` can report to (its INTEGRATION_TO_CALLBACK takes seconds to import)
-    *("azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte"),
-    *("kubeflow", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
-)
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class ProfileError(ValueError):
     """A profile that cannot be run; the message names the profile, the key and what is allowed."""
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the closest known word, or nothing."""
-    return f" (did you mean {close[0]!r}?)" if (close := difflib.get_close_matches(word, [*known], 1, 0.5)) else ""
 
 
 DataSet = Literal["mgsm", "msvamp", "gsm8k", "gsm8kinstruct", "questions", "metamathqa", "flores"]
@@ -358,10 +348,6 @@ def _data_problems(data: DataSection) -> Iterator[str]:  # what is wrong though 
             yield f"{key}: unknown corpus{nearest(name, KNOWN_CORPORA)}; {needs}"
         if parts and choice.path:
             yield f"{key}: give either of (other corpora) or path (a file of your own), not both"
-        if len(set(parts)) != len(parts):
-            yield f"{key}.of: {parts} names a corpus twice"
-        if len(parts) > 1 and choice.pairs:
-            yield f"{key}.pairs: is for one corpus: derive it first, then join"
         if choice.languages and choice.without:
             yield f"{key}: give either languages or without, not both"
         if choice.path and (choice.pairs or choice.style):
@@ -387,8 +373,6 @@ def _problems(profile: Profile) -> Iterator[str]:
         yield "model.miniature: sizes cannot be chosen with weights: shipped, which have their own"
     if (miniature.weights == "trained") != (miniature.base_tokens is not None):
         yield "model.miniature: weights: trained and base_tokens belong together: say how much text to train on"
-    if miniature.hidden_size and miniature.hidden_size % (2 * (miniature.num_attention_heads or 1)):
-        yield "model.miniature: hidden_size must be a multiple of twice num_attention_heads"
     if training.lora is not None and training.method != "lora":
         yield f"training.lora: describes method: lora, but method is {training.method}: change it or leave lora out"
     config = PARAMS_FOLDER / training.deepspeed
@@ -397,12 +381,6 @@ def _problems(profile: Profile) -> Iterator[str]:
         if in_bf16 and runs.read_object(config).get("zero_optimization", {}).get("stage") == 3:
             remedy = "take deepspeed/zero2.json or bf16: false, or leave the embeddings as they are"
             yield f"training.lora.embeddings: DeepSpeed cannot train them in bf16 under ZeRO stage 3: {remedy}"
-    stages = {f"training.stages.{name}": arguments for name, arguments in training.stages.items()}
-    for key, arguments in {"training": training, **stages}.items():
-        report_to = [arguments.report_to] if isinstance(arguments.report_to, str) else arguments.report_to
-        for tracker in [] if arguments.report_to == "none" else [name for name in report_to if name not in TRACKERS]:
-            known = f"none (alone), or some of: {', '.join(TRACKERS)}"
-            yield f"{key}.report_to: no tracker {tracker!r}{nearest(tracker, TRACKERS)}; {known}"
     for name, settings in evaluation.benchmarks.items():
         key, known = f"evaluation.benchmarks.{name}", f"known: {', '.join(BENCHMARKS)}"
         if name in (*RESERVED, "split") or name.endswith("-intervals"):  # tables are named so
@@ -417,18 +395,13 @@ def _problems(profile: Profile) -> Iterator[str]:
         elif name in BENCHMARKS and settings.folder is not None:
             yield f"{key}: {name}: folder is for benchmarks of your own; data.sources.{name} says where this is"
     pairs = evaluation.pairs or []
-    yield from (f"evaluation.pairs: {pair} compares a system with itself" for pair in pairs if pair[0] == pair[1])
     systems = [(f"evaluation.pairs: {pair}", name) for pair in pairs for name in pair]
     corpora = [(f"training.stages.{name}", name) for name in training.stages if name != BASE_TEXT]
     for name, system in profile.systems.items():
         key, lineage = f"systems.{name}", system.lineage
-        if name.startswith("_"):
-            yield f"{key}: a name must not begin with _: figures leave such names out of their legends"
         if sum(origin is not None for origin in (lineage, system.checkpoint, system.predictions)) != 1:
             others = "a checkpoint (a hub id or folder) or predictions (a folder of responses made elsewhere)"
             yield f"{key}: give either a lineage (a list of corpora), {others}"
-        if len(set(lineage or [])) != len(lineage or []):
-            yield f"{key}.lineage: {lineage} names a corpus twice"
         log = system.model_dump(include={"fields", "seed", "files", "filter", "samples"}, exclude_none=True)
         if system.predictions is None and log:
             yield f"{key}: {', '.join(log)}: for predictions made elsewhere, which need predictions: <folder>"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qalign_core import hub, prompts, runs
 from qalign_core.corpora import corpus_seed
 from qalign_core.models import add_adapters, hub_models, model_identity, pretrains, starting_model, write_base
-from qalign_core.params import BASE_TEXT, PARAMS_FOLDER, Corpus, LoraSection, Profile, ProfileError, dump, nearest
+from qalign_core.params import BASE_TEXT, PARAMS_FOLDER, Corpus, LoraSection, Profile, ProfileError, dump
 from qalign_core.runs import Run
 
 if TYPE_CHECKING:
@@ -91,20 +91,6 @@ def open_run(profile: Profile, folder: str | Path | None = None, *, read_only: b
         for seed in profile.run.seeds:
             write_base(profile, run, seed)
     return run
-
-
-def with_systems(profile: Profile, names: str) -> Profile:
-    """The profile with only some of its systems, named with commas between them; ProfileError for an unknown one."""
-    wanted = [names] if names in profile.systems else [name.strip() for name in names.split(",")]
-    for name in wanted:
-        if name not in profile.systems:
-            raise ProfileError(f"no system is named {name!r}{nearest(name, profile.systems)}; there are: "
-                               f"{', '.join(profile.systems)}")  # fmt: skip
-    kept = {name: s.model_copy(update={} if s.against in wanted else {"against": None})
-            for name, s in profile.systems.items() if name in wanted}  # fmt: skip
-    pairs = [pair for pair in profile.evaluation.pairs or [] if set(pair) <= set(wanted)]
-    evaluation = profile.evaluation.model_copy(update={"pairs": pairs or None})
-    return profile.model_copy(update={"systems": kept, "evaluation": evaluation})
 
 
 def slow_bf16(profile: Profile) -> str:

@@ -26,6 +26,7 @@ from rich.text import Text
 
 from qalign_core import cost, evaluate, launch, params, plan, prepare, runs
 from qalign_core.hub import DownloadError, cache_dir, is_offline
+from qalign_core.languages import nearest
 from qalign_core.launch import clock, describe, latest, share_done
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
 from qalign_core.plan import Job
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         profile = params.load(options.profile)
         if options.systems:
-            profile = plan.with_systems(profile, options.systems)
+            profile = with_systems(profile, options.systems)
         chosen = select(profile, options.only, options.start)
         plan.machines(profile)  # the host file and DeepSpeed's JSON are there, and of use
         if plan.stages(profile):
@@ -88,6 +89,20 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     console.print(f"[bold red]error[/] {escape(reason)}", soft_wrap=True)
     return 2
+
+
+def with_systems(profile: Profile, names: str) -> Profile:
+    """The profile with only some of its systems, named with commas between them; ProfileError for an unknown one."""
+    wanted = [names] if names in profile.systems else [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in profile.systems:
+            raise ProfileError(f"no system is named {name!r}{nearest(name, profile.systems)}; there are: "
+                               f"{', '.join(profile.systems)}")  # fmt: skip
+    kept = {name: s.model_copy(update={} if s.against in wanted else {"against": None})
+            for name, s in profile.systems.items() if name in wanted}  # fmt: skip
+    pairs = [pair for pair in profile.evaluation.pairs or [] if set(pair) <= set(wanted)]
+    evaluation = profile.evaluation.model_copy(update={"pairs": pairs or None})
+    return profile.model_copy(update={"systems": kept, "evaluation": evaluation})
 
 
 def parser() -> argparse.ArgumentParser:
