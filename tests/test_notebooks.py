@@ -78,7 +78,7 @@ def test_chapters_show_their_science() -> None:
         '"### Instruction:\\n{instruction}\\n\\n### Response:"',  # the template
         "[-100] * masked",  # the labels
         "cross_entropy(",  # the loss
-        "launch.command(",  # the DeepSpeed command
+        "deepspeed --num_gpus {profile.run.devices} --module",  # the command
         'r"\\d+(?:\\.\\d+)?"',  # the scorer
         "np.quantile(",  # an interval
         'sub(wide["en"], axis=0)',  # agreement with English
