@@ -280,6 +280,7 @@ def test_a_bad_job_is_refused(tmp_path: Path) -> None:
         train.training_arguments({**job, "seed": 1, "training_arguments": {"bf16": True}}, tmp_path)
 
 
+@pytest.mark.parametrize("path", ["/etc/passwd", "../corpus.jsonl", "data/../../corpus.jsonl"])
 def test_a_corpus_outside_of_its_run_is_not_opened(tmp_path: Path, path: str) -> None:
     run = tmp_path / "run"
     run.mkdir()
