@@ -285,7 +285,9 @@ def other_precision_job(answered: plan.Job, run: Run, per_language: int = 10) ->
 
 
 def does_not_fit(job: plan.Job, run: Run, devices: int) -> str | None:
-    """Why a job's model cannot be loaded on every device of this machine, or None."""
+    """Why a job's model cannot answer on every device of this machine, or not in reasonable time, or None."""
+    if job.content["dtype"] == "bfloat16" and not runs.has_native_bf16():
+        return "this processor only emulates it, many times slower than fp32"
     source, revision = hub.located(job.content["model"], run.folder)
     if not Path(source).is_dir():  # in the hub's cache, since it has answered
         source = str(hub.fetch({"path": source, "revision": revision}, convert=False))

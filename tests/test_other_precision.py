@@ -60,6 +60,9 @@ def test_a_part_is_asked_again_in_the_other_precision_if_it_fits(tmp_path: Path,
     assert again.folder == asked.folder.with_name("benchmarks-bfloat16")
     assert again.content["dtype"] == "bfloat16"
     assert again.content["fingerprint"] != asked.content["fingerprint"]
+    monkeypatch.setattr(runs, "has_native_bf16", lambda: False)
+    assert "only emulates it" in (responses.does_not_fit(again, run, devices=1) or "")
+    monkeypatch.setattr(runs, "has_native_bf16", lambda: True)
     assert responses.does_not_fit(again, run, devices=1) is None
     changes = responses.changed_answers(asked.folder, answer(again).folder)
     assert changes["asked"].tolist() == [2, 2]
