@@ -123,7 +123,7 @@ def _bars(
 # ------------------------------------------------------------------------------------- Figure 1
 
 FOLLOWED = ("ru", 1)  # matplotlib's own font has no Thai, Bengali, Chinese or Japanese letters; a short question
-_BOX, _MODEL = (2.45, 0.98), (1.1, 0.6)  # inches: width and height of a text's box and of a model's
+_BOX, _MODEL = (2.45, 1.06), (1.1, 0.6)  # inches: width and height of a text's box and of a model's
 
 
 @_styled
@@ -131,7 +131,11 @@ def framework() -> Drawn:
     """Figure 1: the two-stage framework with one question of the miniature in it."""
     language, index = FOLLOWED
     problem = benchmark_problems("mgsm", index + 1)[index]
-    foreign, english, solved = question(problem, language), question(problem, "en"), solution(problem, "en")
+    foreign, english, solved = (
+        question(problem, language),
+        question(problem, "en"),
+        solution(problem, "en", "restating"),
+    )
     rows = [
         ("Stage 1: question alignment", "learns to translate questions", language, foreign, "question", "en", english),
         ("Stage 2: response alignment", "learns to reason, in English only", "en", english, "solution", "en", solved),
