@@ -131,11 +131,8 @@ def framework() -> Drawn:
     """Figure 1: the two-stage framework with one question of the miniature in it."""
     language, index = FOLLOWED
     problem = benchmark_problems("mgsm", index + 1)[index]
-    foreign, english, solved = (
-        question(problem, language),
-        question(problem, "en"),
-        solution(problem, "en", "restating"),
-    )
+    foreign, english = question(problem, language), question(problem, "en")
+    solved = solution(problem, "en", "restating")
     rows = [
         ("Stage 1: question alignment", "learns to translate questions", language, foreign, "question", "en", english),
         ("Stage 2: response alignment", "learns to reason, in English only", "en", english, "solution", "en", solved),
