@@ -112,7 +112,7 @@ licences: $(VENV)/.ready-dev  ## list the licences of the packages anew, in THIR
 	  --partial-match --allow-only="MIT;BSD;Apache;ISC;PSF;Python Software Foundation;MPL;Mozilla" --fail-on="GPL" >> THIRD_PARTY.md.part
 	@mv THIRD_PARTY.md.part THIRD_PARTY.md
 
-miniature-base: $(VENV)/.ready  ## train the miniature's base model anew (about half an hour), replacing the one shipped
+miniature-base: $(VENV)/.ready  ## train the miniature's three base models anew (hours), replacing those shipped
 	@$(BIN)/python tools/miniature_base.py
 
 clean:  ## delete .venv and caches; runs/ stays (delete runs/PROFILE yourself to begin again)

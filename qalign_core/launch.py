@@ -22,7 +22,6 @@ import psutil
 from filelock import FileLock, Timeout
 
 from qalign_core import hub, runs, train
-from qalign_core.miniature import SHIPPED_BASE
 from qalign_core.models import write_card
 from qalign_core.params import Profile, ProfileError
 from qalign_core.plan import Job, hostfile
@@ -34,10 +33,6 @@ CURRENT = "current.json"
 LOCK = ".launch.lock"  # held by the notebook; a rank holds `.lock` of the same folder
 POLL_SECONDS, DRAW_SECONDS = 0.25, 2.0
 GRACE_SECONDS = 6.0  # between asking a job to stop and killing it; an interrupt is over within 10 s
-# The miniature's base, as it comes with the package.
-MANIFEST = "manifest.json"
-RECORDED = ("versions", "hardware", "wall_seconds", "peak_memory_bytes")  # of the training's done.json
-MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -155,27 +150,6 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
         kept = "stopped; what is finished is kept. Run the cell again to go on from the last checkpoint."
         raise Interrupted(f"{run.relative(job.folder)}: {kept}") from None
     return job.folder
-
-
-def use_shipped_base(job: Job) -> bool:
-    """Take the base that comes with the package if `job`, not yet begun, would make just that; whether it was taken."""
-    manifest = runs.read_json(SHIPPED_BASE / MANIFEST)
-    if manifest["job"] != job.content["fingerprint"] or (job.folder / "job.json").is_file():
-        return False
-    part = job.folder / "model.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name in MODEL_FILES:
-        shutil.copyfile(SHIPPED_BASE / name, part / name)
-    part.replace(job.folder / "model")
-    runs.write_json_lines(job.folder / "progress.jsonl", [])  # its losses were not kept
-    runs.write_json(job.folder / "job.json", job.content)
-    done = {"fingerprint": manifest["job"], "metrics": manifest["metrics"], "git_commit": None, "wall_seconds": 0.0}
-    done |= {"peak_memory_bytes": 0, "notes": ["taken from the package"]}
-    done |= {key: manifest[key] for key in RECORDED if key in manifest}
-    files = {f"model/{name}": sha256 for name, sha256 in manifest["files"].items()}
-    runs.write_json(job.folder / "done.json", done | {"files": files})
-    return True
 
 
 def refuse_other_settings(job: dict[str, Any], folder: Path, run: Run) -> None:

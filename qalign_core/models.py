@@ -285,7 +285,7 @@ def write_base(profile: Profile, run: Run, seed: int) -> None:
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     if profile.model.miniature.weights == "shipped":
-        shutil.copytree(miniature.SHIPPED_BASE, part)
+        shutil.copytree(miniature.shipped_base(seed), part)
     else:
         miniature.create_base(part, seed=seed, config=profile.model.miniature.config() or None)
     part.rename(folder)

@@ -389,9 +389,9 @@ def lineage_model(profile: Profile, run: Run, seed: int, lineage: Sequence[str] 
     if profile.model.base == "miniature" and not (place / "config.json").is_file():
         if profile.model.miniature.weights != "shipped":
             raise FileNotFoundError(f"{place}: the untrained model is not there; open the run first (plan.open_run)")
-        from qalign_core.miniature import SHIPPED_BASE
+        from qalign_core.miniature import shipped_base
 
-        source = {"path": str(SHIPPED_BASE)}  # `open_run` will copy it
+        source = {"path": str(shipped_base(seed))}  # `open_run` will copy it
     return AnsweringModel(model, model_identity(source, run.folder), run.predictions(seed, []))
 
 

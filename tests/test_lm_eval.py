@@ -16,7 +16,7 @@ from qalign_core.runs import Run
 from qalign_core.scorer import read_predictions
 
 FOLDER = Path(__file__).resolve().parent.parent / "bench" / "lm_eval"
-SHIPPED_BASE = FOLDER.parent.parent / "qalign_core" / "miniature" / "base"
+SHIPPED_BASE = FOLDER.parent.parent / "qalign_core" / "miniature" / "base" / "seed-1"
 MAX_NEW_TOKENS = {"mgsm": 600, "msvamp": 300}
 ASKED = ("bn", "en")
 STORIES = {

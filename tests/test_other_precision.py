@@ -9,7 +9,7 @@ import pytest
 from qalign_core import generate, params, plan, prompts, responses, runs
 from qalign_core.runs import Run
 
-SHIPPED_BASE = params.PARAMS_FOLDER.parent / "qalign_core" / "miniature" / "base"
+SHIPPED_BASE = params.PARAMS_FOLDER.parent / "qalign_core" / "miniature" / "base" / "seed-1"
 
 
 def predict(folder: Path, responses: dict[str, dict[int, str]]) -> Path:

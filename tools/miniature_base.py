@@ -1,7 +1,7 @@
-"""Pre-train the base model that comes with the package: `make miniature-base`.
+"""Pre-train the base models that come with the package, one for each seed: `make miniature-base`.
 
 The recipe is `params/miniature-base.yaml`; training is that of every other stage. What comes out is copied into
-`qalign_core/miniature/base/`, with a manifest of everything it depends on and a model card.
+`qalign_core/miniature/base/`, each with a manifest of everything it depends on and a model card.
 """
 
 # ruff: noqa: E501  (the text of the card)
@@ -15,11 +15,13 @@ from typing import Any
 import pandas as pd
 
 from qalign_core import launch, models, params, plan, prepare, runs
-from qalign_core.launch import MANIFEST, MODEL_FILES, RECORDED
 from qalign_core.miniature import SHIPPED_BASE
 from qalign_core.miniature.text import TOKENIZER_FILE
 
 PROFILE = "miniature-base"
+MANIFEST = "manifest.json"
+RECORDED = ("versions", "hardware", "wall_seconds", "peak_memory_bytes")  # of the training's done.json
+MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,17 +33,18 @@ def main(arguments: list[str] | None = None) -> int:
     train_tokenizer().save(str(TOKENIZER_FILE))
     run = plan.open_run(profile, given[0] if given else None)
     prepare.write_corpora(profile, run)
-    seed = profile.run.seeds[0]
-    job = plan.stage_job(profile, run, seed, [])
-    print(f"pre-training in {job.folder}; its progress is in progress.jsonl, its log in log.txt", flush=True)
-    launch.run_job(job, profile, run, show=False)
-    ship(profile, run, job, SHIPPED_BASE)
-    print(f"the base model is in {SHIPPED_BASE}")
+    for seed in profile.run.seeds:
+        job = plan.stage_job(profile, run, seed, [])
+        print(f"pre-training in {job.folder}; its progress is in progress.jsonl, its log in log.txt", flush=True)
+        launch.run_job(job, profile, run, show=False)
+        target = ship(profile, run, seed)
+        print(f"the base model is in {target}")
     return 0
 
 
-def ship(profile: params.Profile, run: runs.Run, job: plan.Job, target: Path) -> None:
-    """Put a pre-trained base into the package in fp16, half its size, with its manifest and model card."""
+def ship(profile: params.Profile, run: runs.Run, seed: int) -> Path:
+    """Put the pre-trained base of a seed into the package in fp16, half its size, with its manifest and model card."""
+    job, target = plan.stage_job(profile, run, seed, []), SHIPPED_BASE.with_name(f"seed-{seed}")
     source = job.folder / "model"
     model = models.load_model(str(source), dtype="float16")
     target.mkdir(parents=True, exist_ok=True)
@@ -49,10 +52,10 @@ def ship(profile: params.Profile, run: runs.Run, job: plan.Job, target: Path) ->
     for name in MODEL_FILES:
         if name.startswith("tokenizer"):
             shutil.copyfile(source / name, target / name)
-    seed = profile.run.seeds[0]
     corpus = runs.read_json(run.corpus(plan.BASE_TEXT, seed).with_suffix(".json"))
     done = runs.read_json(job.folder / "done.json")
     manifest = {
+        "seed": seed,
         "profile": profile.model_dump(mode="json"),
         "job": job.content["fingerprint"],
         "corpus": corpus,
@@ -62,6 +65,7 @@ def ship(profile: params.Profile, run: runs.Run, job: plan.Job, target: Path) ->
     }
     runs.write_json(target / MANIFEST, manifest)
     runs.write_atomic(target / "README.md", card(manifest))
+    return target
 
 
 def card(manifest: dict[str, Any]) -> str:

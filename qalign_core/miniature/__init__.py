@@ -14,7 +14,14 @@ from qalign_core.miniature.folder import DEFAULT_SIZES, GENERATOR_VERSION, write
 from qalign_core.miniature.language import STYLES
 from qalign_core.miniature.text import base_text, create_base, shipped_tokenizer, write_base_corpus
 
-SHIPPED_BASE = Path(__file__).parent / "base"
+SHIPPED_BASE = Path(__file__).parent / "base" / "seed-1"
+
+
+def shipped_base(seed: int) -> Path:
+    """The folder of the pre-trained base that a seed starts from: there are a few, and the seeds take turns."""
+    bases = sorted(SHIPPED_BASE.parent.glob("seed-*"))
+    return bases[(seed - 1) % len(bases)]
+
 
 __all__ = [
     "DEFAULT_SIZES",
@@ -24,6 +31,7 @@ __all__ = [
     "base_text",
     "create_base",
     "language_blind_floor",
+    "shipped_base",
     "shipped_tokenizer",
     "solution_overlap",
     "write_base_corpus",
