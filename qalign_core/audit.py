@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -247,6 +247,16 @@ def _shingles(words: Sequence[str], size: int) -> set[tuple[str, ...]]:
     return set(zip(*(words[i:] for i in range(size)), strict=False)) if len(words) > size else {tuple(words)}
 
 
+def _incidence(sets: Sequence[set[tuple[str, ...]]], known: dict[tuple[str, ...], int]) -> Any:
+    """Which text (N) has which of the `known` runs of tokens (S), as a sparse matrix of 0 and 1."""
+    from scipy.sparse import csr_matrix
+
+    found = [[known[run] for run in one & known.keys()] for one in sets]
+    starts = np.cumsum([0, *map(len, found)])
+    columns = np.fromiter(chain.from_iterable(found), np.int32, count=starts[-1])
+    return csr_matrix((np.ones(starts[-1], np.int32), columns, starts), shape=(len(sets), len(known)))
+
+
 def near_duplicate_groups(questions: Sequence[str], *, threshold: float = 0.4) -> list[int]:
     """The group of each question, from 0 in order of appearance: chains of questions that share most of their words.
 
@@ -254,17 +264,14 @@ def near_duplicate_groups(questions: Sequence[str], *, threshold: float = 0.4) -
     `threshold` of all that either has (Jaccard). At 0.4 mSVAMP's variations of one story fall together, while
     mGSM's 250 questions stay 250 groups (down to 0.2). Parallel languages have the groups of their English.
     """
-    from scipy.sparse import coo_matrix, csr_matrix
+    from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
     if not questions:
         return []
-    known: dict[tuple[str, ...], int] = {}
-    sets = [[known.setdefault(s, len(known)) for s in _shingles(tokens(q), 2)] for q in questions]
-    sizes = np.array([len(s) for s in sets])  # (N,)
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    has = csr_matrix((np.ones(starts[-1], np.int32), np.concatenate(sets), starts), shape=(len(sets), len(known)))
-    shared = coo_matrix(has @ has.T)  # (N, N), counts
+    sets = [_shingles(tokens(question), 2) for question in questions]
+    has = _incidence(sets, {run: column for column, run in enumerate(set().union(*sets))})
+    shared, sizes = coo_matrix(has @ has.T), np.array([len(one) for one in sets])  # (N, N) counts, (N,)
     near = shared.data >= threshold * (sizes[shared.row] + sizes[shared.col] - shared.data)
     graph = coo_matrix((near[near], (shared.row[near], shared.col[near])), shape=shared.shape)
     _, labels = connected_components(graph, directed=False)
@@ -280,27 +287,26 @@ def overlap(tests: Sequence[str], training: Iterable[str], *, threshold: float =
         one line for each test question that was met, with its best match: `test, training` (positions), `kind`
         (`exact`: the same words and numbers; `other numbers`: the same words; `near`), `similarity` (0 to 1).
     """
-    index: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-    sizes, exact = [], []
-    for position, text in enumerate(tests):
-        test_runs = _shingles(tokens(text), size)
-        sizes.append(len(test_runs))
-        exact.append(tokens(text, numbers=True))
-        for shingle in test_runs:
-            index[shingle].append(position)
+    from scipy.sparse import coo_matrix
+
+    sets, exact = [_shingles(tokens(text), size) for text in tests], [tokens(text, numbers=True) for text in tests]
+    known = {run: column for column, run in enumerate(set().union(*sets))}
+    asked, sizes = _incidence(sets, known).T, np.array([len(one) for one in sets])  # (S, T), (T,)
     kinds = ("near", "other numbers", "exact")  # by rank
     best: dict[int, tuple[tuple[int, float], int]] = {}  # test → (rank, similarity), training row
-    for row, text in enumerate(training):
-        words = tokens(text)
-        row_runs = _shingles(words, size)
-        shared = Counter(position for shingle in row_runs & index.keys() for position in index[shingle])
-        for position, count in shared.items():
-            similarity = count / (sizes[position] + len(row_runs) - count)
-            if similarity < threshold:
-                continue
-            rank = 0
-            if similarity == 1.0 and len(words) == len(exact[position]):
-                rank = 2 if tokens(text, numbers=True) == exact[position] else 1
+    rows = enumerate(training)
+    while block := list(islice(rows, 4096)):  # the corpus need not be in memory
+        sets = [_shingles(tokens(text), size) for _, text in block]
+        shared = coo_matrix(_incidence(sets, known) @ asked)  # (R, T), counts
+        similarities = shared.data / (
+            sizes[shared.col] + np.array([len(one) for one in sets])[shared.row] - shared.data
+        )
+        for place in np.flatnonzero(similarities >= threshold):
+            position, (row, text) = int(shared.col[place]), block[shared.row[place]]
+            similarity, rank = float(similarities[place]), 0
+            if similarity == 1.0:
+                words = tokens(text, numbers=True)
+                rank = (1 + (words == exact[position])) if len(words) == len(exact[position]) else 0
             if position not in best or (rank, similarity) > best[position][0]:
                 best[position] = ((rank, similarity), row)
     lines = [(test, row, kinds[rank], similarity) for test, ((rank, similarity), row) in sorted(best.items())]

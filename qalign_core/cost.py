@@ -189,9 +189,9 @@ LENGTHS = {
     },
     **{"flores-x-en": (25, 8), "gsm8k": (84, 49), "gsm8kinstruct": (82, 48), "metamathqa": (91, 58)},
 }
-# In start-ups (importing torch, transformers and DeepSpeed): a job's launcher, ranks and saving; a notebook's kernel
-# and tables; what chapter 1 makes besides.
-JOB, NOTEBOOK, PREPARATION = 3.0, 2.5, 3.0
+# In start-ups (importing torch, transformers and DeepSpeed): a launcher and its ranks; a job's loading and saving; a
+# notebook's kernel and tables; what chapter 1 makes besides.
+START, JOB, NOTEBOOK, PREPARATION = 2.5, 0.5, 2.5, 3.0
 
 
 class Speed(NamedTuple):
@@ -272,7 +272,11 @@ def chapters(profile: Profile, speed: Speed) -> dict[str, float]:
         jobs[chapter] += times
     seeds, numbers = len(profile.run.seeds), sorted({"01", "04", "05", *jobs})
     other = {number: NOTEBOOK + PREPARATION * (number == "01") for number in numbers}
-    return {n: seeds * seconds[n] + (seeds * JOB * jobs[n] + other[n]) * speed.startup for n in numbers}
+    translated = any(profile.systems[name].translator for name in main)
+    starts = {"02": 2, "03": 1, "04": seeds * (1 + translated), "06": 1 + seeds}  # jobs that follow each other share one
+    for number in jobs:
+        other[number] += START * starts[number] + seeds * JOB * jobs[number]
+    return {number: seeds * seconds[number] + other[number] * speed.startup for number in numbers}
 
 
 def sentences(profile: Profile, numbers: Sequence[str] | None = None) -> Iterator[str]:

@@ -91,22 +91,26 @@ def external_overview(profile: Profile) -> Iterator[tuple[str, bool, str]]:
             yield name, not missing, why
 
 
-def answering_jobs(profile: Profile, run: Run, *, ablations: bool = False) -> Iterator[plan.Job]:
-    """The jobs that ask every system of chapter 4 (or 6), in order; ask for one when those before it are done.
+def answering_jobs(profile: Profile, run: Run, *, ablations: bool = False) -> Iterator[list[plan.Job]]:
+    """The jobs that ask every system of chapter 4 (or 6), in groups that may run together, the systems trained here
+    first; ask for a group when those before it have run.
 
-    When a system has answered, and had not before, the evaluation log says so. One whose job is not done then is left
-    alone: the next system comes.
+    When a system has answered, and had not before, the evaluation log says so.
     """
+    names = generated(profile, ablations=ablations)
+    trained = [name for name in names if profile.systems[name].lineage is not None]
     for seed in profile.run.seeds:
-        for system in generated(profile, ablations=ablations):
-            new, job = False, None
-            for job in plan.prediction_jobs(profile, run, system, seed):
-                new = not job.done
-                yield job
-                if not job.done:
-                    break
-            if new and job and job.done:
-                log_evaluation(profile, run, system, seed, "answered")
+        for systems in filter(None, [trained, *([name] for name in names if name not in trained)]):
+            left = {name: plan.prediction_jobs(profile, run, name, seed) for name in systems}
+            for turn in (0, 1):  # a system whose questions are translated answers in the second
+                jobs = {name: job for name, waiting in left.items() if (job := next(waiting, None))}
+                new = [name for name, job in jobs.items() if not job.done]
+                if jobs:
+                    yield list(jobs.values())
+                left = {name: left[name] for name, job in jobs.items() if job.done}
+                for name in new:
+                    if name in left and turn == bool(profile.systems[name].translator):
+                        log_evaluation(profile, run, name, seed, "answered")
 
 
 def answered(profile: Profile, run: Run) -> Profile:

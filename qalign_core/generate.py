@@ -1,6 +1,6 @@
 """Entry point of generation: answer every question of a job greedily, one rank per device.
 
-    deepspeed --module qalign_core.generate job.json
+    deepspeed --module qalign_core.generate job.json [job.json ...]
 
 An answer is appended to `generated/rank-<n>.jsonl` beside the job as soon as it ends, under a key made of the model's
 fingerprint, the prompt and the decoding settings. So a killed run goes on from there with any number of ranks, and a
@@ -29,7 +29,7 @@ from qalign_core import hub, prompts, runs
 from qalign_core.decoding import GreedyDecoder, Sequence, choose_batch_tokens
 from qalign_core.models import load_model
 from qalign_core.models import load_tokenizer as load_fast_tokenizer
-from qalign_core.train import begin, job_from, peak_memory
+from qalign_core.train import jobs_from, peak_memory
 
 GRACE_SECONDS = 60.0  # rank 0 waits so long for answers when no other rank is alive, and for ranks that have answered
 PREDECESSOR_SECONDS = 30.0  # a rank waits so long for the end of an earlier process that still writes into its file
@@ -365,12 +365,11 @@ class Answers:
 
 
 def main() -> None:
-    """Run the job that the command line names."""
-    job_path = job_from(None, "qalign_core.generate")
-    begin(job_path.parent)
+    """Run the jobs that the command line names."""
     logging.disable_progress_bar()
     try:
-        generate(job_path)
+        for job_path in jobs_from(None, "qalign_core.generate"):
+            generate(job_path)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -49,17 +49,18 @@ class JobError(RuntimeError):
 # ------------------------------------------------------------------------------------------------- the command
 
 
-def command(job_path: Path, module: str, profile: Profile) -> list[str]:
-    """The DeepSpeed launcher's command line for a job, on this machine or on those of `run.hostfile`."""
+def command(jobs: Sequence[Path], module: str, profile: Profile) -> list[str]:
+    """The DeepSpeed launcher's command line for jobs in turn, on this machine or on those of `run.hostfile`."""
     hosts, launcher, devices = hostfile(profile), profile.run.launcher, profile.run.devices
+    paths = [str(path) for path in jobs]
     if hosts:
-        program = ["--module", module, str(job_path)]
+        program = ["--module", module, *paths]
         # OpenMPI counts by the host file's slots alone, and refuses --num_gpus.
         options = ["--hostfile", str(hosts), *(["--num_gpus", str(devices)] if launcher != "openmpi" else [])]
         options += ["--launcher", launcher] if launcher else []
         options += [f"--launcher_args={profile.run.launcher_args}"] if profile.run.launcher_args else []
         if launcher == "slurm":  # whose runner forgets `--module`: the program is python's own `-m`
-            program = ["--force_multi", "--", "-m", module, str(job_path)]
+            program = ["--force_multi", "--", "-m", module, *paths]
         return [sys.executable, "-m", "deepspeed.launcher.runner", *options, "--log_level", "warning", *program]
     # What `deepspeed --num_gpus N` starts on one machine. Its runner only adds the seconds of a second import.
     with socket.socket() as probe:  # the launcher's default port is fixed: two jobs at once would collide
@@ -70,10 +71,10 @@ def command(job_path: Path, module: str, profile: Profile) -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible and gpu_count():  # DeepSpeed numbers the ranks' devices from 0: name the chosen ones behind it
         chosen = ",".join(visible.replace(" ", "").split(",")[:devices])
-        program = ["env", f"CUDA_VISIBLE_DEVICES={chosen}", sys.executable, "-u", "-m", module, str(job_path)]
+        program = ["env", f"CUDA_VISIBLE_DEVICES={chosen}", sys.executable, "-u", "-m", module, *paths]
         program = ["--no_python", "--no_local_rank", *program]
     else:
-        program = ["--module", module, str(job_path)]
+        program = ["--module", module, *paths]
     return [sys.executable, "-u", "-m", "deepspeed.launcher.launch", *options, *program]
 
 
@@ -119,37 +120,70 @@ def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
         The job's folder, with a `done.json` that bears the job's fingerprint.
 
     Raises:
-        JobError: when the job fails, is already being run, hangs, begins from a model that was deleted, or was
-            finished, or well begun, with other settings.
+        As `run_jobs`.
+    """
+    run_jobs([job], profile, run, show)
+    return job.folder
+
+
+def run_jobs(jobs: Iterable[Job], profile: Profile, run: Run, show: bool = True) -> None:
+    """Run jobs of one kind in turn, each unless it is done: the same call starts, resumes, or returns at once.
+
+    On processors they share one start of the ranks, which takes longer there than many a job of the miniature.
+
+    Raises:
+        JobError: when a job fails, is already being run, hangs, begins from a model that was deleted, or was finished,
+            or well begun, with other settings; the jobs before it are done.
         DownloadError: when a model of the hub cannot be fetched, or has no weights that may be loaded.
         ProfileError: when it wants more GPUs than there are.
     """
+    left, alone = list(jobs), bool(gpu_count() or profile.run.hostfile)
+    while left:
+        with ExitStack() as locks:
+            ready: list[Job] = []
+            try:
+                for job in left[:1] if alone else left:
+                    prepare(job, profile, run, show, locks)
+                    ready.append(job)
+            except (JobError, hub.DownloadError):
+                if not ready:
+                    raise
+            left = left[len(ready) :]
+            try:
+                if begun := [job for job in ready if not job.done]:
+                    _supervise(begun, profile, run, show)
+            except KeyboardInterrupt:
+                kept = "stopped; what is finished is kept. Run the cell again to go on from the last checkpoint."
+                first = next((job for job in ready if not job.done), ready[-1])
+                raise Interrupted(f"{run.relative(first.folder)}: {kept}") from None
+            finally:
+                for job in ready:
+                    if job.done:
+                        shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)  # killed before its clean-up
+                    if job.done and job.content["kind"] == "train":
+                        write_card(profile, run, job.content["seed"], job.content["lineage"])
+
+
+def prepare(job: Job, profile: Profile, run: Run, show: bool, locks: ExitStack) -> None:
+    """Lock a job and, unless it is done, write what its ranks need; see `run_jobs` for the errors."""
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(job.folder / LOCK, timeout=0):
-            refuse_other_settings(job.content, job.folder, run)
-            if not job.done:
-                check_devices(profile)
-                refuse_absent_model(job, run)
-                fetch_models(job, profile, run, show)
-                runs.write_json(job.folder / "job.json", job.content)
-                if "corpus" in job.content:
-                    train.tokenise(job.content, job.folder / "job.json")
-                _supervise(job.folder / "job.json", MODULES[job.content["kind"]], profile, run, show)
-            elif show and is_interactive():  # in executed notebooks the cell of a job that was done stays as it is
-                seconds = runs.read_object(job.folder / "done.json")["wall_seconds"]
-                draw(run.relative(job.folder), f"done before, in {clock(seconds)}")
-            shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)  # killed before its clean-up
-            if job.content["kind"] == "train":
-                write_card(profile, run, job.content["seed"], job.content["lineage"])
+        locks.enter_context(FileLock(job.folder / LOCK, timeout=0))
     except Timeout:
         raise JobError(
             f"{job.folder}: another process is running this job. Wait for it, or stop it, and run the cell again."
         ) from None
-    except KeyboardInterrupt:
-        kept = "stopped; what is finished is kept. Run the cell again to go on from the last checkpoint."
-        raise Interrupted(f"{run.relative(job.folder)}: {kept}") from None
-    return job.folder
+    refuse_other_settings(job.content, job.folder, run)
+    if not job.done:
+        check_devices(profile)
+        later = trained_first(job, run)
+        fetch_models(job, profile, run, show)
+        runs.write_json(job.folder / "job.json", job.content)
+        if "corpus" in job.content and not later:
+            train.tokenise(job.content, job.folder / "job.json")
+    elif show and is_interactive():  # in executed notebooks the cell of a job that was done stays as it is
+        seconds = runs.read_object(job.folder / "done.json")["wall_seconds"]
+        draw(run.relative(job.folder), f"done before, in {clock(seconds)}")
 
 
 def refuse_other_settings(job: dict[str, Any], folder: Path, run: Run) -> None:
@@ -171,16 +205,18 @@ def refuse_other_settings(job: dict[str, Any], folder: Path, run: Run) -> None:
     )
 
 
-def refuse_absent_model(job: Job, run: Run) -> None:
-    """Refuse, by a JobError, to begin from a stage's model that was deleted: it would be looked for on the Hub."""
-    path = str(job.content.get("model", {}).get("path", ""))
-    done = (run.folder / path).with_name("done.json")
-    if path.startswith("models/seed-") and done.is_file() and not (run.folder / path).is_dir():
-        raise JobError(f"{run.folder / path} was deleted; delete {done} too, to have it trained again")
+def trained_first(job: Job, run: Run) -> bool:
+    """Whether the model a job begins from is still to be trained; a JobError if it was deleted since."""
+    path = run.folder / str(job.content.get("model", {}).get("path", ""))
+    if not run.relative(path).startswith("models/seed-") or path.is_dir():
+        return False
+    if (done := path.with_name("done.json")).is_file():
+        raise JobError(f"{path} was deleted; delete {done} too, to have it trained again")
+    return True
 
 
-def run_jobs(jobs: Iterable[Job], profile: Profile, run: Run) -> list[str]:
-    """Run jobs one after the other; one that fails does not stop the others.
+def run_groups(groups: Iterable[Sequence[Job]], profile: Profile, run: Run) -> list[str]:
+    """Run groups of jobs one after the other; a job that fails does not stop the others.
 
     Returns:
         Why each job failed that did.
@@ -188,13 +224,18 @@ def run_jobs(jobs: Iterable[Job], profile: Profile, run: Run) -> list[str]:
     Raises:
         JobError: when all of them failed.
     """
-    failures, number = [], 0
-    for number, job in enumerate(jobs, start=1):  # noqa: B007
-        try:
-            run_job(job, profile, run)
-        except (JobError, hub.DownloadError) as error:
-            failures.append(f"{run.relative(job.folder)}: {error}")
-            print(failures[-1])
+    failures, number = list[str](), 0
+    for group in groups:
+        left, number = list(group), number + len(group)
+        while left:
+            try:
+                run_jobs(left, profile, run)
+                left = []
+            except (JobError, hub.DownloadError) as error:
+                place = next((place for place, job in enumerate(left) if not job.done), 0)
+                failures.append(f"{run.relative(left[place].folder)}: {error}")
+                print(failures[-1])
+                left = left[place + 1 :]
     if failures and len(failures) == number:
         raise JobError("\n\n".join(failures))
     return failures
@@ -220,29 +261,58 @@ def differences(before: dict, after: dict, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}: {json.dumps(old)[:120]} then, {json.dumps(new)[:120]} now"
 
 
-def _supervise(job_path: Path, module: str, profile: Profile, run: Run, show: bool) -> None:
-    folder, log, progress = job_path.parent, job_path.with_name("log.txt"), job_path.with_name("progress.jsonl")
-    begun, limit, hung, beats = time.time(), profile.run.silence_seconds, False, None
-    title, handle, drawn = run.relative(folder), None, 0.0
+def _supervise(jobs: Sequence[Job], profile: Profile, run: Run, show: bool) -> None:
+    """Start the ranks of jobs, which take them in turn, and follow each until it is done."""
+    module, beats, logs = MODULES[jobs[0].content["kind"]], None, []
     if profile.run.hostfile:  # ranks on other machines cannot see whether this process lives
-        beats = runs.write_atomic(folder / BEATS, runs.lifeline())
-    runs.write_json(run.folder / CURRENT, {"job": run.relative(job_path), "since": begun, "pid": os.getpid()})
-    with log.open("ab") as stream:
-        stream.write(f"==== {time.strftime('%Y-%m-%d %H:%M:%S')} {module} {job_path}\n".encode())
-        stream.flush()
-        start = stream.tell()
+        beats = runs.write_atomic(jobs[0].folder / BEATS, runs.lifeline())
+    for job in jobs:
+        with (job.folder / "log.txt").open("ab") as stream:
+            stream.write(f"==== {time.strftime('%Y-%m-%d %H:%M:%S')} {module} {job.folder / 'job.json'}\n".encode())
+            logs.append((Path(stream.name), stream.tell()))
+    with logs[0][0].open("ab") as stream:
         process = subprocess.Popen(
-            command(job_path, module, profile),
-            cwd=runs.run_root(job_path),
+            command([job.folder / "job.json" for job in jobs], module, profile),
+            cwd=runs.run_root(jobs[0].folder / "job.json"),
             env=environment(profile.run.devices),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a process group of its own, which can be ended as a whole
         )
+    try:
+        for job, (log, start) in zip(jobs, logs, strict=True):  # noqa: B007
+            hung = _follow(job, process, profile, run, show, beats, last=job is jobs[-1])
+            if hung or process.poll() is not None and not job.done:
+                break
+    finally:
+        stop_group(process)
+        if beats:
+            beats.unlink(missing_ok=True)
+        (run.folder / CURRENT).unlink(missing_ok=True)
+    if hung:
+        how = (
+            f"gave no sign of life for {profile.run.silence_seconds} s (run.silence_seconds) and was stopped: run the "
+        )
+        how += "cell again to go on from its last checkpoint, or raise that number if it is only slow"
+    elif process.returncode == 0 and job.done:
+        return
+    else:
+        how = f"ended with exit code {process.returncode}" if process.returncode else "ended without its done.json"
+    raise JobError(failure(job.folder, log, how, start))
+
+
+def _follow(
+    job: Job, process: subprocess.Popen, profile: Profile, run: Run, show: bool, beats: Path | None, last: bool
+) -> bool:
+    """Show a job's progress until it is done (the `last`: until its ranks have ended); whether it hung."""
+    progress, log = job.folder / "progress.jsonl", job.folder / "log.txt"
+    begun, hung, title, handle, drawn = time.time(), False, run.relative(job.folder), None, 0.0
+    current = {"job": run.relative(job.folder / "job.json"), "since": begun, "pid": os.getpid()}
+    runs.write_json(run.folder / CURRENT, current)
     seen, changed = None, time.monotonic()  # a clock that stands still while a laptop sleeps
     try:
-        while process.poll() is None and not hung:
+        while process.poll() is None and not hung and (last or not job.done):
             if show and time.monotonic() - drawn > DRAW_SECONDS:
                 drawn, state = time.monotonic(), latest(progress, since=begun)
                 handle = draw(title, describe(state), share_done(state), progress, handle)
@@ -252,26 +322,14 @@ def _supervise(job_path: Path, module: str, profile: Profile, run: Run, show: bo
             now = [(p.stat().st_mtime_ns, p.stat().st_size) for p in (progress, log) if p.exists()]
             if now != seen:
                 seen, changed = now, time.monotonic()
-            hung = time.monotonic() - changed > limit
+            hung = time.monotonic() - changed > profile.run.silence_seconds
             time.sleep(POLL_SECONDS)
     finally:
-        stop_group(process)
-        if beats:
-            beats.unlink(missing_ok=True)
-        (run.folder / CURRENT).unlink(missing_ok=True)
         if show:
-            done = runs.is_done(job_path)
-            again = "; run the cell again to go on from there" if is_interactive() and not done else ""
-            text = f"{'done' if done else 'stopped'} after {clock(time.time() - begun)}{again}"
+            again = "; run the cell again to go on from there" if is_interactive() and not job.done else ""
+            text = f"{'done' if job.done else 'stopped'} after {clock(time.time() - begun)}{again}"
             draw(title, text, None, progress, handle)
-    if hung:
-        how = f"gave no sign of life for {limit} s (run.silence_seconds) and was stopped: run the cell again to go on "
-        how += "from its last checkpoint, or raise that number if it is only slow"
-    elif process.returncode == 0 and runs.is_done(job_path):
-        return
-    else:
-        how = f"ended with exit code {process.returncode}" if process.returncode else "ended without its done.json"
-    raise JobError(failure(folder, log, how, start))
+    return hung
 
 
 def stop_group(process: subprocess.Popen) -> None:

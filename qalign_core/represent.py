@@ -25,7 +25,7 @@ from transformers.utils import logging
 from qalign_core import hub, runs
 from qalign_core.generate import Rank, load_tokenizer
 from qalign_core.models import load_model
-from qalign_core.train import job_from, peak_memory
+from qalign_core.train import jobs_from, peak_memory
 
 PIVOT = "en"
 BATCH = 16  # questions in a forward pass
@@ -183,12 +183,11 @@ def plane(states: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Run the job that the command line names."""
-    job_path = job_from(None, "qalign_core.represent")
-    runs.start_lifeline()
+    """Run the jobs that the command line names."""
     logging.disable_progress_bar()
     try:
-        represent(job_path)
+        for job_path in jobs_from(None, "qalign_core.represent"):
+            represent(job_path)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -1,4 +1,4 @@
-"""Train one stage: `deepspeed --module qalign_core.train job.json`.
+"""Train one stage, or several in turn: `deepspeed --module qalign_core.train job.json [job.json ...]`.
 
 Everything comes from the job and goes into its folder. A run that was killed goes on from its last complete checkpoint
 when the same command is given again; on CPU it ends with the very weights of an uninterrupted one.
@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +34,14 @@ BEATS_MISSED_SECONDS = 120.0  # a file server may show an old time for a minute
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the job; see the module's description."""
+    """Run the jobs of the command line; see the module's description."""
+    for job_path in jobs_from(argv, "qalign_core.train"):
+        train(job_path)
+
+
+def train(job_path: Path) -> None:
+    """Run one job, from its file to its `done.json`."""
     # --------------------------------------------------------------------------------------------- job
-    job_path = job_from(argv, "qalign_core.train")
-    begin(job_path.parent)
     job, folder, root = read_job(job_path), job_path.parent, runs.run_root(job_path)
     is_main = int(os.environ.get("RANK", "0")) == 0
     if runs.is_done(job_path):
@@ -49,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     prepare_deepspeed()
 
     import torch
+    from accelerate.state import AcceleratorState
     from tensorboardX import SummaryWriter
     from transformers import set_seed
     from transformers.integrations import TensorBoardCallback
@@ -58,6 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     from qalign_core.supervision import Collator
 
     # --------------------------------------------------------------------------------------------- seed, arguments
+    AcceleratorState._reset_state(reset_partial_state=True)  # of a job before this one
     arguments = training_arguments(job, folder)
     set_seed(job["seed"])
     with arguments.main_process_first(local=False, desc="looking for a checkpoint"):  # machines share the folder
@@ -128,12 +134,22 @@ def main(argv: list[str] | None = None) -> None:
 # ------------------------------------------------------------------------------------------------- job
 
 
-def job_from(argv: list[str] | None, module: str) -> Path:
-    """The job's path on the command line; DeepSpeed's launcher adds `--local_rank`, which the environment says too."""
+def jobs_from(argv: list[str] | None, module: str) -> Iterator[Path]:
+    """The jobs on the command line, one after the other: what comes after the first writes into a log of its own.
+
+    DeepSpeed's launcher adds `--local_rank`, which the environment says too.
+    """
     parser = argparse.ArgumentParser(prog=f"deepspeed --module {module}")
-    parser.add_argument("job", type=Path, help="path of job.json; everything is written into its folder")
+    parser.add_argument("jobs", nargs="+", type=Path, help="paths of job.json; everything is written beside each")
     parser.add_argument("--local_rank", type=int, default=0, help="set by DeepSpeed's launcher")
-    return parser.parse_args(argv).job.absolute()
+    for number, path in enumerate(parser.parse_args(argv).jobs):
+        if number:
+            with path.with_name("log.txt").open("ab") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+        else:
+            begin(path.absolute().parent)
+        yield path.absolute()
 
 
 def read_job(path: Path) -> dict[str, Any]:
@@ -292,7 +308,7 @@ def peak_memory() -> int:
 
 
 def begin(folder: Path) -> None:
-    """What every rank of a job does first: find its number, and watch those that started it; none goes on alone."""
+    """What every rank does first: find its number, and watch those that started it; none goes on alone."""
     if "RANK" not in os.environ:  # DeepSpeed's own launcher did not number this process
         for name, value in scheduler_rank(os.environ).items():
             os.environ.setdefault(name, value)
@@ -395,6 +411,7 @@ def prepare_deepspeed() -> None:
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
+    deepspeed.runtime.compiler.compile = lambda: lambda kernel: kernel  # Muon's, which take seconds and are never used
     # Shared-memory all-reduce for inference: a minute of C++ at the first start, never called in training.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 

@@ -226,7 +226,7 @@ class SeededLengthGroupedSampler(LengthGroupedSampler):
     """`transformers`' grouping by length, in an order that epoch and `data_seed` fix, so that runs can resume."""
 
     def __init__(self, trainer: Trainer, sampler: LengthGroupedSampler) -> None:
-        super().__init__(sampler.batch_size, lengths=sampler.lengths)
+        super().__init__(sampler.batch_size, lengths=list(sampler.lengths))  # a column is slow to look into
         self.trainer = trainer
 
     def __iter__(self) -> Iterator[int]:

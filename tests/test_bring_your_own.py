@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -164,7 +165,7 @@ def road(outside: Path) -> tuple[Profile, Run]:
     prepare.write_corpora(profile, run)
     prepare.write_benchmarks(profile, run)
     train([plan.stage_job(profile, run, 1, lineage) for lineage in profile.lineages()])
-    for job in evaluate.answering_jobs(profile, run):
+    for job in chain(*evaluate.answering_jobs(profile, run)):
         generate.generate(runs.write_json(job.folder / "job.json", job.content))
     return profile, run
 

@@ -265,7 +265,7 @@ def test_the_time_of_chapters_is_counted_from_tokens_and_start_ups(monkeypatch):
     assert all(slow[number] == pytest.approx(100 * fast[number]) for number in slow)
     idle = cost.chapters(profile, Speed(1e9, 1e9, 2.0))
     assert idle["05"] == pytest.approx(2 * cost.NOTEBOOK, rel=1e-3)
-    assert idle["03"] == pytest.approx(2 * (cost.NOTEBOOK + 2 * cost.JOB), rel=1e-3)
+    assert idle["03"] == pytest.approx(2 * (cost.NOTEBOOK + cost.START + 2 * cost.JOB), rel=1e-3)
     two = cost.chapters(profile_of("smoke", run__seeds=[1, 2]), Speed(10.0, 10.0, 0.0))
     assert two["03"] == pytest.approx(2 * slow["03"])
 

@@ -357,12 +357,12 @@ def test_asking_logs_only_what_was_not_answered_before(logged: Run, monkeypatch:
     profile, job = smoke_with(), plan.Job({"fingerprint": "x"}, logged.folder / "job")
     own = profile.model_copy(update={"systems": {"QAlign": profile.systems["QAlign"]}})
     monkeypatch.setattr(plan, "prediction_jobs", lambda *_: iter([job]))
-    for wanted in evaluate.answering_jobs(own, logged):
+    for [wanted] in evaluate.answering_jobs(own, logged):
         runs.write_json(wanted.folder / "job.json", wanted.content)
         runs.write_json(wanted.folder / "done.json", wanted.content)
     assert list(results.read_log(logged.results).action) == ["answered", "answered"]
     monkeypatch.setattr(evaluate, "answers_fingerprint", lambda *_: "not looked at")
-    assert [wanted.done for wanted in evaluate.answering_jobs(own, logged)] == [True]
+    assert [wanted.done for [wanted] in evaluate.answering_jobs(own, logged)] == [True]
     assert len(results.read_log(logged.results)) == 2
 
 

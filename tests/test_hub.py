@@ -134,25 +134,26 @@ def test_a_system_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatc
     def job_of(profile, run, system, seed):
         return plan.Job({"fingerprint": system}, tmp_path / system)
 
-    def run_job(job, *_):
-        ran.append(job.folder.name)
-        if "WizardMath" in job.folder.name:
-            raise launch.JobError("the hub has no such model")
-        for name in ("job.json", "done.json"):
-            runs.write_json(job.folder / name, job.content)
+    def run_jobs(jobs, *_):
+        for job in jobs:
+            ran.append(job.folder.name)
+            if "WizardMath" in job.folder.name:
+                raise launch.JobError("the hub has no such model")
+            for name in ("job.json", "done.json"):
+                runs.write_json(job.folder / name, job.content)
 
     monkeypatch.setattr(plan, "prediction_job", job_of)
-    monkeypatch.setattr(launch, "run_job", run_job)
+    monkeypatch.setattr(launch, "run_jobs", run_jobs)
     logged: list[str] = []
     monkeypatch.setattr(evaluate, "log_evaluation", lambda profile, run, system, *_: logged.append(system))
-    failures = launch.run_jobs(evaluate.answering_jobs(profile, run), profile, run)
+    failures = launch.run_groups(evaluate.answering_jobs(profile, run), profile, run)
     assert failures == [f"WizardMath {size}: the hub has no such model" for size in ("7B", "13B")]
     assert ran == list(profile.systems)
     left = [name for name in profile.systems if "WizardMath" not in name]
     assert logged == list(evaluate.answered(profile, run).systems) == left
-    monkeypatch.setattr(launch, "run_job", lambda *_: (_ for _ in ()).throw(launch.JobError("no network")))
+    monkeypatch.setattr(launch, "run_jobs", lambda *_: (_ for _ in ()).throw(launch.JobError("no network")))
     with pytest.raises(launch.JobError, match="no network"):
-        launch.run_jobs([job_of(profile, run, "WizardMath 7B", 0)], profile, run)
+        launch.run_groups([[job_of(profile, run, "WizardMath 7B", 0)]], profile, run)
 
 
 def test_checkpoints_answer_beside_one_that_is_gone(
@@ -169,7 +170,7 @@ def test_checkpoints_answer_beside_one_that_is_gone(
     rows = [{"index": i, "question": f"{i} plus 1", "prompt": f"{i} plus 1 is"} for i in range(3)]
     runs.write_json_lines(run.prompts("mgsm", "en"), rows)
     runs.write_json_lines(run.benchmark("mgsm", "en"), [row | {"answer": 1} for row in rows])
-    failures = launch.run_jobs(evaluate.answering_jobs(profile, run), profile, run)
+    failures = launch.run_groups(evaluate.answering_jobs(profile, run), profile, run)
     assert len(failures) == 1
     assert "the hub has no model nobody/gone-7B" in failures[0]
     assert failures[0] in capsys.readouterr().out

@@ -36,10 +36,9 @@ PROGRAM = """
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 from qalign_core import runs
+from qalign_core.train import jobs_from
 
-runs.start_lifeline()
-job_path = Path(sys.argv[-1])
-folder, job, rank = job_path.parent, runs.read_json(job_path), int(os.environ.get("RANK", "0"))
+rank = int(os.environ.get("RANK", "0"))
 
 def done():
     runs.write_json(folder / "done.json", {"fingerprint": job["fingerprint"]})
@@ -49,9 +48,11 @@ def spawn():  # a process of the program's own, such as a data loader's
     child = subprocess.Popen([sys.executable, "-c", deaf])
     (folder / f"child-{rank}.pid").write_text(str(child.pid))
 
-exec(job["before"])
-runs.write_atomic(folder / f"rank-{rank}.pid", str(os.getpid()))
-exec(job["code"])
+for job_path in jobs_from(None, "program"):
+    folder, job = job_path.parent, runs.read_json(job_path)
+    exec(job["before"])
+    runs.write_atomic(folder / f"rank-{rank}.pid", str(os.getpid()))
+    exec(job["code"])
 """
 
 # A notebook kernel's part: it supervises a job and is itself killed or interrupted by the test.
@@ -62,7 +63,7 @@ from qalign_core import launch, params, plan, runs
 folder, direct, devices, content = sys.argv[1], sys.argv[2] == "direct", int(sys.argv[3]), json.loads(sys.argv[4])
 launch.MODULES["stub"] = "program"
 if direct:
-    launch.command = lambda job_path, module, profile: [sys.executable, "-u", "-m", module, str(job_path)]
+    launch.command = lambda jobs, module, profile: [sys.executable, "-u", "-m", module, *map(str, jobs)]
 profile = params.load("smoke")
 profile = profile.model_copy(update={"run": profile.run.model_copy(update={"devices": devices})})
 run = runs.Run(folder)
@@ -83,7 +84,9 @@ def program(tmp_path: Path, monkeypatch) -> None:
 @pytest.fixture
 def direct(monkeypatch) -> None:
     """Start the program without DeepSpeed's launcher."""
-    monkeypatch.setattr(launch, "command", lambda job, module, _: [sys.executable, "-u", "-m", module, str(job)])
+    monkeypatch.setattr(
+        launch, "command", lambda jobs, module, _: [sys.executable, "-u", "-m", module, *map(str, jobs)]
+    )
 
 
 @pytest.fixture
@@ -120,6 +123,52 @@ def process_group(number: int) -> list[int]:
         except (ProcessLookupError, psutil.Error):
             continue
     return found
+
+
+# ------------------------------------------------------------------------------------------------- several jobs in turn
+
+
+def jobs_in_turn(run: Run, *codes: str) -> list[Job]:
+    jobs = [stub_job(run, code, number=number) for number, code in enumerate(codes)]
+    return [Job(job.content, run.folder / f"job-{number}") for number, job in enumerate(jobs)]
+
+
+def test_jobs_of_processors_share_a_process_and_done_ones_are_left_alone(run: Run, direct: None):
+    jobs = jobs_in_turn(run, "print('one'); done()", "done()", "done()")
+    launch.run_jobs(jobs[1:2], stub_profile(), run, show=False)
+    launch.run_jobs(jobs, stub_profile(), run, show=False)
+    assert all(job.done for job in jobs)
+    first, before, last = [(job.folder / "rank-0.pid").read_text() for job in jobs]
+    assert first == last != before
+    assert not (run.folder / launch.CURRENT).exists()
+
+
+def test_the_gpus_of_a_job_are_free_when_the_next_one_starts(run: Run, direct: None, monkeypatch: pytest.MonkeyPatch):
+    jobs = jobs_in_turn(run, "done()", "done()")
+    monkeypatch.setattr(launch, "gpu_count", lambda: 1)
+    launch.run_jobs(jobs, stub_profile(), run, show=False)
+    first, second = [(job.folder / "rank-0.pid").read_text() for job in jobs]
+    assert first != second
+
+
+def test_a_failing_job_of_several_is_the_one_named_and_may_be_passed_over(run: Run, direct: None):
+    jobs = jobs_in_turn(run, "done()", "raise ValueError('no such thing')", "done()")
+    with pytest.raises(JobError, match=r"job-1 ended with exit code 1(?s:.)*no such thing"):
+        launch.run_jobs(jobs, stub_profile(), run, show=False)
+    assert [job.done for job in jobs] == [True, False, False]
+    failures = launch.run_groups([jobs], stub_profile(), run)
+    assert len(failures) == 1
+    assert failures[0].startswith("job-1: job-1 ended")
+    assert [job.done for job in jobs] == [True, False, True]
+
+
+def test_jobs_before_one_that_cannot_be_prepared_run_first(run: Run, direct: None):
+    jobs = jobs_in_turn(run, "done()", "done()")
+    launch.run_jobs(jobs[1:], stub_profile(), run, show=False)
+    changed = Job(jobs[1].content | {"fingerprint": "other"}, jobs[1].folder)
+    with pytest.raises(JobError, match="job-1 was finished with other settings"):
+        launch.run_jobs([jobs[0], changed], stub_profile(), run, show=False)
+    assert jobs[0].done
 
 
 # ------------------------------------------------------------------------------------------------- DeepSpeed's launcher
@@ -469,7 +518,7 @@ def started(tmp_path_factory) -> dict[str, list[str]]:
     for launcher in ("pdsh", "openmpi", "slurm"):
         extra = "--partition gpu" if launcher == "slurm" else None
         profile = stub_profile(devices=2, hostfile=str(hosts), launcher=launcher, launcher_args=extra)
-        line = launch.command(Path("/shared/run/job.json"), "qalign_core.train", profile)
+        line = launch.command([Path("/shared/run/job.json")], "qalign_core.train", profile)
         assert line[:3] == [sys.executable, "-m", "deepspeed.launcher.runner"]
         starts.append(line[3:])
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "DS_ACCELERATOR": "cpu"}
@@ -527,7 +576,7 @@ def ranks_of(command: list[str]) -> dict[str, list[int]]:
 
 
 def test_on_this_machine_every_start_has_a_free_port_of_its_own():
-    lines = [launch.command(Path("job.json"), "qalign_core.train", stub_profile(devices=3)) for _ in range(4)]
+    lines = [launch.command([Path("job.json")], "qalign_core.train", stub_profile(devices=3)) for _ in range(4)]
     for line in lines:
         assert ranks_of(line) == {"localhost": [0, 1, 2]}
         assert line[-3:] == ["--module", "qalign_core.train", "job.json"]
@@ -538,7 +587,7 @@ def test_on_this_machine_every_start_has_a_free_port_of_its_own():
 def test_ranks_get_just_the_chosen_gpus(run: Run, monkeypatch, visible: str):
     monkeypatch.setattr(launch, "gpu_count", lambda: 3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    line = launch.command(Path("job.json"), "program", stub_profile(devices=2))
+    line = launch.command([Path("job.json")], "program", stub_profile(devices=2))
     chosen = ",".join(visible.replace(" ", "").split(",")[:2])
     command = ["env", f"CUDA_VISIBLE_DEVICES={chosen}", sys.executable, "-u", "-m", "program", "job.json"]
     assert ranks_of(line) == {"localhost": [0, 1]}

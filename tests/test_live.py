@@ -70,7 +70,7 @@ def test_an_interrupted_job_is_one_sentence(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(launch, "_supervise", interrupt)
     job = plan.Job({"kind": "generate", "fingerprint": "f"}, tmp_path / "job")
-    monkeypatch.setattr(launch, "refuse_absent_model", lambda *_: None)
+    monkeypatch.setattr(launch, "trained_first", lambda *_: False)
     with pytest.raises(launch.Interrupted) as stopped:
         launch.run_job(job, params.load("smoke"), Run(tmp_path))
     said = "job: stopped; what is finished is kept. Run the cell again to go on from the last checkpoint."

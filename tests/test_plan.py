@@ -622,7 +622,7 @@ def test_two_machines_make_the_papers_update(tmp_path: Path):
     profile = params.validate(sections)
     assert plan.machines(profile) == 2
     assert plan.effective_batch_size(profile, "metamathqa") == int(accumulation[1]) == 128
-    line = launch.command(Path("/shared/run/job.json"), "qalign_core.train", profile)
+    line = launch.command([Path("/shared/run/job.json")], "qalign_core.train", profile)
     assert line[line.index("--hostfile") + 1] == profile.run.hostfile
     assert line[line.index("--launcher") + 1] == "slurm"
     assert "--launcher_args=--ntasks-per-node=8" in line

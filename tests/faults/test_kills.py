@@ -247,7 +247,7 @@ def launched(path: Path, **changes: str) -> psutil.Popen:
     """Two ranks below DeepSpeed's launcher, as a notebook starts them."""
     profile = params.load("smoke")
     log = path.with_name("log.txt").open("ab")
-    line = launch.command(path, "forked_training", profile)
+    line = launch.command([path], "forked_training", profile)
     environment = launch.environment(2) | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"} | changes
     environment["PYTHONPATH"] = os.pathsep.join([TESTS, ENVIRONMENT["PYTHONPATH"]])
     environment.pop("QALIGN_LIFELINE")
