@@ -76,7 +76,7 @@ def theirs(folder: Path, **more: Any) -> dict[str, Any]:
         ({"lineage": [], "fields": {"response": "output"}}, "for predictions made elsewhere"),
         ({"checkpoint": "a/b", "seed": 0}, "for predictions made elsewhere"),
         ({"predictions": "x", "fields": {"respons": "output"}}, r"respons: unknown name \(did you mean 'response'\?\)"),
-        ({"predictions": "x", "files": "mgsm.json"}, r"systems\.Theirs\.files: .*pattern"),
+        ({"predictions": "x", "files": "mgsm.json"}, r"systems\.Theirs\.files: mgsm\.json: a pattern for several"),
         ({"predictions": "x", "files": "/x/{language}.json"}, r"systems\.Theirs\.files: .*pattern"),
         ({"predictions": "x", "samples": "best"}, "must be 'first' or 'majority'"),
         ({"predictions": "x", "seed": 7}, r"systems\.Theirs\.seed: 7 is not among run\.seeds \[0\]"),
@@ -159,6 +159,8 @@ def test_a_profile_of_english_alone_is_evaluated(folder: Path, run: Run):
     assert "consistency" not in evaluate.save_consistency(profile, run).tables
     assert evaluate.save_ablations(profile, run).tables.keys() == found.tables.keys()
     assert list(evaluate.representation_jobs(profile, run)) == []
+    sections["systems"]["Theirs"]["files"] = "mgsm/en.*"  # one language may stand in no name
+    assert list(evaluate.external_overview(params.validate(sections)))[0][1]
 
 
 @pytest.mark.parametrize(
