@@ -15,7 +15,7 @@ import yaml
 from qalign_core import comparisons, doctor, evaluate, params, plan, prepare, reproduce, results, runs
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
 from qalign_core.runs import BadRow, Run
-from qalign_core.show import tables
+from qalign_core.show import report, tables
 
 # ------------------------------------------------------------------------------------------------- external predictions
 
@@ -159,6 +159,13 @@ def test_a_profile_of_english_alone_is_evaluated(folder: Path, run: Run):
     assert "consistency" not in evaluate.save_consistency(profile, run).tables
     assert evaluate.save_ablations(profile, run).tables.keys() == found.tables.keys()
     assert list(evaluate.representation_jobs(profile, run)) == []
+    for ours in ("Theirs", "QAlign"):  # nothing to compare chapter 6's systems with, or no other language to do it in
+        other = theirs(folder) | {"table": "ablation"}
+        wider = params.validate({**sections, "systems": {ours: theirs(folder), "Other": other}})
+        evaluate.save_results(wider, run, evaluate.score_run(wider, run, [ours]))
+        saved = evaluate.save_ablations(wider, run)
+        assert "table-4-ablation" in {table.name for table in report.run_tables(saved)}
+        assert "figure-ablation" not in report.run_figures(saved)
     sections["systems"]["Theirs"]["files"] = "mgsm/en.*"  # one language may stand in no name
     assert list(evaluate.external_overview(params.validate(sections)))[0][1]
 

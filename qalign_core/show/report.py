@@ -284,7 +284,7 @@ def _figures(results: Results) -> Iterator[tuple[str, figures.Drawn, str]]:
         drawn = figures.consistency(data["agreement"], data["consistency"], systems)
         words = _averaged(results, data["agreement"], f"Only in the table: {left}." if left else "")
         yield "figure-3-consistency", drawn, words
-    if "ablation_rows" in data:
+    if "ablation_rows" in data and OURS in set(data["ablations"].query("measure == 'non_english'")["b"]):
         examples = data["ablation_rows"].set_index("system")["examples"].dropna().astype(int).to_dict()
         labels = {name: PICTURED.get(name, re.sub(r" \(\d+\)$", "", name)) for name in data["ablation_rows"]["system"]}
         labels |= {name: f"{labels[name]} ({number:,})" for name, number in examples.items()}
