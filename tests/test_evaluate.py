@@ -164,7 +164,11 @@ def test_a_profile_of_english_alone_is_evaluated(folder: Path, run: Run):
         wider = params.validate({**sections, "systems": {ours: theirs(folder), "Other": other}})
         evaluate.save_results(wider, run, evaluate.score_run(wider, run, [ours]))
         saved = evaluate.save_ablations(wider, run)
-        assert "table-4-ablation" in {table.name for table in report.run_tables(saved)}
+        made = {table.name: table for table in report.run_tables(saved)}
+        assert list(made["table-2-mgsm"].text) == ["System", "en"]
+        assert "Gap:" not in made["table-2-mgsm"].caption
+        assert {"en", "non-en", "non-en, to QAlign"} & set(made["table-4-ablation"].text) == {"en"}
+        assert "table-gap" not in made
         assert "figure-ablation" not in report.run_figures(saved)
     sections["systems"]["Theirs"]["files"] = "mgsm/en.*"  # one language may stand in no name
     assert list(evaluate.external_overview(params.validate(sections)))[0][1]
