@@ -3,6 +3,7 @@ PROFILE ?= mini
 PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
+USER_ID ?= $(shell id -u)
 PUBLISH   ?= mini-publish
 PUBLISHED ?= figures/mini
 
@@ -54,6 +55,8 @@ dry-run: $(VENV)/.ready  ## say what is done and what is to do, run nothing
 
 # The environment's own kernel comes first, whatever kernels the user has; the settings show Markdown as a page.
 lab: $(VENV)/.ready  ## open the notebooks in JupyterLab, on this machine only: make lab [PROFILE=smoke] [LAB="--no-browser"]
+	@if [ "$(USER_ID)" = 0 ] && [ -z "$(findstring --allow-root,$(LAB))" ]; then \
+	  echo 'JupyterLab does not run as root unless it is told to: make lab LAB="--allow-root$(if $(LAB), $(LAB))"'; exit 1; fi
 	@$(BIN)/python -m qalign_core.reproduce "$(PROFILE)" --start-page
 	@JUPYTER_PREFER_ENV_PATH=1 QALIGN_PROFILE="$(WHOLE)" \
 	  $(BIN)/python -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \

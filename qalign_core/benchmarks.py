@@ -99,20 +99,17 @@ def load_benchmark(
         raise ValueError(f"evaluation.benchmarks.{name}.drop: {path} has no rows {beyond}, only 0 to {len(rows) - 1}")
     kept = {row: pair for row, pair in enumerate(rows) if row not in drop}
     golds = {row: _gold(answer, None if paper else language) for row, (_, answer) in kept.items()}
-    refused = [row for row, (question, _) in kept.items() if golds[row] is None or not question.strip()]
-    if refused:
-        _refuse(path, name, kept[refused[0]], refused, language)
-    return Dataset.from_dict(
-        {"question": [question for question, _ in kept.values()][:limit], "answer": list(golds.values())[:limit]}
-    )
+    if refused := [row for row, (question, _) in kept.items() if golds[row] is None or not question.strip()]:
+        _refuse(f"{path}: line {refused[0] + 1}", name, kept[refused[0]], refused, language)
+    questions = [question for question, _ in kept.values()]
+    return Dataset.from_dict({"question": questions[:limit], "answer": list(golds.values())[:limit]})
 
 
 def _own(row: dict[str, Any], fields: Mapping[Any, str], where: str) -> tuple[str, Any]:
     """Question and answer of a row of one's own; the answer may be a number or text."""
     answer = "answer" if row.get("answer_number") is None else "answer_number"
-    question, gold = (
-        pick(row, fields.get(name, given), where) for name, given in (("question", "question"), ("answer", answer))
-    )
+    question = pick(row, fields.get("question", "question"), where)
+    gold = pick(row, fields.get("answer", answer), where)
     if not isinstance(question, str):
         raise BadRow(f"{where}: the question is {type(question).__name__}, not text")
     return question, gold
@@ -128,11 +125,10 @@ def _gold(answer: Any, language: str | None) -> str | None:
     return text if 0 < len(text) <= LONGEST else None
 
 
-def _refuse(path: Path, name: str, first: tuple[str, Any], rows: Sequence[int], language: str) -> None:
+def _refuse(where: str, name: str, first: tuple[str, Any], rows: Sequence[int], language: str) -> None:
     """BadRow for rows (from 0) that cannot be asked: the first in full, the others by number."""
     others = f" {len(rows)} such rows in all: {', '.join(map(str, rows[:50]))} (from 0)." if rows[1:] else ""
     way = f"Mend them, or leave them out of every language: evaluation.benchmarks.{name}.drop: {list(rows[:50])}"
-    where = f"{path}: line {rows[0] + 1}"
     if not first[0].strip():
         raise BadRow(f"{where}: the question is blank.{others} {way}")
     marks = "commas only between thousands (1,000 or 3.5)"
@@ -145,7 +141,7 @@ def _refuse(path: Path, name: str, first: tuple[str, Any], rows: Sequence[int], 
 
 def corrected(rows: list[dict[str, Any]], name: str, language: str, folder: str | Path) -> list[dict[str, Any]]:
     """Rows `index, question, answer` of a benchmark with the corrections of `<language>.jsonl` (or `.json`,
-    `.parquet`): rows of `index` (from 0) and a question, an answer or both. Without such a file they stay as they are.
+    `.parquet`): rows of `index` (from 0), question and answer; what is absent or null stays as it is.
     """
     found = {row["index"]: dict(row) for row in rows}
     if not any(Path(folder, f"{code}.{kind}").is_file() for code in CODES for kind in KINDS[:3]):
@@ -154,14 +150,16 @@ def corrected(rows: list[dict[str, Any]], name: str, language: str, folder: str 
         )
     for path in (Path(folder, f"{language}.{kind}") for kind in KINDS[:3]):
         for number, change in enumerate(read_rows(path) if path.is_file() else [], start=1):
-            where = f"{path}: line {number}"
+            where, change = f"{path}: line {number}", {key: value for key, value in change.items() if value is not None}
             index = pick(change, "index", where)
             if index not in found:
                 raise BadRow(f"{where}: {name} corrects rows 0 to {len(rows) - 1}, and there is no row {index!r}")
+            if not {"question", "answer", "answer_number"} & change.keys():
+                raise BadRow(f"{where}: neither question nor answer is corrected; the line has {', '.join(change)}")
             old = found[index]
             question, answer = _own({"question": old["question"], "answer": old["answer"], **change}, {}, where)
             gold = _gold(answer, language) if {"answer", "answer_number"} & change.keys() else answer
             if gold is None or not question.strip():
-                _refuse(path, name, (question, answer), [number - 1], language)
+                _refuse(where, name, (question, answer), [index], language)
             found[index] |= {"question": question, "answer": gold}
     return list(found.values())

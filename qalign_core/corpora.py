@@ -22,8 +22,8 @@ from qalign_core.sources import MATHOCTOPUS_FILE
 COLUMNS = ("id", "instruction", "output", "source_language", "target_language")
 # Fields of other tools' files that belong to the prompt: a row that trains without them is not that row.
 PROMPT_FIELDS = (
-    *("input", "context", "system", "system_prompt", "prompt", "question", "query"),
-    *("history", "messages", "conversations", "conversation", "dialogue"),
+    *("input", "inputs", "context", "passage", "system", "system_prompt", "prompt", "question", "query", "problem"),
+    *("instances", "history", "messages", "turns", "conversations", "conversation", "dialogue"),
 )
 
 # Order in which the authors look for a language's name in a prompt, and in which they concatenate the ten files.
@@ -307,7 +307,7 @@ def read_file(name: str, path: str | Path, ignored: Sequence[str] = ()) -> list[
         for field in ("instruction", "output"):
             if not row[field].strip():
                 raise BadRow(f"{where}: field {field!r} is blank; fill it in or delete the line")
-        given = {field: row[field] for field in PROMPT_FIELDS if row.get(field) and field not in ignored}
+        given = {key: row[key] for key in row if key.lower() in PROMPT_FIELDS and row[key] and key not in ignored}
         instruction = with_input(row["instruction"], str(given.pop("input", "")))
         if lost := [field for field, text in given.items() if str(text).strip() not in instruction]:
             advice = f"join it to `instruction`, or say data.corpora.{name}.ignore_fields: [{', '.join(lost)}]"

@@ -404,7 +404,7 @@ def write_ablations(
     named = zip(rows["a"], rows["measure"], strict=True)
     wanted = [measure in comparisons.MEASURES or measure in lacks.get(system, ()) for system, measure in named]
     write_csv(folder, "ablation_intervals", comparisons.intervals(answers, groups, column=column))
-    write_csv(folder, "ablations", rows[wanted].reset_index(drop=True))
+    write_csv(folder, "ablations", rows.loc[wanted].reset_index(drop=True))
     write_csv(folder, "ablation_responses", responses.rates(answers))
 
 

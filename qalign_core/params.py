@@ -200,7 +200,7 @@ class System(Section):
     template: prompts.TemplateName = "alpaca"  # of a checkpoint; else model.template
     predictions: AbsolutePath | None = None  # a folder of <benchmark>/<language>.jsonl
     fields: dict[Literal["index", "question", "response", "finish_reason"], str | None] | None = None  # as named there
-    files: Annotated[str, Field(pattern=r"^([^/].*)?\{(language|name)\}")] | None = None  # the pattern of their names
+    files: Annotated[str, Field(pattern=r"^[^/]")] | None = None  # the pattern of their names
     filter: str | None = None  # of lm-evaluation-harness's logs: whose rows are read
     samples: Literal["first", "majority"] | None = None  # which of several responses to a question counts
     seed: int | None = None  # which of the run's seeds the predictions belong to; null: to each
@@ -405,6 +405,8 @@ def _problems(profile: Profile) -> Iterator[str]:
         log = system.model_dump(include={"fields", "seed", "files", "filter", "samples"}, exclude_none=True)
         if system.predictions is None and log:
             yield f"{key}: {', '.join(log)}: for predictions made elsewhere, which need predictions: <folder>"
+        if profile.data.languages[1:] and not any(part in (system.files or part) for part in ("{language}", "{name}")):
+            yield f"{key}.files: {system.files}: a pattern for several languages needs {{language}} or {{name}}"
         if not set(system.seeds(run)) <= set(run.seeds):
             yield f"{key}.seed: {system.seed} is not among run.seeds {run.seeds}"
         if system.translator is not None and not (system.translator and lineage is not None):
@@ -497,17 +499,16 @@ def read_sections(path: Path, *above: Path) -> Any:
 def from_notebook(**sections: Any) -> Profile:
     """The profile papermill gave a notebook; opened by hand, QALIGN_PROFILE's (`make lab PROFILE=…`), else `mini`.
 
-    A section given by half (papermill's `-y`) is completed by the shipped profile that `run.profile` names; it is said.
+    A section that lacks keys (papermill's `-y`) is put over the one of the profile `run.profile` names; this is said.
     """
     given = {name: value for name, value in sections.items() if value is not None}
     run, added = given.get("run"), list[str]()
     path = PARAMS_FOLDER / f"{run.get('profile') if isinstance(run, dict) else None}.yaml"
     for name, known in read_sections(path).items() if path.is_file() else ():
-        own = given.get(name)
-        if isinstance(own, dict | None) and (own is None or name != "systems"):  # of `systems` one may want a few
-            rest = {key: value for key, value in known.items() if key not in (own or {})}
-            added += [f"{name}.{key}" for key in rest] if own else [name]
-            given[name] = rest | (own or {})
+        own = given.get(name)  # of `systems` one may want a few
+        if own is None or (isinstance(own, dict) and name != "systems" and known.keys() - own.keys()):
+            added += runs.missing_keys(known, own, name) if own else [name]
+            given[name] = runs.merged(known, own or {})
     if added:
         print(f"not given, so as in {path}: {', '.join(added)}")
     return validate(given) if given else load(os.environ.get("QALIGN_PROFILE") or "mini")

@@ -9,7 +9,7 @@ import platform
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import metadata
@@ -201,8 +201,8 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
 def read_rows(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The rows of a file that was not written here: JSON lines, one JSON array, or Parquet, whatever its name says.
 
-    Each must be an object; with `fields` it must have text in every one, and an `id` of its own if it has one. The rows
-    of Parquet come in the order of these.
+    Each must be an object; with `fields` it must have text in every one, and an `id` of its own if it has one. FLORES's
+    rows, of `text` in Parquet, come in the order of these.
 
     Raises:
         FileNotFoundError, BadRow: for an absent file, broken JSON, a missing or non-text field, an id used twice.
@@ -218,7 +218,7 @@ def read_rows(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
         except pyarrow.ArrowInvalid as error:
             raise BadRow(f"{path}: not a Parquet file ({error}); fetch it again") from None
         found = _checked(((f"row {i}", row) for i, row in enumerate(rows)), path, fields)
-        return sorted(found, key=lambda row: row["id"]) if found and "id" in found[0] else found
+        return sorted(found, key=lambda row: row["id"]) if "text" in fields and found and "id" in found[0] else found
     text = read_text(path)
     if not text.lstrip().startswith("["):
         lines = read_json_lines(path) or read_lines(path)  # which refuses an empty file
@@ -264,6 +264,15 @@ def merged(base: Any, said: Any) -> Any:
         return said
     kept = {key: value for key, value in base.items() if said.get(key, value) is not None}
     return kept | {key: merged(base.get(key), said[key]) for key in said if said[key] is not None or key not in base}
+
+
+def missing_keys(base: dict[str, Any], said: dict[str, Any], at: str) -> Iterator[str]:
+    """The keys of `base`, and of the mappings in both, that `said` does not have, such as `training.loss`."""
+    for key, value in base.items():
+        if key not in said:
+            yield f"{at}.{key}"
+        elif isinstance(value, dict) and isinstance(said[key], dict):
+            yield from missing_keys(value, said[key], f"{at}.{key}")
 
 
 def _checked(placed: Iterable[tuple[str, Any]], path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:

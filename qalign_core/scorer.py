@@ -31,24 +31,30 @@ _COMMA_BETWEEN_DIGITS = re.compile(r"(\d),(\d)")
 _PAPER_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _REFERENCE_AT_END = re.compile(r"(?<=[\d.!?%)。！？।])\s*(?:\[\d{1,3}\])+[\s.。]*$")
 _LATEX_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,)(?=\d{3})")
-_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
+_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{(\d+)\}\s*\{(\d+)\}|(\d)(\d))")
 # `3/4` and `1 3/4`; not what is calculated (`12/3=4`), nor dates.
 _FRACTION = re.compile(r"(?<![\d/.,])(?:(\d+) +)?(\d+) ?/ ?(\d+)(?!\s*[/=]|[.,]?\d)")
-_THOUSANDS_MARK = re.compile(r"(?<=\d)['’٬](?=\d{3}(?!\d))")  # Swiss 40'000, Arabic ٤٠٬٠٠٠
-_CHINESE_UNITS = {"千": 1e3, "万": 1e4, "萬": 1e4, "億": 1e8, "亿": 1e8}
-_CHINESE_PART = re.compile(r"(\d[\d,]*(?:\.\d+)?)([千万萬億亿])?")
-# `12.5万`, `1億2000万`, `4万5000`; 千克 and 千米 are units of weight and length.
-_CHINESE = re.compile(r"(?<![\d,.])(?:\d[\d,]{0,15}(?:\.\d+)?(?:千(?![克米瓦卡])|[万萬億亿]))+(?:\d+)?")
-_ANSWER = r"\banswer|\bantwort|\bréponse|\brespuesta|\bответ|\bjibu|উত্তর|คำตอบ|答案|答え|答"
-_IS = r"(?:is|ist|lautet|est|es|ni)\b|হলো|হল|হচ্ছে|คือ|是|为|為|は|[—–]"
-_MARK = re.compile(rf"####|\\boxed\s*\{{|(?:{_ANSWER})\s*\**\s*(?:(?:{_IS})\s*[:：]?|[:：])", re.IGNORECASE)
+_THOUSANDS_MARK = re.compile(r"(?<=\d)['’ʼ`´٬](?=\d{3}(?!\d))")  # Swiss 40'000, Arabic ٤٠٬٠٠٠
+_WIDE_MARK = re.compile(r"(?<=[０-９])[，．](?=[０-９])|٫")  # １，２３４．５ and ١٢٫٥
+# ½ and its like, as `1/2`.
+_SMALL_FRACTIONS = {c: " " + unicodedata.normalize("NFKC", chr(c)) for c in (0xBC, 0xBD, 0xBE, *range(0x2150, 0x215F))}
+_CHINESE_UNITS = {"": 1.0, "百": 1e2, "千": 1e3, "万": 1e4, "萬": 1e4, "億": 1e8, "亿": 1e8}
+_CHINESE_PART = re.compile(r"(\d[\d,]*(?:\.\d+)?)([百千]?) ?([万萬億亿]?)")
+_UNITS = r"(?:[百千](?![克米瓦卡分])[万萬億亿]?| ?[万萬億亿])"
+# `12.5万`, `1億2000万`, `4万5000`, `2千万`; 千克 and 千米 are units of weight and length, 百分 a percentage.
+_CHINESE = re.compile(rf"(?<![\d,.])(?:\d[\d,]{{0,15}}(?:\.\d+)?{_UNITS})+(?:\d+)?")
+_ANSWER = r"(?<!to )\banswer|\bantwort|\bréponse|\brespuesta|\bответ(?:ом)?|\bjibu|উত্তর(?:টি|টা)?|答案|答え|答|正解"
+_ANSWER += "|คำตอบ(?:สุดท้าย|ที่ถูกต้อง)?"
+_IS = r"(?:is|would be|ist|lautet|est|es|ni|это|равен|является|составляет)\b|হলো|হল|হচ্ছে|คือ|是|为|為|等于|は|[—–=]"
+# "The answer is", "La réponse finale est": a few words may stand before a verb.
+_VERB = rf"(?:(?:\s+[^\W\d_]{{1,20}}){{1,3}}?\s+(?=\w)|\s*\**\s*)(?:{_IS})\s*[:：]?"
+_MARK = re.compile(rf"####|\\boxed\s*\{{|(?:{_ANSWER})(?:{_VERB}|\s*\**\s*[:：])", re.IGNORECASE)
 _CALCULATION = re.compile(r"[^\w\n=]*\d[\d\s.,+\-−–*×·÷/()$€£¥%]*=")  # what stands before a result: `3*4=`
 # A minus sign that negates: not behind a digit, a Latin or Cyrillic letter or a closing bracket (there it subtracts).
 _NEGATIVE = re.compile(r"(?:^|[^\dA-Za-z\u00c0-\u024f\u0370-\u04ff)\]}%\s]|(?:^|[^\d\s])\s+)[-−－﹣–‐](?:\\?[$€£¥₹])?$")
 _PLAIN = r"(?P<point_plain>\d+(?:\.\d+)?|(?<![\w.])\.\d+)"
 _DECIMAL_COMMA = r"(?P<comma_plain>(?<!\d,)\d+,\d+(?!,?\d))"
 _DECIMAL_COMMA_LANGUAGES = ("de", "fr", "ru", "es")  # of the paper's; another language says so itself
-_SPACE_LANGUAGES = ("de", "fr", "ru", "es")  # an ordinary space groups thousands
 
 
 def _grouped(separators: str, decimal: str) -> str:
@@ -61,19 +67,18 @@ def _grouped(separators: str, decimal: str) -> str:
 @cache
 def _number_pattern(code: str | None, decimal_comma: bool) -> re.Pattern[str]:
     """All ways to write a number under the conventions of a language; `None` is an unknown language."""
+    comma, point = "", _grouped("," + _THIN, ".")
     if decimal_comma or code in _DECIMAL_COMMA_LANGUAGES:
-        spaces = _THIN + (" " if code in _SPACE_LANGUAGES else "")
+        spaces = _THIN + (" " if code in _DECIMAL_COMMA_LANGUAGES else "")  # in these it groups thousands, too
         comma, point = _grouped("." + spaces, ","), _grouped(",", ".")
-        parts = [f"(?P<comma_grouped>{comma})", f"(?P<point_grouped>{point})", _DECIMAL_COMMA, _PLAIN]
     elif code is None:
         points = r"(?<!\d)\d{1,3}(?:\.\d{3})+,\d+|(?<!\d)\d{1,3}(?:\.\d{3}){2,}(?!\d)"
         comma = f"{_grouped(_THIN + ' ', ',')}|{points}"
         point = _grouped("," + _THIN + " ", ".")
-        parts = [f"(?P<comma_grouped>{comma})", f"(?P<point_grouped>{point})", _DECIMAL_COMMA, _PLAIN]
-    else:
-        parts = [f"(?P<point_grouped>{_grouped(',' + _THIN, '.')})", _PLAIN]
     indian = r"(?P<point_indian>(?<!\d)\d{1,2}(?:,\d{2})+,\d{3}(?!\d)(?:\.\d+)?)"  # lakh and crore: 1,00,000
-    return re.compile("|".join([indian, *parts]))
+    groups = [f"(?P<comma_grouped>{comma})"] if comma else []
+    plain = [_DECIMAL_COMMA, _PLAIN] if comma else [_PLAIN]
+    return re.compile("|".join([indian, *groups, f"(?P<point_grouped>{point})", *plain]))
 
 
 def _last_run(text: str) -> tuple[int, int] | None:
@@ -119,7 +124,7 @@ def gold_number(text: str, code: str | None) -> float | None:
     Of a solution with `####` it is what stands behind the last one; `$` and other currencies, `%` and `\\boxed{…}` may
     stand around it.
     """
-    text = _plainly_written(re.sub(r"\\boxed\s*\{([^{}]*)\}", r"\1", text.rpartition("####")[2]))
+    text = re.sub(r"\\boxed\s*\{([^{}]*)\}|\\[()\[\]]", r"\1", _plainly_written(text.rpartition("####")[2]))
     found = list(_pattern_of(code).finditer(text))
     around = text[: found[0].start()] + text[found[0].end() :] if len(found) == 1 else "more than one, or none"
     return _value(found[0]) if re.fullmatch(r"[\s\\$€£¥₹฿৳%.。+\-−–]*", around) else None
@@ -159,13 +164,18 @@ def _plainly_written(text: str, *, fractions: bool = True) -> str:
         return f"{lead}{(whole if mixed else 0) + above / below:.6f}"  # six decimals are never read as thousands
 
     def chinese(match: re.Match[str]) -> str:
-        parts = _CHINESE_PART.findall(match[0])
-        value = sum((float(number.replace(",", "")) * _CHINESE_UNITS.get(unit, 1) for number, unit in parts), 0.0)
+        value = section = 0.0
+        for number, small, large in _CHINESE_PART.findall(match[0]):
+            section += float(number.replace(",", "")) * _CHINESE_UNITS[small]
+            if large:  # `1千2百万`: it multiplies all since the last one
+                value, section = value + section * _CHINESE_UNITS[large], 0.0
+        value += section
         return f"{value:.0f}" if value.is_integer() else f"{value:.6f}"
 
     if "\\" in text or "{," in text:
-        text = _LATEX_FRACTION.sub(r" \1/\2", _LATEX_THOUSANDS.sub(",", text))
-    text = _THOUSANDS_MARK.sub("", text).replace("٫", ".")
+        text = _LATEX_FRACTION.sub(r" \1\3/\2\4", _LATEX_THOUSANDS.sub(",", text))
+    text = _WIDE_MARK.sub(lambda mark: "," if mark[0] == "，" else ".", text.translate(_SMALL_FRACTIONS))
+    text = _THOUSANDS_MARK.sub("", text.replace("\u2044", "/"))
     text = _CHINESE.sub(chinese, text)
     return _FRACTION.sub(fraction, text) if fractions else text
 
@@ -209,9 +219,9 @@ def extract_number(text: str, mode: str = "paper", language: str | None = None) 
       German, French, Russian and Spanish. References at the end do not count: `18. [1]` is 18.
     * Without a language, what is unambiguous is read in either way: `3,5` is 3.5, `1.234.567` and `1 234` are whole.
     * A marked answer counts before any other number: what stands on the line behind the last `####`, `\\boxed{`,
-      "Answer:" or "The answer is" (in the ten languages). Of a calculation there it is the result.
-    * Simple fractions (`3/4`, `1 3/4`, `\\frac{3}{4}`) and 千, 万, 億 are evaluated. Apostrophes (`40'000`), Arabic
-      marks and Indian groups (`2,35,000`) group everywhere.
+      "Answer:" or "The (final) answer is" (in the ten languages). Of a calculation there it is the result.
+    * Simple fractions (`3/4`, `1 3/4`, `½`, `\\frac{3}{4}`) and 百, 千, 万, 億 are evaluated. Apostrophes (`40'000`),
+      Arabic and full-width marks (`１，２３４`) and Indian groups (`2,35,000`) group everywhere.
 
     Powers and number words are not evaluated in either mode.
 
@@ -369,7 +379,7 @@ def read_predictions(
             if names["question"] is not None and not isinstance(values["question"], str):
                 raise BadRow(f"{where}: the question is {type(values['question']).__name__}, not text")
             given = values["response"]
-            for text in given if isinstance(given, list) else [given]:
+            for text in (given or [None]) if isinstance(given, list) else [given]:
                 if text is not None and not isinstance(text, str):
                     raise BadRow(f"{where}: the response is {type(text).__name__}, not text")
                 check_text(text or "", f"{where}: the response")
@@ -385,7 +395,7 @@ def _filtered(path: Path, only: str | None) -> list[dict[str, Any]]:
     there = list(dict.fromkeys(str(row["filter"]) for row in rows if "filter" in row))
     if (only is None and len(there) > 1) or (only is not None and only not in there):
         raise BadRow(f"{path}: has rows of the filters {', '.join(there) or 'none'}: choose one, `filter: <name>`")
-    return [row for row in rows if only is None or row["filter"] == only]
+    return [row for row in rows if only is None or row.get("filter") == only]
 
 
 def _sample(rows: list[dict[str, Any]], code: str, samples: str | None) -> dict[str, Any]:
@@ -409,7 +419,7 @@ def fitted(predictions: pd.DataFrame, gold: pd.DataFrame, cut: Collection[str]) 
     parts = []
     for (benchmark, code), rows in predictions.groupby(["benchmark", "language"], sort=False):
         asked = set(gold[(gold["benchmark"] == benchmark) & (gold["language"] == code)]["index"])
-        if 0 in asked and len(rows) >= len(asked) and set(rows["index"]) == set(range(1, len(rows) + 1)):
+        if len(rows) > max(asked) and set(rows["index"]) == set(range(1, len(rows) + 1)):
             warnings.warn(f"{rows['file'].iloc[0]}: its index counts from 1; it is taken to begin at 0", stacklevel=2)
             rows = rows.assign(index=rows["index"] - 1)
         parts.append(rows[rows["index"].isin(asked)] if benchmark in cut else rows)

@@ -110,6 +110,10 @@ def write_rows(path, *rows):
         ("en", "He has 9.\n#### 18", "18"),
         ("en", "$4049$", "4049"),
         ("en", "\\boxed{-18}", "-18"),
+        ("en", "$4,049$", "4049"),
+        ("en", "\\boxed{\\$4{,}049}", "4049"),
+        ("en", "\\(18\\)", "18"),
+        ("de", "1'000", "1000"),
         ("ja", "4万", "40000"),
         ("bn", "৪,৫০০", "4500"),
         ("en", "1/4", "0.25"),
@@ -130,6 +134,9 @@ def test_fields_and_formats_of_ones_own(tmp_path):
     )
     assert load_benchmark("school", "en", tmp_path).to_list() == expected
     assert load_benchmark("school", "sw", tmp_path).to_list() == expected
+    table = pd.DataFrame([{"id": name, **row} for name, row in zip(("10", "9"), rows, strict=True)])
+    table.to_parquet(tmp_path / "fr.parquet")  # parallel by row, whatever the ids
+    assert load_benchmark("school", "fr", tmp_path).to_list() == expected
     fields = {"question": "doc.q", "answer": "gold.0"}
     assert load_benchmark("school", "de", tmp_path, fields=fields).to_list() == expected
     with pytest.raises(
@@ -160,6 +167,16 @@ def test_corrections_of_some_rows_are_applied(tmp_path):
         ("Frage 2?", "70000"),
     ]
     assert corrected(rows, "fixed", "en", tmp_path) == rows
+    table = pd.DataFrame({"index": [2, 0], "answer": ["70.000", None], "question": [None, "Neu?"]})
+    (tmp_path / "parquet").mkdir()
+    table.to_parquet(tmp_path / "parquet" / "de.parquet")
+    assert corrected(rows, "fixed", "de", tmp_path / "parquet") == found
+    write_rows(tmp_path / "de.jsonl", {"index": 2, "gold": "5"})
+    with pytest.raises(BadRow, match="line 1: neither question nor answer is corrected; the line has index, gold"):
+        corrected(rows, "fixed", "de", tmp_path)
+    write_rows(tmp_path / "de.jsonl", {"index": 2, "answer": "five"})
+    with pytest.raises(BadRow, match=r"line 1: the gold answer 'five' .*benchmarks\.fixed\.drop: \[2\]"):
+        corrected(rows, "fixed", "de", tmp_path)
     write_rows(tmp_path / "de.jsonl", {"index": 3, "answer": "5"})
     with pytest.raises(BadRow, match=r"line 1: fixed corrects rows 0 to 2, and there is no row 3"):
         corrected(rows, "fixed", "de", tmp_path)

@@ -464,6 +464,10 @@ def test_prompt_fields_are_refused_unless_they_are_ignored_or_in_the_prompt(tmp_
     path = write_own(tmp_path / "own.jsonl", row)
     with pytest.raises(BadRow, match=r"field 'messages' has text .* data\.corpora\.own\.ignore_fields: \[messages\]"):
         corpora.read_file("own", path)
+    for field in ("passage", "problem", "Input"):
+        other = write_own(tmp_path / "other.jsonl", {"instruction": "Solve.", "output": "5", field: "2+3?"})
+        with pytest.raises(BadRow, match=rf"field '{field}' has text .*ignore_fields: \[{field}\]"):
+            corpora.read_file("own", other)
     (read,) = corpora.read_file("own", path, ["messages", "input"])
     assert read["instruction"] == "What is 2+3?"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import yaml
 from qalign_core import comparisons, doctor, evaluate, params, plan, prepare, reproduce, results, runs
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
 from qalign_core.runs import BadRow, Run
-from qalign_core.show import tables
+from qalign_core.show import report, tables
 
 # ------------------------------------------------------------------------------------------------- external predictions
 
@@ -76,7 +77,7 @@ def theirs(folder: Path, **more: Any) -> dict[str, Any]:
         ({"lineage": [], "fields": {"response": "output"}}, "for predictions made elsewhere"),
         ({"checkpoint": "a/b", "seed": 0}, "for predictions made elsewhere"),
         ({"predictions": "x", "fields": {"respons": "output"}}, r"respons: unknown name \(did you mean 'response'\?\)"),
-        ({"predictions": "x", "files": "mgsm.json"}, r"systems\.Theirs\.files: .*pattern"),
+        ({"predictions": "x", "files": "mgsm.json"}, r"systems\.Theirs\.files: mgsm\.json: a pattern for several"),
         ({"predictions": "x", "files": "/x/{language}.json"}, r"systems\.Theirs\.files: .*pattern"),
         ({"predictions": "x", "samples": "best"}, "must be 'first' or 'majority'"),
         ({"predictions": "x", "seed": 7}, r"systems\.Theirs\.seed: 7 is not among run\.seeds \[0\]"),
@@ -159,6 +160,19 @@ def test_a_profile_of_english_alone_is_evaluated(folder: Path, run: Run):
     assert "consistency" not in evaluate.save_consistency(profile, run).tables
     assert evaluate.save_ablations(profile, run).tables.keys() == found.tables.keys()
     assert list(evaluate.representation_jobs(profile, run)) == []
+    for ours in ("Theirs", "QAlign"):  # nothing to compare chapter 6's systems with, or no other language to do it in
+        other = theirs(folder) | {"table": "ablation"}
+        wider = params.validate({**sections, "systems": {ours: theirs(folder), "Other": other}})
+        evaluate.save_results(wider, run, evaluate.score_run(wider, run, [ours]))
+        saved = evaluate.save_ablations(wider, run)
+        made = {table.name: table for table in report.run_tables(saved)}
+        assert list(made["table-2-mgsm"].text) == ["System", "en"]
+        assert "Gap:" not in made["table-2-mgsm"].caption
+        assert {"en", "non-en", "non-en, to QAlign"} & set(made["table-4-ablation"].text) == {"en"}
+        assert "table-gap" not in made
+        assert "figure-ablation" not in report.run_figures(saved)
+    sections["systems"]["Theirs"]["files"] = "mgsm/en.*"  # one language may stand in no name
+    assert list(evaluate.external_overview(params.validate(sections)))[0][1]
 
 
 @pytest.mark.parametrize(
@@ -487,3 +501,61 @@ def test_a_study_is_a_few_systems_over_derived_corpora(tmp_path: Path):
     assert evaluate.left_out(profile) == {"C": ["sw"]}
     assert rows.loc["QAlign", ["examples", "target_tokens"]].tolist() == [7, 70]
     assert ("C", comparisons.WITHOUT) in evaluate.ablation_pairs(profile)
+
+
+# ------------------------------------------------------------------------------------------------- docs/data.md
+
+
+def recipe(word: str) -> dict[str, Any]:
+    """The part of a profile in docs/data.md that has a word."""
+    text = (PARAMS_FOLDER.parent / "docs" / "data.md").read_text(encoding="utf-8")
+    (block,) = (part for part in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if word in part)
+    return yaml.safe_load(block)
+
+
+def test_the_recipe_for_predictions_made_elsewhere_runs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for code, asked in QUESTIONS.items():
+        said = RESPONSES[code]
+        runs.write_json_lines(Path("theirs", "mgsm", f"{code}.jsonl"), [{"output": text} for text in said])
+        published = json.dumps([{"prediction": text} for text in said])
+        runs.write_atomic(Path("mcot", f"mcot_ft_mgsm_{code}.json"), published)
+        rows = [
+            {"doc_id": i, "doc": {"question": asked[i]}, "resps": [[said[i], said[i]]], "filter": name}
+            for i in range(2)
+            for name in ("strict-match", "flexible-extract")
+        ]
+        runs.write_json_lines(Path("logs", "model", f"samples_mgsm_direct_{code}_2026-01-31T00.jsonl"), rows)
+    sections = profile_of({"predictions": "x"}).model_dump(mode="json", exclude_unset=True)
+    profile = params.validate({**sections, "systems": recipe("mCoT")["systems"]})
+    answers = evaluate.score_run(profile, run)
+    rows = answers[["benchmark", "language", "index", "answer_paper", "correct_fixed"]]
+    alike = [part.reset_index(drop=True) for _, part in rows.groupby(answers["system"])]
+    assert len(alike) == 3
+    assert alike[0].equals(alike[1])
+    assert alike[0].equals(alike[2])
+    assert alike[0]["correct_fixed"].sum() == 4
+
+
+def test_the_recipe_for_benchmarks_of_ones_own_runs(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"doc": {"question": f"{i} + 1?", "target": "?" if i in (17, 203) else f"#### {i + 1}"}} for i in range(250)
+    ]
+    runs.write_json_lines(Path("their-benchmark", "en.jsonl"), rows)
+    runs.write_json_lines(Path("my-benchmark", "en.jsonl"), [{"question": "2 + 3?", "answer": "$5$"}])
+    runs.write_json_lines(Path("corrections", "en.jsonl"), [{"index": 1, "answer": "70,000"}])
+    sections = profile_of({"predictions": "x"}).model_dump(mode="json", exclude_unset=True)
+    sections["data"] = {"languages": ["en"], "sources": {"mgsm": "folder"}, "folder": str(data_dir)}
+    profile = params.validate(sections | recipe("mgsm-corrected"))
+    found = Run(tmp_path / "run")
+    prepare.gather(profile, found, 0)
+    counts = prepare.write_benchmarks(profile, found).set_index("benchmark")["questions"].to_dict()
+    assert counts == {"mgsm": 250, "school": 1, "theirs": 248, "mgsm-corrected": 250}
+    golds = {
+        name: {row["index"]: row["answer"] for row in runs.read_json_lines(found.benchmark(name, "en"))}
+        for name in counts
+    }
+    assert golds["theirs"][18] == "19"
+    assert {i for i in range(250) if golds["mgsm"][i] != golds["mgsm-corrected"][i]} == {1}
+    assert golds["mgsm-corrected"][1] == "70000"

@@ -111,6 +111,17 @@ def test_make_lab_starts_on_loopback_at_a_page_that_is_there():
     assert f'--ServerApp.root_dir="{root}"' in made
 
 
+@pytest.mark.parametrize(("given", "said"), [("", "--allow-root"), ("--no-browser", "--allow-root --no-browser")])
+def test_make_lab_as_root_says_what_to_pass(given: str, said: str, tmp_path: Path):
+    (tmp_path / ".ready").touch()
+    command = ["make", "lab", f"VENV={tmp_path}", "BIN=/none", "USER_ID=0", f"LAB={given}"]
+    done = subprocess.run(command, cwd=NOTEBOOKS_FOLDER.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == f'JupyterLab does not run as root unless it is told to: make lab LAB="{said}"\n'
+    told = subprocess.run([*command[:-1], f"LAB={said}"], cwd=NOTEBOOKS_FOLDER.parent, capture_output=True, check=False)
+    assert b"JupyterLab does not" not in told.stdout
+
+
 @pytest.mark.parametrize("target", ["doctor", "reproduce", "dry-run", "lab", "figures"])
 def test_make_takes_a_profile_whose_path_has_a_blank(target: str, tmp_path: Path):
     profile = tmp_path / "my prof.yaml"

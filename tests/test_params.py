@@ -415,6 +415,11 @@ def test_what_papermill_is_given_by_half_is_the_named_profiles(capsys):
     said = capsys.readouterr().out
     assert "mini.yaml: training.num_train_epochs, " in said
     assert "training.learning_rate" not in said
+    given["evaluation"] = {"benchmarks": {"mgsm": {"max_new_tokens": 5}}}
+    asked = params.from_notebook(**given).evaluation.benchmarks
+    assert asked["mgsm"] == mini.evaluation.benchmarks["mgsm"].model_copy(update={"max_new_tokens": 5})
+    assert asked["msvamp"] == mini.evaluation.benchmarks["msvamp"]
+    assert "evaluation.benchmarks.msvamp, " in capsys.readouterr().out
     few = {"X": {"lineage": []}}
     assert list(params.from_notebook(run={"profile": "mini"}, systems=few).systems) == ["X"]
     with pytest.raises(ProfileError, match="evaluation: must be a valid dictionary"):

@@ -117,6 +117,14 @@ def test_known_consequences_of_the_paper_scorer(text, number):
         ("1億2000万円", "ja", 120000000),
         ("4万5000円", "ja", 45000),
         ("5千克", "zh", 5),
+        ("2千万円", "ja", 20000000),
+        ("1千2百万", "zh", 12000000),
+        ("1,200 万ドル", "ja", 12000000),
+        ("5百分点", "zh", 5),
+        # full-width marks group between full-width digits; elsewhere the comma is one of the sentence
+        ("１，２３４．５円", "ja", 1234.5),
+        ("先卖5，200元", "zh", 200),
+        ("12ʼ500", "de", 12500),
         # fractions, not calculations and dates
         (r"\frac{1}{4}", "en", 0.25),
         ("3/4", "en", 0.75),
@@ -124,6 +132,10 @@ def test_known_consequences_of_the_paper_scorer(text, number):
         ("9/8", "de", 1.125),
         ("12/3=4", "en", 4),
         ("1/0", "en", 0),
+        (r"2\frac12", "en", 2.5),
+        ("3½ cups", "en", 3.5),
+        ("1⁄4", "en", 0.25),
+        (r"\boxed{\frac{7}{2}}, of 9", "en", 3.5),
         ("3/4/2024", "en", 2024),
         # a marked answer: what comes behind it does not count
         ("= $75.\n#### 75\nShe pays $75 for 30 days.", "en", 75),
@@ -143,6 +155,21 @@ def test_known_consequences_of_the_paper_scorer(text, number):
         ("答案是5（共6个）", "zh", 5),
         ("答えは5です（6個中）", "ja", 5),
         ("18 eggs. The answer is", "en", 18),
+        # with a few words before the verb
+        ("The answer to the question is 18 (from 9)", "en", 18),
+        ("So the answer would be 18, in 7 days", "en", 18),
+        ("Final answer = 42 of 50", "en", 42),
+        ("Die endgültige Antwort lautet: 1.500 Euro (2 Jahre)", "de", 1500),
+        ("La réponse finale est 1 234 (sur 5)", "fr", 1234),
+        ("La respuesta final es 1.500 euros en 2 años", "es", 1500),
+        ("Правильный ответ равен 18, за 7 дней", "ru", 18),
+        ("Ответом является 18 из 20", "ru", 18),
+        ("Jibu la mwisho ni 18 kwa siku 7", "sw", 18),
+        ("উত্তরটি হল ১৮ (৭ দিনে)", "bn", 18),
+        ("คำตอบสุดท้ายคือ 18 จาก 20", "th", 18),
+        ("因此答案等于18，共7天", "zh", 18),
+        ("正解は18です（7日間）", "ja", 18),
+        ("To answer this is easy: 5 + 3 = 8 and 8 + 2 = 10", "en", 10),
         ("", None, 0),
         ("none", "en", 0),
     ],
@@ -298,6 +325,7 @@ def test_sample_logs_are_read_by_one_filter(tmp_path):
     for only in (None, "loose"):
         with pytest.raises(ValueError, match=r"rows of the filters strict, flexible: choose one, `filter: <name>`"):
             read_log(tmp_path, rows, only=only)
+    assert len(read_log(tmp_path, [*rows, {**LM_EVAL, "doc_id": 2}], only="strict")) == 2
     with pytest.raises(ValueError, match=r"row 1: no field 'resps\.1\.0'; the line has doc, doc_id, filter, resps"):
         read_log(tmp_path, rows, only="strict", fields={**OURS, "response": "resps.1.0"})
     (tmp_path / "samples_mgsm_en_2026-02-01.jsonl").touch()
@@ -317,12 +345,12 @@ def test_of_several_samples_the_first_or_the_majority_counts(tmp_path, form):
 
 
 def test_a_null_response_is_empty_and_any_json_is_read(tmp_path):
-    rows = [{"output": None}, {"output": "5"}]
+    rows = [{"output": None}, {"output": "5"}, {"output": []}]
     fields = {"index": None, "question": None, "response": "output", "finish_reason": None}
     for text in (json.dumps(rows, indent=1), "".join(json.dumps(row) + "\n" for row in rows)):
         (tmp_path / "test_English.json").write_text(text)
         found = read_predictions(tmp_path, ["mgsm"], ["en"], fields=fields, files="test_{name}.json")
-        assert found.response.tolist() == ["", "5"]
+        assert found.response.tolist() == ["", "5", ""]
 
 
 def test_files_that_count_from_1_and_whole_files_fit_a_part_of_the_questions(tmp_path):
@@ -334,6 +362,16 @@ def test_files_that_count_from_1_and_whole_files_fit_a_part_of_the_questions(tmp
     assert dict(zip(kept["index"], kept["response"], strict=True)) == {0: "1", 1: "2", 3: "4"}
     with pytest.warns(UserWarning, match="counts from 1"):
         assert len(scorer.fitted(found, gold, set())) == 4  # which the scorer refuses: the profile asks all
+    with pytest.warns(UserWarning, match="counts from 1"):
+        kept = scorer.fitted(found, gold[gold["index"] > 0], {"mgsm"})  # the first question is dropped
+    assert dict(zip(kept["index"], kept["response"], strict=True)) == {1: "2", 3: "4"}
+
+
+def test_parquet_rows_keep_their_order_whatever_their_ids(tmp_path):
+    fields = {"index": None, "question": None, "finish_reason": None}
+    pd.DataFrame({"id": ["10", "9", None], "response": ["1", "2", "3"]}).to_parquet(tmp_path / "en.parquet")
+    found = read_predictions(tmp_path, ["mgsm"], ["en"], fields=fields, files="{language}.parquet")
+    assert found.response.tolist() == ["1", "2", "3"]
 
 
 # -------------------------------------------------------------------------------- language of a response

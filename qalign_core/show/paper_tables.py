@@ -61,9 +61,10 @@ def data_table(corpora: pd.DataFrame, *, caption: str = "") -> Table:
 
 
 def _with_means(wide: pd.DataFrame) -> pd.DataFrame:
-    """Languages and the unweighted means over them; a row that lacks a language has no mean."""
+    """Languages and the unweighted means over them, if there are several; a row that lacks a language has no mean."""
     others = wide.drop(columns="en").mean(axis=1, skipna=False)
-    return wide.assign(average=wide.mean(axis=1, skipna=False), non_english=others, gap=wide["en"] - others)
+    means = wide.assign(average=wide.mean(axis=1, skipna=False), non_english=others, gap=wide["en"] - others)
+    return means if len(wide.columns) > 1 else wide
 
 
 def _published(benchmark: str, called: str, size: str, columns: Sequence[str]) -> tuple[dict, dict, dict] | None:
@@ -154,7 +155,7 @@ def accuracy_table(
     for source, tier, link in (key.partition("#")[0].split(" ") for key in keys):
         read.append(f"{SECONDARY + ' ' if 'secondary' in tier else ''}{SOURCES[source]}" + f" ({link})" * bool(link))
     sources = f" Published numbers are from: {'; '.join(dict.fromkeys(read))}." if read else ""
-    own = frame[frame["kind"] == "ours"].drop(columns=["system", "kind", "gap", "source"])
+    own = frame[frame["kind"] == "ours"].drop(columns=["system", "kind", "gap", "source"], errors="ignore")
     stem = f"table-{number.rpartition(' ')[2] or 'accuracy'}-{benchmark}"
     details = [] if within is None else [_intervals_table(within, benchmark, list(ours.index), stem, unfolded)]
     printed, behind = (
@@ -199,8 +200,7 @@ def gap_table(intervals: pd.DataFrame, *, caption: str = "", systems: Sequence[s
         part = means.loc[means["measure"] == measure, BOUNDS].reindex(order)
         data = data.assign(**{f"{measure}_{bound}": part[bound].to_numpy() for bound in BOUNDS})
         text[HEADINGS[measure]] = _cells(part)
-    title = "English and the other languages (%)"
-    return Table("table-gap", title, caption, data, text.rename(columns=HEADINGS))
+    return Table("table-gap", "English and the other languages (%)", caption, data, text.rename(columns=HEADINGS))
 
 
 # ------------------------------------------------------------------------------------- what is chance
@@ -440,7 +440,6 @@ def ablation_table(
     chosen = intervals[intervals["system"].isin(rows)]
     differences = compared[(compared["measure"] == "non_english") & compared["a"].isin(rows)]
     differences = differences.rename(columns={"difference": "estimate", "a": "system"})
-    to_control = (differences["b"] != OURS).any()
     place, keys = {system: number for number, system in enumerate(rows)}, ["benchmark", "system", "seed"]
 
     def table(name: str, title: str, caption: str, chosen: pd.DataFrame, differences: pd.DataFrame) -> Table:
@@ -454,13 +453,13 @@ def ablation_table(
             data.insert(0, heading.lower(), labels)
         data["examples"] = data["system"].map(examples)
         text["examples"] = ["" if pd.isna(n) else f"{int(n):,}" for n in data["examples"]]
-        for measure in ("english", "non_english", "average"):
+        for measure in (name for name in ("english", "non_english", "average") if name in set(chosen["measure"])):
             found = data[keys].merge(chosen[chosen["measure"] == measure], on=keys, how="left")
             data[[measure, f"{measure}_low", f"{measure}_high"]] = found[BOUNDS]
             text[HEADINGS[measure]] = _cells(found)
         ours = differences["b"] == OURS
         for kind, column, those in (("to_ours", "non-en, to QAlign", ours), ("to_control", control, ~ours)):
-            if kind == "to_ours" or to_control:
+            if those.any():
                 found = data[keys].merge(differences.loc[those, [*keys, *BOUNDS, "p"]], on=keys, how="left")
                 data[[kind, f"{kind}_low", f"{kind}_high", f"{kind}_p"]] = found[[*BOUNDS, "p"]]
                 text[column] = _cells(found, sign="+")

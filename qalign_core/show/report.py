@@ -125,11 +125,9 @@ def _caption(
     low, high = wilson(round(min(questions.values()) / 2), min(questions.values()))
     said = f"Profile {results.run['profile']}, {many}, {' and '.join(counts)} questions a language, "
     said += f"{results.run['scorer']} scorer."
-    if method:
-        said += f" 95% intervals: {method}."
-    else:
-        said += f" Near 50% the 95% interval of one language, of one seed, is {high - low:.0f} points wide or more."
-    if gap:
+    near = f" Near 50% the 95% interval of one language, of one seed, is {high - low:.0f} points wide or more."
+    said += f" 95% intervals: {method}." if method else near
+    if gap and set(results.tables["accuracy"]["language"]) != {"en"}:
         said += " Gap: English minus the mean of the other languages, in points."
     if published_size:
         said += f" Grey rows: published numbers, LLaMA-2 {published_size}; {SECONDARY} marks secondary sources."
@@ -169,8 +167,9 @@ def _accuracy_tables(results: Results) -> Iterator[Table]:
             data["accuracy"], benchmark, caption=words, scorer=run["scorer"], systems=main, published_as=published,
             published_size=run["base_size"], floor=dict(level) or None, intervals=own, unfolded=each,
         )  # fmt: skip
-    words = _averaged(results, intervals, few_groups(intervals), gap=True)
-    yield paper_tables.gap_table(intervals, caption=words, systems=main)
+    if "gap" in set(intervals["measure"]):
+        words = _averaged(results, intervals, few_groups(intervals), gap=True)
+        yield paper_tables.gap_table(intervals, caption=words, systems=main)
     training = "Question intervals leave out what training with another seed would change."
     if len(data["comparisons"]):
         method = "paired bootstrap over clusters of questions; p by flipping the signs of clusters, two-sided"
@@ -284,7 +283,7 @@ def _figures(results: Results) -> Iterator[tuple[str, figures.Drawn, str]]:
         drawn = figures.consistency(data["agreement"], data["consistency"], systems)
         words = _averaged(results, data["agreement"], f"Only in the table: {left}." if left else "")
         yield "figure-3-consistency", drawn, words
-    if "ablation_rows" in data:
+    if "ablation_rows" in data and OURS in set(data["ablations"].query("measure == 'non_english'")["b"]):
         examples = data["ablation_rows"].set_index("system")["examples"].dropna().astype(int).to_dict()
         labels = {name: PICTURED.get(name, re.sub(r" \(\d+\)$", "", name)) for name in data["ablation_rows"]["system"]}
         labels |= {name: f"{labels[name]} ({number:,})" for name, number in examples.items()}
