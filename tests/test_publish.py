@@ -9,7 +9,6 @@ import pytest
 
 from qalign_core import hub, params, plan, prepare, runs
 from qalign_core.params import PARAMS_FOLDER
-from qalign_core.runs import Run
 
 PUBLISHED = params.load("mini-publish")
 
