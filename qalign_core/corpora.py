@@ -329,13 +329,7 @@ def read_file(name: str, path: str | Path, ignored: Sequence[str] = ()) -> list[
 
 
 def derive(
-    name: str,
-    rows: list[Row],
-    choice: CorpusChoice,
-    *,
-    seed: int,
-    names: str = "paper",
-    target_tokens: TargetTokens,
+    name: str, rows: list[Row], choice: CorpusChoice, *, seed: int, names: str = "paper", target_tokens: TargetTokens
 ) -> Corpus:
     """A corpus made of the rows of others: languages, share, limit and pairs are applied in this order.
 

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from qalign_core import launch, miniature, params, plan, runs
 from qalign_core.languages import NON_ENGLISH
+from qalign_core.models import hub_models
 from qalign_core.params import Profile
 from qalign_core.plan import GIB, Fit, Sizes, base_sizes, training_memory
 from qalign_core.runs import Run
@@ -52,6 +53,8 @@ CORPORA: dict[str, tuple[dict[str, int], int]] = {
     "gsm8kinstruct": (dict.fromkeys([*NON_ENGLISH, "en"], 7356), 340),
     "metamathqa": ({"en": 395_000}, 280),
 }
+QUESTIONS = {"mgsm": 250, "msvamp": 1000}
+ANSWER, ANSWERED = 150, 350  # tokens of an answer, and tokens/s of a GPU that answers with a model of 7B: guesses
 # ------------------------------------------------------------------------------------------------- estimated
 
 
@@ -149,6 +152,8 @@ def estimates(profile: Profile, run: Run | None = None) -> pd.DataFrame | None:
 
 def show(profile: Profile, run: Run, console: Console) -> None:
     """Print the estimates of a profile, if there are any."""
+    if said := asking(profile):
+        console.print(f"\n{said}", soft_wrap=True, highlight=False)
     table = estimates(profile, run)
     if table is None:
         return
@@ -157,12 +162,28 @@ def show(profile: Profile, run: Run, console: Console) -> None:
     console.print(table.rename(index=marked).to_string(), soft_wrap=True, highlight=False)
     for machine in MACHINES:
         console.print(f"auto on {machine.name}: {fit(profile, machine).sentence}", soft_wrap=True, highlight=False)
-    console.print(
-        f"Estimates: {UTILISATION:.0%} of the GPUs' peak, examples of {profile.training.max_length} tokens at worst; "
-        "GiB with the smallest device batch; ✗: does not fit. Offloading is slower than these hours. Generation is not "
-        "counted.",
-        soft_wrap=True,
-    )
+    said = f"Estimates: {UTILISATION:.0%} of the GPUs' peak, {profile.training.max_length} tokens an example at worst; "
+    said += "GiB with the smallest device batch; ✗: does not fit. Offloading is slower. Generation is not counted."
+    console.print(said, soft_wrap=True, highlight=False)
+
+
+def published_size(model: tuple[str, str | None]) -> float:
+    """Bytes of a model's weights in 16 bits, as its name tells (`…-7B`); 0 where it does not."""
+    match = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", model[0], re.IGNORECASE)
+    return 2e9 * (6.74 if match[1] == "7" else float(match[1])) if match else 0.0  # LLaMA-2's 7B are 6.74
+
+
+def asking(profile: Profile) -> str:
+    """What it takes to ask published checkpoints, where nothing is trained; else blank."""
+    sizes = [published_size(model) for model in hub_models(profile)]
+    if profile.lineages() or not any(sizes):
+        return ""
+    questions = sum(test.limit or QUESTIONS.get(name, 1000) for name, test in profile.evaluation.benchmarks.items())
+    answers = questions * len(profile.data.languages) * len(sizes)
+    hours = answers * ANSWER / ANSWERED / profile.run.devices / 3600
+    said = f"{2 * sum(sizes) / 1e9:.0f} GB to fetch (in 32 bits; half of it in 16), {max(sizes) / 1e9:.1f} GB of GPU"
+    said += f" memory for weights and 6 or more for a batch; {answers:,} answers: about {hours:.1f} hours"
+    return f"{said}, if a GPU writes {ANSWERED} tokens/s and an answer has {ANSWER} (guesses)"
 
 
 def readme_table() -> str:
@@ -181,13 +202,8 @@ def readme_table() -> str:
 
 # Tokens of an example of the miniature's corpora, and of its output alone.
 LENGTHS = {
-    **{
-        "questions-x-en": (73, 33),
-        "questions-en-x": (73, 31),
-        "responses-x-en": (105, 49),
-        "responses-en-x": (105, 47),
-    },
-    **{"flores-x-en": (25, 8), "gsm8k": (84, 49), "gsm8kinstruct": (82, 48), "metamathqa": (91, 58)},
+    **{"questions-x-en": (73, 33), "questions-en-x": (73, 31), "flores-x-en": (25, 8), "gsm8k": (84, 49)},
+    **{"responses-x-en": (105, 49), "responses-en-x": (105, 47), "gsm8kinstruct": (82, 48), "metamathqa": (91, 58)},
 }
 # In start-ups (importing torch, transformers and DeepSpeed): a launcher and its ranks; a job's loading and saving; a
 # notebook's kernel and tables; what chapter 1 makes besides.
@@ -251,25 +267,30 @@ def measure(profile: Profile) -> Speed:
         torch.set_num_threads(threads)
 
 
+def chapter(profile: Profile, lineage: list[str]) -> str:
+    """The number of the chapter that trains a lineage's last stage."""
+    main = profile.lineages(profile.in_chapter(ablations=False))
+    return "02" if lineage in ([], [profile.first_stage()]) else "03" if lineage in main else "06"
+
+
 def chapters(profile: Profile, speed: Speed) -> dict[str, float]:
     """Seconds that each chapter takes from nothing, by its number."""
     jobs, seconds = Counter[str](), defaultdict[str, float](float)
     main = profile.in_chapter(ablations=False)
     for lineage in filter(None, plan.stages(profile)):
-        chapter, corpus = "02" if lineage == [profile.first_stage()] else "03", lineage[-1]
-        chapter = chapter if chapter == "02" or lineage in profile.lineages(main) else "06"
+        number, corpus = chapter(profile, lineage), lineage[-1]
         examples = examples_seen(profile, corpus, sum((examples_of(profile, corpus) or {}).values()))
-        seconds[chapter] += examples * LENGTHS[profile.data.roots(corpus)[0]][0] / speed.training
-        jobs[chapter] += 1
+        seconds[number] += examples * LENGTHS[profile.data.roots(corpus)[0]][0] / speed.training
+        jobs[number] += 1
     for name, system in profile.systems.items():
-        chapter, times = "04" if name in main else "06", 2 if system.translator else 1
+        number, times = "04" if name in main else "06", 2 if system.translator else 1
         if system.predictions is not None:
             continue
         output = LENGTHS[profile.data.roots((system.lineage or ["metamathqa"])[-1])[0]][1]
         for test in profile.evaluation.benchmarks.values():
             answers = (test.limit or 1000) * len(profile.data.languages) * times
-            seconds[chapter] += answers * min(output, test.max_new_tokens) / speed.generation
-        jobs[chapter] += times
+            seconds[number] += answers * min(output, test.max_new_tokens) / speed.generation
+        jobs[number] += times
     seeds, numbers = len(profile.run.seeds), sorted({"01", "04", "05", *jobs})
     other = {number: NOTEBOOK + PREPARATION * (number == "01") for number in numbers}
     translated = any(profile.systems[name].translator for name in main)

@@ -10,7 +10,6 @@ import argparse
 import importlib.util
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -72,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Print what was found; the exit code is 1 if something was that must be mended first."""
     options, begun = parser().parse_args(arguments), time.monotonic()
     findings = [python(), packages()]
-    if all(importlib.util.find_spec(name) for name in ("pydantic", "yaml", "datasets", "pandas", "filelock", "psutil")):
+    needed = ("pydantic", "yaml", "datasets", "transformers", "pandas", "filelock", "psutil")
+    if all(map(importlib.util.find_spec, needed)):
         findings += examine(options.profile, options.run_dir)
     else:
         findings.append(Finding("profile", PROBLEM, "not looked at: packages are missing", "make setup, then again"))
@@ -102,7 +102,9 @@ def parser() -> argparse.ArgumentParser:
 
 def examine(name: str, run_dir: str | None = None) -> list[Finding]:
     """What was found about a profile (its name or path) on this machine, in the order of the checks."""
-    from qalign_core import params, plan
+    from transformers import AutoConfig  # noqa: F401  # the checks use it, and threads must not import it at once
+
+    from qalign_core import cost, params, plan
     from qalign_core.models import hub_models
     from qalign_core.prepare import data_sets
 
@@ -119,7 +121,8 @@ def examine(name: str, run_dir: str | None = None) -> list[Finding]:
     for hub_id, revision in hub_models(profile):
         checks[f"model: {hub_id}"] = partial(model, hub_id, revision, profile.model.convert)
     with ThreadPoolExecutor(len(checks)) as pool:  # most of them wait, none for long
-        return [finding for found in pool.map(run_check, checks.items()) for finding in found]
+        findings = [finding for found in pool.map(run_check, checks.items()) for finding in found]
+    return findings + ([Finding("estimate", OK, said)] if (said := cost.asking(profile)) else [])
 
 
 def run_check(named: tuple[str, Check]) -> list[Finding]:
@@ -210,16 +213,11 @@ def machine(profile: Profile) -> Iterator[Finding]:
         yield Finding("bf16", PROBLEM, said, "correct the profile, or use a machine with a GPU")
 
 
-def published_size(model: tuple[str, str | None]) -> float:
-    """Bytes of a model's weights in 16 bits, as its name tells (`…-7B`); 0 where it does not."""
-    match = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", model[0], re.IGNORECASE)
-    return 2e9 * float(match[1]) if match else 0.0
-
-
 def disk_needed(profile: Profile, run: Run) -> dict[str, tuple[Path, float]]:
     """Where a profile writes, and about how many bytes it will still write there."""
     from huggingface_hub import constants
 
+    from qalign_core import cost
     from qalign_core.hub import cache_dir, is_local
     from qalign_core.models import hub_models
     from qalign_core.plan import base_sizes
@@ -234,7 +232,7 @@ def disk_needed(profile: Profile, run: Run) -> dict[str, tuple[Path, float]]:
     places = {"run folder": (run.folder, needed), "data cache": (cache_dir(), 1.0 * GIB if sizes else 0.0)}
     if absent := [model for model in hub_models(profile) if not is_local(*model)]:
         # Pickles may be in 32 bits, and are kept beside what is made of them.
-        fetched = sum(map(published_size, absent)) * (4 if profile.model.convert else 1)
+        fetched = sum(map(cost.published_size, absent)) * (4 if profile.model.convert else 1)
         places["hub cache"] = (Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE), fetched)
     return places
 
@@ -279,7 +277,7 @@ def probe() -> dict[str, Any]:
 
 def gpus(profile: Profile) -> Iterator[Finding]:
     """The GPUs torch sees against those the profile needs, and NCCL where it uses several."""
-    from qalign_core import launch, plan
+    from qalign_core import cost, launch, plan
     from qalign_core.models import hub_models
 
     sizes, devices = plan.base_sizes(profile), profile.run.devices
@@ -306,7 +304,7 @@ def gpus(profile: Profile) -> Iterator[Finding]:
         said = f"training: {fits.sentence}"
         remedy = "training.deepspeed: deepspeed/zero3-offload.json, or method: lora"
         yield verdict("GPU memory", needed <= 0.95 * smallest, said, remedy)
-    weights = max([*(2.0 * sizes.parameters for sizes in [sizes] if sizes), *map(published_size, hub_models(profile))])
+    weights = max([2.0 * sizes.parameters if sizes else 0.0, *map(cost.published_size, hub_models(profile))])
     if wants and weights > 0.8 * min(gpu["memory"] for gpu in found):
         said = f"a model's weights take {weights / GIB:.0f} GiB of each GPU when it answers"
         yield Finding("answering", PROBLEM, said, "leave out the larger models, or use GPUs with more memory")

@@ -1,5 +1,4 @@
-"""Every template that reaches a model. A new one is one more entry of `TEMPLATES`; profiles, training and evaluation
-read its name from there."""
+"""Every template that reaches a model. A new one is one more entry of `TEMPLATES`: all else reads it from there."""
 
 from __future__ import annotations
 
@@ -187,11 +186,8 @@ def _chat(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, be
         template = _NOW.sub(lambda call: repr(_DAY.strftime(call[2])), tokenizer.get_chat_template())
         if "strftime_now(" in template:
             raise ValueError("it asks strftime_now for a date in a form that is not written out")
-        return str(
-            tokenizer.apply_chat_template(
-                turns, chat_template=template, tokenize=False, add_generation_prompt=begin_answer, date_string=CHAT_DATE
-            )
-        )
+        options = {"tokenize": False, "add_generation_prompt": begin_answer, "date_string": CHAT_DATE}
+        return str(tokenizer.apply_chat_template(turns, chat_template=template, **options))
     except Exception as error:  # a template is somebody's program: it may fail in any way
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{_name(tokenizer)}: its chat template cannot be used ({reason}); {_REMEDY}") from error

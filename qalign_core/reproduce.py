@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -213,18 +213,12 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
     os.environ[plan.RUN_FOLDER] = str(run.folder)
     log = attempt.with_suffix(".log")
     try:
-        with watch(path.stem, run, console), TemporaryDirectory(prefix="qalign-") as sockets, stderr_into(log):
-            papermill.execute_notebook(
-                path,
-                attempt,
-                parameters=profile.model_dump(mode="json"),
-                kernel_name="python3",
-                progress_bar=False,
-                log_output=False,
-                cwd=NOTEBOOKS_FOLDER,
-                # The kernel speaks through sockets in a folder of the user's own, not through open ports.
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
-            )
+        stages = to_train(profile, run, path.name[:2])
+        with watch(path.stem, run, console, stages), TemporaryDirectory(prefix="qalign-") as sockets, stderr_into(log):
+            # The kernel speaks through sockets in a folder of the user's own, not through open ports.
+            config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+            how = {"kernel_name": "python3", "progress_bar": False, "log_output": False, "cwd": NOTEBOOKS_FOLDER}
+            papermill.execute_notebook(path, attempt, profile.model_dump(mode="json"), config=config, **how)
     except PapermillExecutionError as error:
         if error.ename in PLAIN_ERRORS:
             return f"{error.ename}: {error.evalue}"
@@ -264,19 +258,21 @@ def kernel_said(log: Path, lines: int = 20) -> str:
 
 
 @contextmanager
-def watch(name: str, run: Run, console: Console) -> Iterator[None]:
-    """While a notebook runs, show a line for it and, while it trains or generates, one for that job."""
+def watch(name: str, run: Run, console: Console, stages: Sequence[str] = ()) -> Iterator[None]:
+    """While a notebook runs, show a line for it (its place in `stages`), and one for what it trains or generates."""
     stopped, begun, spinner = threading.Event(), time.monotonic(), Spinner("dots")
 
     def follow(live: Live) -> None:
         seen, said = [], time.monotonic()  # the chapter's jobs so far
         while not stopped.wait(0.2):
-            job, state = running_job(run)
-            seen += [job] if job and job not in seen else []
+            folder, state = running_job(run)
+            seen += [folder] if folder and folder not in seen else []
+            job = folder.split("/base", 1)[-1].strip("/") or "base" if folder else None
             if console.is_terminal:
                 frame: Any = spinner.render(time.monotonic())
-                jobs = f"  job {len(seen)}" if seen else ""
-                head = Text.assemble(frame, f" {name}  {clock(time.monotonic() - begun)}{jobs}")
+                place = f"  job {len(seen)}" if seen else ""
+                place = f"  stage {stages.index(folder) + 1} of {len(stages)}" if folder in stages else place
+                head = Text.assemble(frame, f" {name}  {clock(time.monotonic() - begun)}{place}")
                 live.update(Group(head, job_line(job, state)) if job else head, refresh=True)
             elif job and time.monotonic() - said > 30:
                 said = time.monotonic()
@@ -304,14 +300,20 @@ def job_line(job: str, state: dict[str, Any] | None) -> Table:
 
 
 def running_job(run: Run) -> tuple[str | None, dict[str, Any] | None]:
-    """The job a notebook of this run has started, by its folder's name, and the last line of its progress."""
+    """The folder of the job that a notebook of this run has started, and the last line of its progress."""
     try:
         current = runs.read_object(run.folder / launch.CURRENT)
     except (FileNotFoundError, DamagedFileError):  # nothing runs
         return None, None
     folder = Path(current["job"]).parent
-    name = folder.as_posix().split("/base", 1)[-1].strip("/") or "base"
-    return name, latest(run.folder / folder / "progress.jsonl", since=current["since"])
+    return folder.as_posix(), latest(run.folder / folder / "progress.jsonl", since=current["since"])
+
+
+def to_train(profile: Profile, run: Run, chapter: str) -> list[str]:
+    """The folders of the stages that a chapter will train, in order, without those that are done."""
+    stages = [stage for stage in plan.stages(profile) if cost.chapter(profile, stage) == chapter]
+    folders = [run.stage(seed, stage) for seed in profile.run.seeds for stage in stages]
+    return [run.relative(folder) for folder in folders if not runs.is_done(folder / "job.json")]
 
 
 # ------------------------------------------------------------------------------------------------- what is done

@@ -429,7 +429,6 @@ def fitted(predictions: pd.DataFrame, gold: pd.DataFrame, cut: Collection[str]) 
 # ------------------------------------------------------------------------------------------------- scoring
 
 _KEY = ["benchmark", "language", "index"]
-GOLD = {mode: "gold" if mode == "paper" else f"gold_{mode}" for mode in SCORERS}
 
 
 def _some(index: set[int]) -> str:
@@ -479,9 +478,10 @@ def score(predictions: pd.DataFrame, gold: pd.DataFrame, *, system: str, seed: i
         ValueError: for a missing or extra index, or a question that is not the benchmark's, naming file and row.
     """
     _check_pairing(predictions, gold)
-    # Gold answers are written with English marks.
-    golds = {GOLD[mode]: [number(text, "en") for text in gold["gold"]] for mode, number in SCORERS.items()}
-    rows = predictions.drop(columns="question").merge(gold[_KEY].assign(**golds), on=_KEY, how="left", sort=False)
+    # Gold answers are numbers with English marks, whatever a further scorer looks for in a response.
+    fixed = [fixed_number(text, "en") for text in gold["gold"]]
+    golds = gold.assign(gold=gold["gold"].map(paper_number), gold_fixed=fixed).drop(columns="question")
+    rows = predictions.drop(columns="question").merge(golds, on=_KEY, how="left", sort=False)
     texts = list(zip(rows["response"], rows["language"], strict=True))
     written = {text: response_language(*text) for text in dict.fromkeys(texts)}
     rows = rows.assign(system=system, seed=seed, response_language=[written[text] for text in texts])
@@ -490,10 +490,11 @@ def score(predictions: pd.DataFrame, gold: pd.DataFrame, *, system: str, seed: i
     for mode, number in SCORERS.items():
         rows[f"answer_{mode}"] = [number(text, code) for (text, _), code in zip(texts, read_as, strict=True)]
         with np.errstate(invalid="ignore"):  # a number of more than 308 digits is infinite
-            rows[f"correct_{mode}"] = (rows[f"answer_{mode}"] - rows[GOLD[mode]]).abs() < TOLERANCE
+            expected = rows["gold" if mode == "paper" else "gold_fixed"]
+            rows[f"correct_{mode}"] = (rows[f"answer_{mode}"] - expected).abs() < TOLERANCE
     rows["has_number"] = [_last_run(text) is not None for text, _ in texts]
     rows["empty"] = [not text.strip() for text, _ in texts]
-    columns = [*GOLD.values(), *(f"{what}_{mode}" for what in ("answer", "correct") for mode in SCORERS)]
+    columns = ["gold", "gold_fixed", *(f"{what}_{mode}" for what in ("answer", "correct") for mode in SCORERS)]
     return rows[["system", "seed", *_KEY, *columns, "has_number", "empty", "finish_reason", "response_language"]]
 
 

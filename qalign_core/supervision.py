@@ -25,11 +25,11 @@ def encode(
     """One supervised example: BOS + prompt + output + EOS, of which only the output and the EOS are targets.
 
     Args:
-        instruction: what goes into the Alpaca template.
-        output: the text to learn, directly behind the prompt's last colon.
+        instruction: what goes into the template.
+        output: the text to learn, directly behind the prompt's last character.
         tokenizer: a fast tokenizer; whether there is a BOS is its own affair.
         max_length: tokens kept, counted from the left; a truncated example has no EOS.
-        template: `alpaca`, or `chat` for the tokenizer's own, whose end of a turn then takes the place of EOS.
+        template: a name in `prompts.TEMPLATES`; with `chat` the end of a turn takes the place of EOS.
 
     Returns:
         `input_ids` (T,) and `labels` (T,), −100 where nothing is to be learnt. The masked prefix is as long as the

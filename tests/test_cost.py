@@ -234,7 +234,7 @@ def test_a_dry_run_shows_every_kind_of_stage_on_every_machine(tmp_path: Path):
     for corpus in params.load("llama2-7b").corpora():
         assert f"stage {corpus}" in text
     assert printed("smoke", tmp_path) == ""
-    assert printed("checkpoints", tmp_path) == ""
+    assert printed("checkpoints", tmp_path).startswith("\n474 GB to fetch")
 
 
 def test_one_gpu_is_enough_for_the_profile_of_that_name():
@@ -289,3 +289,13 @@ def test_a_machine_that_can_train_the_miniature_is_measured_and_other_models_are
     assert found.training > found.startup > 0
     assert found.generation > 0
     assert list(cost.sentences(params.load("llama2-7b"))) == []
+
+
+def test_asking_published_checkpoints_is_said_in_gigabytes_and_hours():
+    said = cost.asking(params.load("qalign-7b"))
+    for words in ("27 GB to fetch", "13.5 GB of GPU memory", "12,500 answers: about 1.5 hours"):
+        assert words in said
+    numbers = (PARAMS_FOLDER.parent / "docs" / "numbers.md").read_text(encoding="utf-8")
+    for words in ("27 GB", "13.5 GB", "12,500 answers", "1.5 hours", f"{cost.ANSWERED} tokens/s"):
+        assert words in numbers
+    assert cost.asking(params.load("llama2-7b")) == cost.asking(params.load("mini")) == ""

@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from matplotlib import font_manager, ft2font
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
@@ -331,6 +333,19 @@ def test_nothing_is_drawn_outside_the_picture(results_folder):
         assert legend.y0 >= max(panel.y1 for panel in panels)
         assert figure.bbox.x0 <= legend.x0
         assert legend.x1 <= figure.bbox.x1
+
+
+def test_larger_letters_put_the_legend_on_more_rows():
+    with matplotlib.rc_context({"legend.fontsize": 13}):
+        figure = Figure(figsize=(5.1, 2.8), layout="constrained")
+        axis = figure.subplots()
+        for name in ("MultiReason", "QAlign", "QAlign + mixed", figures.FLOOR):
+            axis.plot([0, 1], label=name)
+        figures._legend(figure, [axis])
+        FigureCanvasAgg(figure).draw()
+    legend = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= legend.x0
+    assert legend.x1 <= figure.bbox.x1
 
 
 def test_one_question_of_the_miniature_runs_through_all_steps():

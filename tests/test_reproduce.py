@@ -285,6 +285,19 @@ def test_the_clock_runs_while_jobs_follow_each_other(tmp_path: Path) -> None:
         assert words in shown
 
 
+def test_a_chapters_line_says_which_of_its_stages_is_trained(tmp_path: Path) -> None:
+    profile, run = params.load("smoke"), Run(tmp_path)
+    stages = [reproduce.to_train(profile, run, chapter) for chapter in ("02", "03", "06")]
+    base = "models/seed-1/base"
+    assert stages[:2] == [[f"{base}/questions-x-en"], [f"{base}/metamathqa", f"{base}/questions-x-en/metamathqa"]]
+    assert stages[2] == [f"{base}/flores-x-en", f"{base}/flores-x-en/metamathqa"]
+    runs.write_json(tmp_path / launch.CURRENT, {"job": f"{stages[1][1]}/job.json", "since": 0})
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with reproduce.watch("03_stage2", run, console, stages[1]):
+        time.sleep(0.5)
+    assert "  stage 2 of 2" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_the_time_left_is_the_last_to_go_on_a_narrow_terminal() -> None:
     console = Console(file=io.StringIO(), width=80)
     state = {"phase": "training", "step": 1200, "total_steps": 9258, "loss": 0.5, "seconds_left": 3725}

@@ -254,10 +254,21 @@ def test_12_500_predictions_are_scored_by_both_in_seconds():
 
 def test_a_scorer_is_one_more_entry(run, monkeypatch):
     monkeypatch.setitem(scorer.SCORERS, "length", lambda text, code: float(len(text)))
-    monkeypatch.setitem(scorer.GOLD, "length", "gold_length")
     answers = scored(run)
     assert (answers["answer_length"] > 0).all()
     assert set(scorer.accuracy(answers)["scorer"]) == {"paper", "fixed", "length"}
+
+
+def test_a_scorer_that_finds_nothing_is_wrong_and_not_right_about_a_gold_answer_that_it_cannot_read(monkeypatch):
+    def declared(text: str, code: str | None) -> float:
+        return scorer.paper_number(text.rpartition("The answer is")[2]) if "The answer is" in text else 0.0
+
+    monkeypatch.setitem(scorer.SCORERS, "declared", declared)
+    asked = pd.DataFrame({"benchmark": "mgsm", "language": "en", "index": [0, 1], "question": "q"})
+    said = asked.assign(response=["9+9. The answer is: 18", "9+9 is 18"], finish_reason="stop", file="f")
+    answers = scorer.score(said, asked.assign(gold="18"), system="A", seed=1)
+    assert answers["correct_declared"].tolist() == [True, False]
+    assert answers["correct_paper"].tolist() == [True, True]
 
 
 # -------------------------------------------------------------------------------- bad input

@@ -94,9 +94,7 @@ class LanguageData:
     def name(self, person: str, form: str = "nom") -> str:
         """A person's name in this language, in the form `form` where the language has one."""
         forms = self.names.get(person)
-        if forms is None:
-            return person
-        return forms.get(form, forms["nom"])
+        return person if forms is None else forms.get(form, forms["nom"])
 
     def noun(self, noun: str, number: int, case: str = "") -> str:
         """The form of a noun that `number` asks for, by CLDR's plural rules and the case."""

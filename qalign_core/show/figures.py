@@ -20,6 +20,7 @@ import pandas as pd
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -82,8 +83,11 @@ def _legend(figure: Figure, axes: Iterable[Axes]) -> None:
     """One legend above all panels, outside the data: systems, then lines of reference."""
     found = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     entries = {label: found[label] for label in sorted(found, key=lambda label: label in (FLOOR, "chance"))}
-    columns = -(-len(entries) // -(-len(entries) // 6))  # at most six, in rows of the same length
-    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=max(1, columns),
+    room = 120 * figure.get_figwidth() / FontProperties(size=mpl.rcParams["legend.fontsize"]).get_size_in_points()
+    letters = sum(len(label) + 5 for label in entries)  # a mark takes up to five
+    rows = max(1, -(-len(entries) // 6), -int(-letters // room))  # of at most six, and of the same length
+    columns = max(1, -(-len(entries) // rows))
+    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=columns,
                   columnspacing=1.2, handlelength=1.6, handletextpad=0.6)  # fmt: skip
 
 
