@@ -294,7 +294,8 @@ def chapters(profile: Profile, speed: Speed) -> dict[str, float]:
     seeds, numbers = len(profile.run.seeds), sorted({"01", "04", "05", *jobs})
     other = {number: NOTEBOOK + PREPARATION * (number == "01") for number in numbers}
     translated = any(profile.systems[name].translator for name in main)
-    starts = {"02": 2, "03": 1, "04": seeds * (1 + translated), "06": 1 + seeds}  # jobs that follow each other share one
+    # Jobs that follow each other share a start.
+    starts = {"02": 2, "03": 1, "04": seeds * (1 + translated), "06": 1 + seeds}
     for number in jobs:
         other[number] += START * starts[number] + seeds * JOB * jobs[number]
     return {number: seeds * seconds[number] + other[number] * speed.startup for number in numbers}
