@@ -37,7 +37,6 @@ def load_benchmark(
     language: str,
     data_dir: str | Path,
     *,
-    limit: int | None = None,
     fields: Mapping[Any, str] | None = None,
     drop: Collection[int] = (),
 ) -> Dataset:
@@ -48,7 +47,6 @@ def load_benchmark(
         language: code, such as `"sw"`.
         data_dir: a data folder as `sources` describes; for a benchmark of one's own, the folder of `<language>.jsonl`
             (or `.json`, `.parquet`; question, answer) or `<language>.tsv`.
-        limit: keep the first so many questions.
         fields: of a benchmark of one's own, where its `question` and `answer` are, as `scorer.pick` reads it; without
             it the answer is `answer_number`, where there is one.
         drop: rows (from 0) that are left out.
@@ -101,8 +99,7 @@ def load_benchmark(
     golds = {row: _gold(answer, None if paper else language) for row, (_, answer) in kept.items()}
     if refused := [row for row, (question, _) in kept.items() if golds[row] is None or not question.strip()]:
         _refuse(f"{path}: line {refused[0] + 1}", name, kept[refused[0]], refused, language)
-    questions = [question for question, _ in kept.values()]
-    return Dataset.from_dict({"question": questions[:limit], "answer": list(golds.values())[:limit]})
+    return Dataset.from_dict({"question": [question for question, _ in kept.values()], "answer": list(golds.values())})
 
 
 def _own(row: dict[str, Any], fields: Mapping[Any, str], where: str) -> tuple[str, Any]:

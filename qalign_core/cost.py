@@ -1,7 +1,4 @@
-"""What a profile costs: memory of a GPU and hours of training, estimated; for the miniature, this machine's measured.
-
-`python -m qalign_core.cost` prints the table of docs/gpus.md.
-"""
+"""What a profile costs: memory of a GPU and hours of training, estimated; the miniature's time, measured here."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 from rich.console import Console
 
-from qalign_core import launch, miniature, params, plan, runs
+from qalign_core import launch, miniature, plan, runs
 from qalign_core.languages import NON_ENGLISH
 from qalign_core.models import hub_models
 from qalign_core.params import Profile
@@ -186,18 +183,6 @@ def asking(profile: Profile) -> str:
     return f"{said}, if a GPU writes {ANSWERED} tokens/s and an answer has {ANSWER} (guesses)"
 
 
-def readme_table() -> str:
-    """The table of docs/gpus.md, in Markdown: one line per profile and machine."""
-    tables = []
-    for name in ("llama2-7b", "llama2-13b", "llama3-8b", "mistral-7b", "one-gpu"):
-        table = estimates(params.load(name))
-        assert table is not None  # its base is KNOWN
-        table = table.loc[[*LAYOUTS, "QAlign", "all stages"]].T.rename_axis("machine").reset_index()
-        tables.append(table.assign(profile=[f"`{name}`", *[""] * (len(table) - 1)]).set_index("profile"))
-    text = pd.concat(tables).replace(r" GiB| h$| \+.*RAM", "", regex=True).reset_index().to_markdown(index=False)
-    return re.sub(r" +\|", " |", re.sub(r"\| +", "| ", text))
-
-
 # ------------------------------------------------------------------------------------------------- measured
 
 # Tokens of an example of the miniature's corpora, and of its output alone.
@@ -311,7 +296,3 @@ def sentences(profile: Profile, numbers: Sequence[str] | None = None) -> Iterato
     each = ", ".join(f"{number} {launch.clock(seconds)}" for number, seconds in times.items())
     yield f"Measured here: {speed.training:,.0f} tokens/s in training, {speed.generation:,.0f} in generation."
     yield f"From nothing about {launch.clock(sum(times.values()))} on this machine, if it is idle: {each}."
-
-
-if __name__ == "__main__":
-    print(readme_table())

@@ -327,6 +327,7 @@ def _sampled(path: Path) -> str:
 
 # ------------------------------------------------------------------------------------------------- the model card
 
+CARD = Path(__file__).with_name("model_card.md")
 # Licences of bases whose id says which it is, as the hub names them; of any other base the card leaves it blank.
 LICENCES = {
     r"miniature": "apache-2.0",
@@ -337,10 +338,6 @@ LICENCES = {
     r"mistralai/Mistral-7B-(Instruct-)?v0\.[123]": "apache-2.0",
     r"Qwen/Qwen2\.5-(Math-)?(0\.5|1\.5|7|14|32)B(-Instruct)?": "apache-2.0",
 }
-META = (
-    " Meta's community licence asks who passes the model on to enclose a copy of it and its notice, and to keep to the "
-    "acceptable use policy; from LLaMA 3 on, also to say *Built with Llama* and to begin the model's name with Llama."
-)
 
 
 def write_cards(profile: Profile, run: Run) -> list[Path]:
@@ -370,7 +367,7 @@ def write_card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) ->
 def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
     """The text of a model's card: what it was made of and how, under which licences, and its scores once known."""
     import pandas as pd
-    from huggingface_hub import ModelCardData
+    from huggingface_hub import ModelCard, ModelCardData
 
     stages, data, languages = {}, [], {"en"}
     for folder in (run.stage(seed, lineage[:length]) for length in range(len(lineage) + 1)):
@@ -412,35 +409,21 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
     terms = f"That of {named}, which is not known here, and those of the data above."
     if licence:
         terms = f"The base model is under `{licence}`, which binds what is trained from it; the data's are above."
-        terms += META if licence.startswith("llama") else ""
-    return f"""---
-{metadata.to_yaml()}
----
-
-# {_plain(" / ".join(systems) or " → ".join(lineage) or "base")} (profile {profile.run.profile}, seed {seed})
-
-Made with `qalign_core`, a reproduction of *Question Translation Training for Better Multilingual Reasoning*
-([arXiv 2401.07817](https://arxiv.org/abs/2401.07817)), from the base model {named}. It is asked with \
-{prompts.TEMPLATES[profile.model.template].about}.
-
-## Data and its licences
-
-{_table(pd.DataFrame(data))}
-
-## Training
-
-One column per stage, in order; settings as of `transformers.TrainingArguments`, then the versions of what trained.
-
-{_table(pd.DataFrame(stages).fillna("").rename_axis("").reset_index())}
-
-## Scores
-
-{_scores(run, systems, seed)}
-
-## Licence
-
-{terms}
-"""
+    made = ModelCard.from_template(
+        metadata,
+        str(CARD),
+        title=_plain(" / ".join(systems) or " → ".join(lineage) or "base"),
+        profile=profile.run.profile,
+        seed=seed,
+        base=named,
+        template=prompts.TEMPLATES[profile.model.template].about,
+        data=_table(pd.DataFrame(data)),
+        training=_table(pd.DataFrame(stages).fillna("").rename_axis("").reset_index()),
+        scores=_scores(run, systems, seed),
+        terms=terms,
+        from_meta=(licence or "").startswith("llama"),
+    )
+    return str(made)
 
 
 def data_origins(profile: Profile, corpus: str) -> list[dict[str, str]]:

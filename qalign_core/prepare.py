@@ -195,7 +195,7 @@ def write_corpora(profile: Profile, run: Run) -> pd.DataFrame:
             from qalign_core import miniature
 
             path, sizes = run.corpus(BASE_TEXT, seed), profile.model.miniature
-            made = miniature.write_base_corpus(path, seed=seed, tokens=sizes.base_tokens)
+            made = miniature.write_base_corpus(path, seed=seed, tokens=sizes.base_tokens or 0)
             _write_manifest(path, made["rows"], made["report"])
         for name in profile.corpora():
             drawn = corpus_seed(profile, name, seed)

@@ -172,8 +172,4 @@ def test_the_base_corpus_is_as_long_as_asked(tmp_path):
     assert len(rows) == made["rows"] == sum(row["documents"] for row in made["report"])
     assert 20_000 <= made["tokens"] < 21_000
     assert made["tokens"] == sum(row["tokens"] for row in made["report"])
-    assert miniature.write_base_corpus(tmp_path / "two.jsonl", seed=1, documents=7)["rows"] == 7
-    assert json_lines(tmp_path / "two.jsonl") == rows[:7]
     assert set(rows[0]) == {"id", "text", "language", "kind"}
-    with pytest.raises(ValueError, match="either tokens or documents"):
-        miniature.write_base_corpus(tmp_path / "three.jsonl", seed=1)

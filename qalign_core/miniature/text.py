@@ -8,8 +8,6 @@ language with its answer, or the same problem in two languages.
 
 from __future__ import annotations
 
-import json
-import math
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from qalign_core import runs
 from qalign_core.languages import PAPER_CODES as CODES
 from qalign_core.languages import PAPER_NON_ENGLISH as NON_ENGLISH
 from qalign_core.miniature.language import (
@@ -154,47 +153,28 @@ def _list(rng: random.Random, code: str) -> str:
     return " ".join(parts)
 
 
-def write_base_corpus(path: str | Path, *, seed: int, tokens: int | None = None, documents: int | None = None) -> dict:
-    """Write the base text as JSON lines (`id, text, language, kind`) until it has so many tokens or documents.
-
-    Args:
-        path: of the file.
-        seed: of the text.
-        tokens: at least so many tokens of the miniature's tokenizer, BOS and EOS of every document counted.
-        documents: exactly so many documents.
+def write_base_corpus(path: str | Path, *, seed: int, tokens: int) -> dict:
+    """Write the base text as JSON lines (`id, text, language, kind`) until it has so many tokens of the miniature's
+    tokenizer, BOS and EOS of every document counted.
 
     Returns:
         `{"rows", "tokens", "report"}`; the report has a row a language and kind: `language, kind, documents, tokens`.
-
-    Raises:
-        ValueError: unless exactly one of `tokens` and `documents` is given.
     """
-    if (tokens is None) == (documents is None):
-        raise ValueError("give either tokens or documents, so that the base text has an end")
-    most_tokens, most_documents = (math.inf if most is None else most for most in (tokens, documents))
-    tokenizer = shipped_tokenizer()
-    stream = base_text(seed)
-    counted: Counter = Counter()
-    written: Counter = Counter()
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        rows = total = 0
-        while total < most_tokens and rows < most_documents:
-            chunk = [next(stream) for _ in range(256 if documents is None else min(256, documents - rows))]
-            encoded = tokenizer.encode_batch([row["text"] for row in chunk])
-            for row, encoding in zip(chunk, encoded, strict=True):
-                if total >= most_tokens:
-                    break
-                length = len(encoding.ids) + 1  # BOS is there, EOS is added by the trainer
-                file.write(json.dumps({"id": rows, **row}, ensure_ascii=False) + "\n")
-                rows, total = rows + 1, total + length
-                counted[row["language"], row["kind"]] += length
-                written[row["language"], row["kind"]] += 1
+    tokenizer, rows, total = shipped_tokenizer(), list[dict](), 0
+    counted, written = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for row in base_text(seed):
+        length = len(tokenizer.encode(row["text"]).ids) + 1  # BOS is there, EOS is added by the trainer
+        rows.append({"id": len(rows), **row})
+        total += length
+        counted[row["language"], row["kind"]] += length
+        written[row["language"], row["kind"]] += 1
+        if total >= tokens:
+            break
+    runs.write_json_lines(path, rows)
     order = {code: place for place, code in enumerate(("en", *(c for c in CODES if c != "en")))}
     keys = sorted(written, key=lambda key: (order[key[0].split("-")[0]], key))
     report = [{"language": k[0], "kind": k[1], "documents": written[k], "tokens": counted[k]} for k in keys]
-    return {"rows": rows, "tokens": total, "report": report}
+    return {"rows": len(rows), "tokens": total, "report": report}
 
 
 TOKENIZER_FILE = Path(__file__).parent / "languages/tokenizer.json"
