@@ -94,8 +94,11 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
 
         def _metadata(self, path: str) -> None:
             name, listed, revision = path.partition("/tree/" if "/tree/" in path else "/revision/")
+            revision, _, folder = revision.partition("/")
             repository = self._repository(name, revision or "main")
-            if repository is not None and listed == "/tree/":
+            if repository is not None and folder:  # none of these has any
+                self._refuse(404, "EntryNotFound", f"{folder} does not exist", repository.commit)
+            elif repository is not None and listed == "/tree/":
                 tree = [
                     {"type": "file", "path": file, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
                     for file, c in repository.files.items()
