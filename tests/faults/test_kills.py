@@ -178,7 +178,7 @@ def test_killing_one_process_of_two_ranks_ends_them_all_and_loses_nothing(folder
 NOTEBOOK = """
 from qalign_core import launch, params, plan, runs
 
-launch.command = lambda job, module, profile: ["{python}", "-m", "forked_training", str(job)]
+launch.command = lambda jobs, module, profile: ["{python}", "-m", "forked_training", *map(str, jobs)]
 this_run = plan.open_run(params.load("smoke"))
 job = plan.Job(runs.read_json("{job}"), this_run.folder / "killed-in-notebooks")
 launch.run_job(job, params.load("smoke"), this_run, show=False)
