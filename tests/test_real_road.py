@@ -111,7 +111,7 @@ def served(tmp_path_factory: pytest.TempPathFactory):
                 raw[f"{lock['repository']['commit']}/{file['path']}"] = (world / place).read_bytes()
     (root / "lock.yaml").write_text(yaml.safe_dump(lock), encoding="utf-8")
 
-    base = sentencepiece_folder(runs_folder(root / "base"))
+    base = sentencepiece_folder(new_folder(root / "base"))
     (base / "text.txt").unlink()
     config = LlamaConfig(vocab_size=340, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
                          num_attention_heads=4, max_position_embeddings=4096)  # fmt: skip
@@ -127,7 +127,7 @@ def served(tmp_path_factory: pytest.TempPathFactory):
     plain = {name: content for name, content in files.items() if "safetensors" not in name}
     hub[RELEASED] = Repository(plain | {"pytorch_model.bin": weights.getvalue()})
 
-    (runs_folder(root / "overlay") / "sitecustomize.py").write_text(OVERLAY)
+    (new_folder(root / "overlay") / "sitecustomize.py").write_text(OVERLAY)
     keep = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "QALIGN_"))}
     with HubServer(hub, raw) as server:
         places = {"HF_HOME": root / "hf", "QALIGN_CACHE_DIR": root / "cache", "TEST_LOCK": root / "lock.yaml"}
@@ -138,7 +138,7 @@ def served(tmp_path_factory: pytest.TempPathFactory):
         yield root, environment
 
 
-def runs_folder(folder: Path) -> Path:
+def new_folder(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder
 
