@@ -114,7 +114,8 @@ def test_make_lab_starts_on_loopback_at_a_page_that_is_there():
 @pytest.mark.parametrize(("given", "said"), [("", "--allow-root"), ("--no-browser", "--allow-root --no-browser")])
 def test_make_lab_as_root_says_what_to_pass(given: str, said: str, tmp_path: Path):
     (tmp_path / ".ready").touch()
-    command = ["make", "lab", f"VENV={tmp_path}", "BIN=/none", "USER_ID=0", f"LAB={given}"]
+    command = ["make", "-s", "--no-print-directory", "lab"]  # as under a make that says which folder it enters
+    command += [f"VENV={tmp_path}", "BIN=/none", "USER_ID=0", f"LAB={given}"]
     done = subprocess.run(command, cwd=NOTEBOOKS_FOLDER.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == f'JupyterLab does not run as root unless it is told to: make lab LAB="{said}"\n'
