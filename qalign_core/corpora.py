@@ -453,4 +453,4 @@ def corpus_seed(profile: Profile, name: str, seed: int) -> int | None:
 def read_corpus(profile: Profile, run: Run, name: str) -> pd.DataFrame:
     """A corpus as it was written (of the first seed): `id, instruction, output, source_language, target_language`."""
     drawn = corpus_seed(profile, name, profile.run.seeds[0])
-    return pd.DataFrame(runs.read_json_lines(run.corpus(name, drawn)))
+    return pd.DataFrame(runs.read_json_lines(runs.prepared(run.corpus(name, drawn))))

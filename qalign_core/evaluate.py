@@ -254,7 +254,7 @@ def near_duplicates(profile: Profile, run: Run) -> dict[str, pd.Series]:
     """Questions that are not independent of one another: benchmark → the group of each question."""
     groups: dict[str, pd.Series] = {}
     for name in profile.evaluation.benchmarks:
-        rows = pd.DataFrame(runs.read_json_lines(run.benchmark(name, "en")))
+        rows = pd.DataFrame(runs.read_json_lines(runs.prepared(run.benchmark(name, "en"))))
         if profile.data.source(name) == "miniature":  # minimal pairs, which share their numbers
             groups[name] = rows.set_index("index").question.str.findall(r"\d+").str.join(" ")
         elif name == "msvamp":  # varies a story several times over; mGSM's questions are all different

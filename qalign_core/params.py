@@ -496,13 +496,13 @@ def read_sections(path: Path, *above: Path) -> Any:
     return runs.merged(base, said)
 
 
-def from_notebook(**sections: Any) -> Profile:
+def from_notebook(run=None, model=None, data=None, systems=None, training=None, evaluation=None) -> Profile:
     """The profile papermill gave a notebook; opened by hand, QALIGN_PROFILE's (`make lab PROFILE=…`), else `mini`.
 
     A section that lacks keys (papermill's `-y`) is put over the one of the profile `run.profile` names; this is said.
     """
-    given = {name: value for name, value in sections.items() if value is not None}
-    run, added = given.get("run"), list[str]()
+    given = {name: value for name, value in locals().items() if value is not None}
+    added = list[str]()
     path = PARAMS_FOLDER / f"{run.get('profile') if isinstance(run, dict) else None}.yaml"
     for name, known in read_sections(path).items() if path.is_file() else ():
         own = given.get(name)  # of `systems` one may want a few

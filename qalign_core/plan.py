@@ -333,10 +333,7 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
     """
     *before, corpus = lineage or [BASE_TEXT]
     path = run.corpus(corpus, corpus_seed(profile, corpus, seed))
-    if not path.with_suffix(".json").is_file():
-        missing = f"corpus {corpus!r} is not there; run notebook 01 (data preparation) first"
-        raise FileNotFoundError(f"{path.with_suffix('.json')}: {missing}")
-    made = runs.read_json(path.with_suffix(".json"))
+    made = runs.read_json(runs.prepared(path.with_suffix(".json")))
     start = lineage_model(profile, run, seed, before if lineage else None)
     training, arguments = profile.training, profile.arguments(corpus)
     fits = fit_here(profile, corpus)
@@ -491,9 +488,7 @@ def translation_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str
 
 
 def _task(run: Run, name: str, language: str, max_new_tokens: int, template: str) -> dict[str, Any]:
-    path = run.prompts(name, language, template)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: these prompts are not there; run notebook 01 (data preparation) first")
+    path = runs.prepared(run.prompts(name, language, template))
     return {
         "name": name,
         "language": language,

@@ -355,6 +355,13 @@ class Run:
         return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else str(path)
 
 
+def prepared(path: Path) -> Path:
+    """`path`, a file of notebook 01's; FileNotFoundError where it has not been written yet."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; run notebook 01 (data preparation) first")
+    return path
+
+
 def run_root(job_path: str | Path) -> Path:
     """The run folder a job lies in: the nearest folder above it that holds `profile.yaml`, else the job's own."""
     folder = Path(job_path).absolute().parent

@@ -272,7 +272,7 @@ def test_a_large_weight_file_is_known_by_its_size_and_samples_of_its_bytes(base:
 
 
 def test_a_missing_corpus_or_configuration_says_what_to_do(base: Path, run: Run):
-    with pytest.raises(FileNotFoundError, match="corpus 'flores-x-en' is not there; run notebook 01"):
+    with pytest.raises(FileNotFoundError, match="flores-x-en.json is not there; run notebook 01"):
         plan.stage_job(profile_of(base), run, 1, ["flores-x-en"])
     wrong = profile_of(base, training__deepspeed="deepspeed/zero9.json")
     with pytest.raises(ProfileError, match=r"training\.deepspeed: no file .*zero9\.json; known: deepspeed/zero0\.json"):
@@ -316,7 +316,7 @@ def test_a_generation_job_asks_every_benchmark_in_every_language(base: Path, run
     assert of_base.content["model"]["path"] == str(base)
     assert of_base.folder == run.folder / "predictions/seed-1/base/benchmarks"
     run.prompts("msvamp", "sw").unlink()
-    with pytest.raises(FileNotFoundError, match="these prompts are not there; run notebook 01"):
+    with pytest.raises(FileNotFoundError, match="sw.jsonl is not there; run notebook 01"):
         plan.prediction_job(profile_of(base), run, "QAlign", 1)
 
 

@@ -11,7 +11,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
+import seaborn.objects as so
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
@@ -34,15 +36,18 @@ _TOKEN = "border: 1px solid #d5dbe1; padding: 0 2px; margin: 1px; display: inlin
 # ------------------------------------------------------------------------------------- pieces
 
 
-def show(figure: Figure, data: pd.DataFrame, run: Run, name: str, caption: str = "") -> Image:
-    """Save a figure with its data in the run's `figures/`, and show it."""
+def show(plot: so.Plot | Figure, data: pd.DataFrame, run: Run, name: str, caption: str, size=(6.8, 2.6)) -> None:
+    """Save a figure with its data in the run's `figures/`, and show it; a seaborn plot is drawn at `size` (inches)."""
     with style():
+        figure = plot if isinstance(plot, Figure) else Figure(figsize=size)
+        if figure is not plot:
+            plot.theme(mpl.rcParams).layout(engine="constrained").on(figure).plot()
         for beside in figure.legends[:]:  # where seaborn puts it, outside of the figure, it would be cut off
             names = [text.get_text() for text in beside.get_texts()]
             figure.legend(beside.legend_handles, names, loc="outside upper center", ncols=6)
             figure.legends.remove(beside)
     paths = save_figure(figure, run.figures, name, data, caption)
-    return Image(next(p for p in paths if p.suffix == ".png").read_bytes(), width=720, alt=caption or name)
+    display(Image(next(p for p in paths if p.suffix == ".png").read_bytes(), width=720, alt=caption))
 
 
 def picture(run: Run, name: str) -> Markdown:
