@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -105,6 +107,30 @@ def test_bf16_follows_the_curve_within_its_own_error(jobs: dict[str, Path]) -> N
     assert losses(jobs["bf16"]) == pytest.approx(losses(jobs["zero2"]), abs=4e-3)  # bf16 itself has steps of 0.03 at 5
     norms = [[row["grad_norm"] for row in progress(jobs[name])] for name in ("bf16", "zero2")]
     assert norms[0] == pytest.approx(norms[1], rel=0.02)
+
+
+@pytest.mark.slow  # a minute or more of C++
+@pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed compiles the optimizer of an offloaded stage")
+def test_an_offloaded_stage_is_the_same(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights, gradients and AdamW's moments in the host's memory, the last computed by DeepSpeed's own code."""
+    extensions = os.environ.get("TORCH_EXTENSIONS_DIR") or str(tmp_path / "extensions")
+    monkeypatch.setitem(ENVIRONMENT, "TORCH_EXTENSIONS_DIR", extensions)
+    # Not the defaults of either AdamW: what a profile sets must reach the other one.
+    recipe = {"gradient_accumulation_steps": 2, "adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-4}
+    still = {"learning_rate": 0.0, "max_steps": 2, "bf16": True}
+    changes = {"here": (3, recipe), "offloaded": ("3-offload", recipe), "still": ("3-offload", still)}
+    made = {
+        name: make_job(tmp_path / name, folder / "base", folder / "corpus.jsonl", zero, **of_one)
+        for name, (zero, of_one) in changes.items()
+    }
+    run_jobs(list(made.values()), ranks=2)
+    assert list(Path(extensions).rglob("cpu_adam.so"))
+    assert losses(made["offloaded"]) == pytest.approx(losses(made["here"]), abs=1e-4)
+    here, offloaded, after = (load_file(job.parent / "model" / "model.safetensors") for job in made.values())
+    for key, weight in here.items():
+        torch.testing.assert_close(offloaded[key], weight, rtol=0, atol=1e-4, msg=key)
+    for key, weight in load_file(folder / "base" / "model.safetensors").items():  # in fp32, also where bf16 computes
+        torch.testing.assert_close(after[key][: len(weight)], weight, rtol=0, atol=0, msg=key)
 
 
 def test_grouping_by_length_is_another_order_of_the_same_examples(jobs: dict[str, Path]) -> None:
