@@ -64,7 +64,9 @@ def make_base(folder: Path, tied: bool = False) -> Path:
     return folder
 
 
-def make_job(folder: Path, base: Path, corpus: Path, zero: int | str = 0, sha256: str | None = None, **changes: Any) -> Path:
+def make_job(
+    folder: Path, base: Path, corpus: Path, zero: int | str = 0, sha256: str | None = None, **changes: Any
+) -> Path:
     """Write `folder/job.json`; `changes` go to the job, or to its training arguments where they are such.
 
     Defaults: 20 updates of 8 sequences in micro-batches of 2, the authors' recipe scaled down.
