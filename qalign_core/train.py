@@ -403,6 +403,8 @@ def prepare_deepspeed() -> None:
             port = probe.getsockname()[1]
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1"}
         os.environ |= alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # An offloaded optimizer is compiled by ninja, which pip puts beside Python: perhaps nowhere on the PATH.
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), os.path.dirname(sys.executable)])
     # DeepSpeed uses names of torch.distributed that this torch calls deprecated, in every update under ZeRO-3.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     import datasets

@@ -133,6 +133,16 @@ def test_an_offloaded_stage_is_the_same(folder: Path, tmp_path: Path, monkeypatc
         torch.testing.assert_close(after[key][: len(weight)], weight, rtol=0, atol=0, msg=key)
 
 
+def test_what_compiles_an_offloaded_optimizer_is_found_beside_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PATH": str(tmp_path), "RANK": "0", "DS_ACCELERATOR": "cpu"}.items():
+        monkeypatch.setenv(name, value)
+    assert shutil.which("ninja") is None
+    train.prepare_deepspeed()
+    assert shutil.which("ninja") == str(Path(sys.executable).with_name("ninja"))
+
+
 def test_grouping_by_length_is_another_order_of_the_same_examples(jobs: dict[str, Path]) -> None:
     assert losses(jobs["grouped"])[0] == pytest.approx(losses(jobs["padded"])[0], abs=0.2)
     assert losses(jobs["grouped"]) != losses(jobs["padded"])[:2]
