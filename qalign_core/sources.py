@@ -33,16 +33,7 @@ from qalign_core import hub
 from qalign_core.benchmarks import benchmark_files
 from qalign_core.hub import DownloadError, cache_dir, is_offline, locked, unreadable_model
 from qalign_core.languages import CODES, language
-from qalign_core.runs import (
-    fingerprint,
-    read_json,
-    read_lines,
-    read_rows,
-    sha256_file,
-    sha256_tree,
-    write_atomic,
-    write_json,
-)
+from qalign_core.runs import fingerprint, read_json, read_lines, read_rows, sha256_file, sha256_tree, write_atomic
 
 LOCK_FILE = Path(__file__).resolve().parent.parent / "params" / "data.lock.yaml"
 REPOSITORY_URL, DATA_DIR = "QALIGN_REPOSITORY_URL", "QALIGN_DATA_DIR"  # environment
@@ -271,7 +262,7 @@ def _from_miniature(cache: Path, arguments: dict[str, Any]) -> Path:
     generator = {path: digest for path, digest in generator.items() if path.endswith((".py", ".yaml"))}
     identity = fingerprint({"arguments": arguments, "generator": generator})[:16]
     root = cache / "miniature" / identity
-    manifest = root / "generated.json"
+    manifest = root / "manifest.json"
     with locked(cache / ".locks" / f"miniature-{identity}"):
         there = {p: digest for p, digest in sha256_tree(root).items() if p != manifest.name}
         if manifest.is_file() and there == read_json(manifest)["files"]:
@@ -280,7 +271,6 @@ def _from_miniature(cache: Path, arguments: dict[str, Any]) -> Path:
         with tempfile.TemporaryDirectory(prefix=f".{identity}-", dir=root.parent) as temporary:
             made = Path(temporary) / "world"
             miniature.write_world(made, **arguments)
-            write_json(made / manifest.name, {"arguments": arguments, "files": sha256_tree(made)})
             shutil.rmtree(root, ignore_errors=True)
             made.replace(root)  # whole or not at all
     return root

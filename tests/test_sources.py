@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from hub_server import HubServer, Repository
 
-from qalign_core import prepare, sources
+from qalign_core import prepare, runs, sources
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import load_corpus
 from qalign_core.params import DataSet
@@ -355,6 +355,7 @@ def test_the_miniature_is_made_once_and_again_when_it_changed(tmp_path, monkeypa
         made.append(seed)
         (folder / "mgsm").mkdir(parents=True)
         (folder / "mgsm/mgsm_sw.tsv").write_text(f"q\t{seed}\n")
+        runs.write_json(folder / "manifest.json", {"files": runs.sha256_tree(folder)})
 
     module.write_world = write_world
     monkeypatch.setitem(sys.modules, "qalign_core.miniature", module)

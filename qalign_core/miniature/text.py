@@ -47,14 +47,8 @@ SOLVED_STYLES = ("calibrated", "restating")  # in equal parts: the web has GSM8K
 
 
 def base_text(seed: int) -> Iterator[dict[str, str]]:
-    """An endless stream of documents.
-
-    Args:
-        seed: of everything drawn.
-
-    Yields:
-        `{"text", "language", "kind"}`; kind is `arithmetic`, `solved`, `bitext`, `mixed`, `list`, `question` or
-        `generic`, and language is that of the text (`xx-en` for sentences of two languages).
+    """An endless stream of documents, `{"text", "language", "kind"}`: kind is `arithmetic`, `solved`, `bitext`,
+    `mixed`, `list`, `question` or `generic`, language that of the text (`xx-en` for sentences of two languages).
     """
     rng = random.Random(f"base/{seed}")
     problems = World(f"base/{seed}").problems()
@@ -195,21 +189,11 @@ def shipped_tokenizer() -> Tokenizer:
 
 
 def create_base(folder: str | Path, *, seed: int = 1, config: dict | None = None) -> Path:
-    """Write an untrained LLaMA with its tokenizer: a plain transformers folder.
+    """Write an untrained LLaMA with its tokenizer, a plain transformers folder, and return the folder.
 
     Weights are normal with a deviation of 0.06, output projections zero: every layer begins as the identity.
-    There is no pad token, as in LLaMA-2; the trainer adds one.
-
-    Args:
-        folder: made if absent.
-        seed: of the weights.
-        config: `transformers.LlamaConfig` names that differ from `DEFAULT_CONFIG`.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ValueError: for a name that LlamaConfig does not know.
+    There is no pad token, as in LLaMA-2; the trainer adds one. `config` has the names of `transformers.LlamaConfig`
+    that differ from `DEFAULT_CONFIG`.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -219,10 +203,6 @@ def create_base(folder: str | Path, *, seed: int = 1, config: dict | None = None
     folder = Path(folder)
     tokenizer = shipped_tokenizer()
     chosen = {**DEFAULT_CONFIG, **(config or {})}
-    known = LlamaConfig().to_dict()
-    for name in chosen:
-        if name not in known:
-            raise ValueError(f"unknown setting {name!r} of the miniature's model; see transformers.LlamaConfig")
     chosen.setdefault("num_key_value_heads", chosen["num_attention_heads"])
     settings = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(), bos_token_id=1, eos_token_id=2, tie_word_embeddings=False, **chosen
