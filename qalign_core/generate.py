@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -206,6 +206,14 @@ class Question(NamedTuple):
     sequence: Sequence
 
 
+def checked_rows(task: dict, root: Path) -> list[dict[str, Any]]:
+    """The rows of a task's file, which must be the one that its job was written for."""
+    path = root / task["path"]
+    if runs.sha256_file(runs.require(path, "run notebook 01 again")) != task["sha256"]:
+        raise ValueError(f"{path}: not the file the job was written for (sha256 differs); write the job again")
+    return runs.read_json_lines(path)
+
+
 def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, config: Any) -> list[Question]:
     """Read and tokenise the prompts of all tasks.
 
@@ -220,12 +228,7 @@ def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, co
     questions = []
     for task in job["tasks"]:
         name, language, limit = task["name"], task["language"], task["max_new_tokens"]
-        path = Path(runs.resolve(task["path"], root))
-        if not path.is_file():
-            raise FileNotFoundError(f"prompts of {name}/{language}: {root / path} does not exist")
-        if runs.sha256_file(path) != task["sha256"]:
-            raise ValueError(f"{path}: not the file the job was written for (sha256 differs); write the job again")
-        rows = [{key: row[key] for key in ("index", "question", "prompt")} for row in runs.read_json_lines(path)]
+        rows = [{key: row[key] for key in ("index", "question", "prompt")} for row in checked_rows(task, root)]
         if chats:  # only the tokenizer can apply this template; it writes BOS itself
             rows = [{**row, "prompt": prompts.render(tokenizer, row["prompt"], template)} for row in rows]
         tokens = tokenizer([row["prompt"] for row in rows], add_special_tokens=not chats)["input_ids"]
@@ -359,17 +362,16 @@ class Answers:
         speed = rates["questions_per_second"]
         left = round((total - done) / speed, 1) if speed else None
         line = {"time": time.time(), "phase": phase, "done": done, "total": total, **rates, "seconds_left": left}
-        with self.progress.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        runs.append_json_line(self.progress, line)
         self._phase, self._written = phase, time.monotonic()
 
 
-def main() -> None:
-    """Run the jobs that the command line names."""
+def main(run: Callable[[Path], None] = generate, module: str = "qalign_core.generate") -> None:
+    """Run the jobs that a module's command line names."""
     logging.disable_progress_bar()
     try:
-        for job_path in jobs_from(None, "qalign_core.generate"):
-            generate(job_path)
+        for job_path in jobs_from(None, module):
+            run(job_path)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

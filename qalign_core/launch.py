@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -63,9 +62,9 @@ def command(jobs: Sequence[Path], module: str, profile: Profile) -> list[str]:
             program = ["--force_multi", "--", "-m", module, *paths]
         return [sys.executable, "-m", "deepspeed.launcher.runner", *options, "--log_level", "warning", *program]
     # What `deepspeed --num_gpus N` starts on one machine. Its runner only adds the seconds of a second import.
-    with socket.socket() as probe:  # the launcher's default port is fixed: two jobs at once would collide
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    from accelerate.utils.other import get_free_port
+
+    port = get_free_port()  # the launcher's default is fixed: two jobs at once would collide
     world = base64.urlsafe_b64encode(json.dumps({"localhost": list(range(devices))}).encode()).decode()
     options = [f"--world_info={world}", "--master_addr=127.0.0.1", f"--master_port={port}", "--log_level=warning"]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -114,14 +113,7 @@ def environment(devices: int) -> dict[str, str]:
 
 
 def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
-    """Run a job unless it is done: the same call starts, resumes, or returns at once.
-
-    Returns:
-        The job's folder, with a `done.json` that bears the job's fingerprint.
-
-    Raises:
-        As `run_jobs`.
-    """
+    """Run a job as `run_jobs` does, and return its folder."""
     run_jobs([job], profile, run, show)
     return job.folder
 

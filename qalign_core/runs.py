@@ -104,6 +104,12 @@ def write_json_lines(path: str | Path, rows: Iterable[dict]) -> Path:
     return write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def append_json_line(path: Path, row: dict) -> None:
+    """Add a line to a file of progress."""
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")
+
+
 def progress_lines(path: str | Path, last: int | None = None) -> list[dict[str, Any]]:
     """The objects on the whole lines of a file that is being written, or of its `last` bytes; damaged lines, and a file
     that is not there yet, are passed over: what is only shown must never end a job."""

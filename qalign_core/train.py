@@ -12,7 +12,6 @@ import os
 import re
 import resource
 import shutil
-import socket
 import sys
 import threading
 import time
@@ -200,8 +199,7 @@ def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "length_column_name": "tokens",
-        "ddp_timeout": 4
-        * 3600,  # seconds that ranks wait for the one that writes and hashes the weights: 52 GB for 13B
+        "ddp_timeout": 4 * 3600,  # seconds that ranks wait for the one that writes and hashes 52 GB of weights (13B)
     }
     given = {"report_to": "none", "save_total_limit": 2, "logging_steps": 10} | job["training_arguments"]
     trackers = [given["report_to"]] if isinstance(given["report_to"], str) else given["report_to"]
@@ -398,11 +396,10 @@ def prepare_deepspeed() -> None:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if "RANK" not in os.environ:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        from accelerate.utils.other import get_free_port
+
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1"}
-        os.environ |= alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ |= alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
     # DeepSpeed uses names of torch.distributed that this torch calls deprecated, in every update under ZeRO-3.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     import datasets

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from qalign_core.kernels import check_separation, weighted_loss
 from qalign_core.models import restore_master_weights
-from qalign_core.runs import read_json, read_json_lines, sync_tree, write_json, write_json_lines
+from qalign_core.runs import append_json_line, read_json, read_json_lines, sync_tree, write_json, write_json_lines
 
 MANIFEST = "complete.json"
 VISIBLE_SECONDS = 120.0  # how long a file server may take to show what another machine has written
@@ -271,8 +270,7 @@ class Heartbeat(TrainerCallback):
         """Append one line now."""
         self.last_line = time.time()
         if self.writes:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"time": round(self.last_line, 3), "phase": phase, **values}) + "\n")
+            append_json_line(self.path, {"time": round(self.last_line, 3), "phase": phase, **values})
 
     def _pace(self, state: Any) -> dict[str, Any]:
         tokens = self.trainer.totals["tokens"]
