@@ -394,8 +394,8 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
     base, revision = hub.pinned(profile.model.base, profile.model.revision).values()
     licence = next((name for pattern, name in LICENCES.items() if re.fullmatch(pattern, base)), None)
     on_hub = bool(base != "miniature" and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists())
-    named = f"[{base}](https://huggingface.co/{base})" if on_hub else _plain(Path(base).name)
-    named += f" at revision {_plain(revision)}" if revision else ""
+    named = f"[{base}](https://huggingface.co/{base})" if on_hub else markdown_text(Path(base).name)
+    named += f" at revision {markdown_text(revision)}" if revision else ""
     systems = [name for name, system in profile.systems.items() if system.lineage == list(lineage)]
     metadata = ModelCardData(
         language=[code for code in CODES if code in languages],
@@ -412,7 +412,7 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
     made = ModelCard.from_template(
         metadata,
         str(CARD),
-        title=_plain(" / ".join(systems) or " → ".join(lineage) or "base"),
+        title=markdown_text(" / ".join(systems) or " → ".join(lineage) or "base"),
         profile=profile.run.profile,
         seed=seed,
         base=named,
@@ -463,7 +463,7 @@ def _scores(run: Run, systems: Sequence[str], seed: int) -> str:
         return "No system of this run answers questions with this model: it is a stage on the way."
     columns = ["system", "benchmark", "measure", "estimate", "low", "high"]
     table = _table(found[columns].round(1).fillna(""))
-    scorer = _plain(str(runs.read_json(run.results / "run.json")["scorer"]))
+    scorer = markdown_text(str(runs.read_json(run.results / "run.json")["scorer"]))
     return (
         f"{table}\n\nAccuracy in percent with its 95% interval, {scorer} scorer; one training run, so what another seed"
         " would change is not in the intervals. Gap: English minus the mean of the others."
@@ -471,9 +471,10 @@ def _scores(run: Run, systems: Sequence[str], seed: int) -> str:
 
 
 def _table(rows: pd.DataFrame) -> str:
-    return rows.astype(str).map(_plain).rename(columns=_plain).to_markdown(index=False, disable_numparse=True)
+    texts = rows.astype(str).map(markdown_text).rename(columns=markdown_text)
+    return texts.to_markdown(index=False, disable_numparse=True)
 
 
-def _plain(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Text that means itself in Markdown: no markup, link, image, formula or HTML."""
     return html.escape(re.sub(r"([\\`*_|\[\]#!$~@]|:(?=//)|(?<=www)\.)", r"\\\1", text), quote=False)

@@ -49,9 +49,7 @@ def rates(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def identified(gold: pd.DataFrame) -> pd.DataFrame:
-    """How often `response_language` is right on text whose language is known, the benchmarks' own questions:
-    `benchmark, language, questions, right`.
-    """
+    """How often `response_language` is right on the run's own questions: `benchmark, language, questions, right`."""
     right = [response_language(text) == code for text, code in zip(gold["question"], gold["language"], strict=True)]
     grouped = gold.assign(right=right).groupby(["benchmark", "language"], sort=False)["right"]
     return grouped.agg(questions="size", right="sum").reset_index()
@@ -71,10 +69,8 @@ def _kind(row: Any, response: str) -> str:
 
 
 def with_error_kinds(answers: pd.DataFrame, predictions: pd.DataFrame, mode: str) -> pd.DataFrame:
-    """Scored answers with a column `error`: the kind of a wrong answer by the scorer `mode`, nothing for a right one.
-
-    `predictions` are the rows the answers of one system and seed were scored from.
-    """
+    """Answers with a column `error`: the kind of a wrong answer by the scorer `mode`, nothing for a right one;
+    `predictions` are what they were scored from."""
     key = ["benchmark", "language", "index"]
     texts = predictions.set_index(key)["response"].loc[answers.set_index(key).index]
     rows = zip(answers.itertuples(), answers[f"correct_{mode}"], texts, strict=True)
@@ -293,19 +289,11 @@ def does_not_fit(job: plan.Job, run: Run, devices: int) -> str | None:
         source = str(hub.fetch({"path": source, "revision": revision}, convert=False))
     weights = sum(huggingface_hub.get_local_safetensors_metadata(source).parameter_count.values())
     dtype = job.content["dtype"]
-    needed, there = weights * (4 if dtype == "float32" else 2) / 2**30, device_memory(devices) / 2**30  # GiB
+    memory = runs.smallest_gpu() or psutil.virtual_memory().available // devices  # of each rank
+    needed, there = weights * (4 if dtype == "float32" else 2) / 2**30, memory / 2**30  # GiB
     if needed <= WEIGHTS_SHARE * there:
         return None
     return f"its weights take {needed:.1f} GiB in {dtype}, and each of {devices} device(s) has {there:.1f} GiB"
-
-
-def device_memory(devices: int) -> int:
-    """Bytes that one rank may use: its GPU's memory, or its share of what is free on this machine."""
-    import torch
-
-    if torch.cuda.is_available():
-        return min(torch.cuda.get_device_properties(number).total_memory for number in range(devices))
-    return psutil.virtual_memory().available // devices
 
 
 def changed_answers(answered: Path, again: Path) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from qalign_core import plan, runs
 from qalign_core.evaluate import answers_folder
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.launch import is_interactive
+from qalign_core.models import markdown_text
 from qalign_core.params import Profile
 from qalign_core.prepare import FOLLOWED, PAPER_RECIPE, translated
 from qalign_core.responses import KINDS
@@ -28,7 +29,7 @@ from qalign_core.runs import Run
 from qalign_core.show.figures import style
 from qalign_core.show.paper_tables import named
 from qalign_core.show.report import save_figure
-from qalign_core.show.tables import Table, from_frame, markdown_text
+from qalign_core.show.tables import Table, from_frame
 
 _CELL = "text-align: start; vertical-align: top; white-space: pre-wrap; max-width: 32em; padding: .3em .7em"
 _TOKEN = "border: 1px solid #d5dbe1; padding: 0 2px; margin: 1px; display: inline-block; white-space: pre"

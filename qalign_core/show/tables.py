@@ -124,12 +124,6 @@ def _latex(table: Table) -> str:
     return "% needs \\usepackage{booktabs,xcolor}\n" + body
 
 
-def markdown_text(text: str) -> str:
-    """Text that means itself in Markdown: no markup, link, image, formula or HTML."""
-    text = re.sub(r"([\\`*_|\[\]#!$~@]|:(?=//)|(?<=www)\.)", r"\\\1", text)
-    return html.escape(text, quote=False)
-
-
 def _markdown(table: Table) -> str:
     def safe(text: str) -> str:  # of markup only what does harm, so that the file reads well as text
         return re.sub(r"([|*]|(?<=\])\(|:(?=//)|(?<=www)\.)", r"\\\1", html.escape(text, quote=False))
