@@ -63,8 +63,6 @@ def bootstrap(
     Args:
         values: (Q, K): 0/1 for wrong/right, or any score per question.
         labels: (Q,) near-duplicate group of each question; without it each is its own cluster.
-        confidence: two-sided.
-        draws: samples of clusters with replacement, the same for every column.
 
     Returns:
         Estimates, lower and upper ends: three arrays (K,); no ends where all questions are one cluster.
@@ -97,13 +95,8 @@ def sign_flip(values: np.ndarray, labels: np.ndarray | None = None, *, draws: in
 
 
 def mcnemar_holm(a: np.ndarray, b: np.ndarray, languages: Sequence[str]) -> pd.DataFrame:
-    """Exact McNemar test of two systems in each language, with Holm's correction over the languages.
-
-    Args:
-        a: (Q, L) right or wrong; `b` likewise, of the same questions.
-
-    Returns:
-        `language, difference, only_a, only_b, p, p_holm`: points, questions only one of the two has right, and p.
+    """Exact McNemar test of two systems in each language, with Holm's correction over the languages; `a` and `b` are
+    (Q, L), right or wrong. `difference` is in points, `only_a` how many questions only `a` has right.
     """
     a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     only_a, only_b = (a & ~b).sum(axis=0), (b & ~a).sum(axis=0)
@@ -212,11 +205,9 @@ def compare(
 ) -> pd.DataFrame:
     """Paired differences `a - b` of declared pairs, seed by seed, with interval and p.
 
-    Pairs of which a system was not run are left out. Besides `MEASURES`, `measures` may name languages.
-
-    Returns:
-        `a, b, seed, benchmark, measure, difference, low, high, p, questions, clusters`; points, 95% percentile interval
-        by cluster bootstrap, two-sided p by flipping the signs of clusters (not corrected for the number of measures).
+    Pairs of which a system was not run are left out. Besides `MEASURES`, `measures` may name languages. Points, with
+    percentile interval by cluster bootstrap and two-sided p by flipping the signs of clusters (not corrected for the
+    number of measures).
     """
     columns = ["a", "b", "seed", "benchmark", "measure", "difference", "low", "high", "p", "questions", "clusters"]
     tables = []
@@ -239,9 +230,6 @@ def compare_languages(
     """Exact McNemar tests of declared pairs in every language of mGSM, per seed, Holm-corrected over the languages.
 
     mSVAMP is left out: the test needs independent questions, and its near duplicates are not.
-
-    Returns:
-        `a, b, seed, benchmark, language, difference, only_a, only_b, p, p_holm`.
     """
     columns = ["a", "b", "seed", "benchmark", "language", "difference", "only_a", "only_b", "p", "p_holm"]
     tables = [

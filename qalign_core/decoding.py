@@ -361,15 +361,8 @@ class RowLayer(CacheLayerMixin):
 
 
 def choose_batch_tokens(wanted: int | str, model: PreTrainedModel, processes: int) -> tuple[int, str | None]:
-    """How many tokens a batch may hold: no more keys and values than the device's free memory has room for.
-
-    Args:
-        wanted: the profile's upper limit, or `"auto"`.
-        model: on its device.
-        processes: of this job on this machine.
-
-    Returns:
-        The number, and a sentence when memory made it smaller than the profile's.
+    """How many tokens a batch may hold: no more keys and values than the device's free memory has room for, shared by
+    so many processes; and a sentence when that is less than the profile wanted (a number or `auto`).
     """
     room = int(free_memory(model.device, processes) * CACHE_SHARE) // cache_bytes_per_token(model)
     room = max(room, 1)  # a single sequence is always tried

@@ -35,11 +35,8 @@ def attention_by_document(
     The lengths are given, not guessed from `position_ids`, so no cache and no mask lets examples see each other.
 
     Args:
-        module: the attention layer.
         query, key, value: (1, heads, T, head size).
-        attention_mask: must be None.
         document_lengths: tokens of each packed document, in order; they sum to T.
-        **arguments: of `transformers`' sdpa attention.
 
     Returns:
         (1, T, heads, head size), and no attention weights.

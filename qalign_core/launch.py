@@ -208,14 +208,8 @@ def trained_first(job: Job, run: Run) -> bool:
 
 
 def run_groups(groups: Iterable[Sequence[Job]], profile: Profile, run: Run) -> list[str]:
-    """Run groups of jobs one after the other; a job that fails does not stop the others.
-
-    Returns:
-        Why each job failed that did.
-
-    Raises:
-        JobError: when all of them failed.
-    """
+    """Run groups of jobs one after the other, and return why each job failed that did: the others go on. A JobError
+    when all of them failed."""
     failures, number = list[str](), 0
     for group in groups:
         left, number = list(group), number + len(group)

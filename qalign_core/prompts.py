@@ -82,18 +82,10 @@ def alpaca(instruction: str) -> str:
 
 
 def translation_instruction(question: str, source: str, target: str = "en", *, names: str = "paper") -> str:
-    """The stage-1 instruction: translate `question` (stripped) from language `source` to language `target`.
+    """The stage-1 instruction: translate `question` (stripped) from language `source` to language `target`, both codes.
 
-    Args:
-        source: code, such as `"sw"`.
-        target: code.
-        names: `"paper"` for ISO 639-3 reference names (Swahili is `Swahili (macrolanguage)`), `"plain"` for common
-            English names.
-
-    Raises:
-        ValueError: for an unknown language code or an unknown `names`.
-
-    Source: NJUNLP/QAlign data/gsmtrans/gsmtrans.py:27, 90-130.
+    `names`: `paper` for ISO 639-3 reference names (Swahili is `Swahili (macrolanguage)`), `plain` for common English
+    names. Source: NJUNLP/QAlign data/gsmtrans/gsmtrans.py:27, 90-130.
     """
     head = TRANSLATION.format(source=_language_name(source, names), target=_language_name(target, names))
     return f"{head} {question.strip()}"

@@ -213,7 +213,7 @@ def test_a_page_holds_no_script_and_keeps_the_text(frame: pd.DataFrame) -> None:
         new_output("display_data", data={"text/html": f"{SCRIPT}<p>raw</p>"}),  # not escaped where it was made
         new_output("stream", name="stdout", text=SCRIPT + IMAGE),
     ]
-    page = pages.page(new_notebook(cells=[new_code_cell("answers", outputs=outputs)]))
+    page = pages.body(new_notebook(cells=[new_code_cell("answers", outputs=outputs)]))
     assert "<script" not in page
     assert "<p>raw</p>" in page
     assert page.count("&lt;script&gt;alert") == len(CODES) + 1

@@ -154,7 +154,7 @@ def test_a_cut_download_is_fetched_again(questions, server):
 
 def test_another_file_than_the_locked_one_is_refused(questions, server, tmp_path):
     server.wrong["train.en"] = ENGLISH.replace(b"first", b"FIRST")
-    with pytest.raises(DownloadError, match=r"train\.en: not the expected file: its git blob is"):
+    with pytest.raises(DownloadError, match=r"train\.en: not the expected file: its git_blob is"):
         questions()
     assert not list((tmp_path / "cache").rglob("train.en*"))
 
