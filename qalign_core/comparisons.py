@@ -110,11 +110,8 @@ def mcnemar_holm(a: np.ndarray, b: np.ndarray, languages: Sequence[str]) -> pd.D
 
 
 def matrices(answers: pd.DataFrame, column: str) -> dict[tuple, pd.DataFrame]:
-    """(system, seed, benchmark) → questions × languages, in the tables' order of languages.
-
-    Raises:
-        ValueError: where a language of a run answers other questions than the rest.
-    """
+    """(system, seed, benchmark) → questions × languages, in the tables' order of languages; a ValueError where one
+    answers other questions than the rest."""
     found = {}
     for key, rows in answers.groupby(_RUN, sort=False):
         matrix = rows.pivot(index="index", columns="language", values=column).astype(float)
@@ -353,12 +350,7 @@ def consistency(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
     A response without a number never agrees. `consistency`, the splits and their chance floors are in percent. A floor
     is the expectation over all permutations of the questions of one side, in closed form: what is left of the
     agreement when answers keep their distribution but lose their question. Splits whose condition never occurs are
-    not a number.
-
-    Returns:
-        One row per system, seed, benchmark and language other than English: `scorer, agree, total, consistency, chance,
-        both_right, both_right_chance, right_given_english_right, right_given_english_right_chance, both_wrong,
-        same_given_both_wrong, same_given_both_wrong_chance, without_number, english_without_number`.
+    not a number. One row per system, seed, benchmark and language other than English.
 
     Source: our reading of the paper's Figure 3; the authors released no code for it.
     """
@@ -390,11 +382,7 @@ def consistency(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
 
 
 def agreement_map(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
-    """How often any two languages give the same answer to the same question.
-
-    Returns:
-        `system, seed, benchmark, language, other, agreement` (percent of all questions), every pair both ways round.
-    """
+    """How often any two languages give the same answer to the same question (percent), every pair both ways round."""
     rows = []
     for key, matrix in _numbers(answers, scorer).items():
         numbers, codes = matrix.to_numpy(), list(matrix)  # (Q, L)
@@ -404,9 +392,7 @@ def agreement_map(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
 
 
 def solved_languages(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
-    """How many questions are solved in none, one, two, … of the languages: `system, seed, benchmark, languages,
-    questions, percent`.
-    """
+    """How many questions are solved in none, one, two, … of the languages, and their share in percent."""
     tables = []
     for key, matrix in matrices(answers, f"correct_{scorer}").items():
         counts = np.bincount(matrix.sum(axis=1).astype(int), minlength=matrix.shape[1] + 1)

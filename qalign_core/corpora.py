@@ -337,10 +337,6 @@ def derive(
         rows: of the corpora it is made of, one after the other; they keep their ids.
         seed: of the share and of the shuffle. A smaller share is a part of a larger one of the same corpus.
         names: how the translation instruction calls the languages (`data.language_names`).
-        target_tokens: counts targets, for `pairs: source-only`.
-
-    Raises:
-        BadRow: when nothing is left, or pairs is asked of a corpus that holds no translations.
 
     Source: ours; the paper trains on whole corpora only.
     """

@@ -87,11 +87,7 @@ class GreedyDecoder:
 
     @torch.inference_mode()
     def decode(self, sequences: list[Sequence]) -> Iterator[list[Sequence]]:
-        """Decode all sequences, the longest first; yield after every step those that ended in it (often none).
-
-        Raises:
-            torch.OutOfMemoryError: when a single sequence does not fit.
-        """
+        """Decode all sequences, the longest first; yield after every step those that ended in it (often none)."""
         self.waiting = deque(sorted(sequences, key=lambda sequence: sequence.length, reverse=True))
         self._read_prefix()
         while self.waiting or self.running:
@@ -252,10 +248,8 @@ class RowCache(Cache):
     The rows and columns in use are a window into larger buffers. Rows are aligned on the right, so that the next token
     of every row goes into the same column.
 
-    Args:
-        like: a cache whose layers these are like.
-        tokens: rows x columns that new buffers are made for where so many are expected, so that they need not grow with
-            every group that joins; and more only if they must.
+    Layers are like those of the cache `like`. New buffers are made for `tokens` (rows x columns) where so many are
+    expected, so that they need not grow with every group that joins; and for more only if they must.
     """
 
     def __init__(self, like: DynamicCache, tokens: int):

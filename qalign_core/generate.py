@@ -39,12 +39,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer
 
 
 def generate(job_path: Path) -> None:
-    """Answer the questions of a job and write its predictions; what is already answered is kept.
-
-    Raises:
-        FileNotFoundError, ValueError: for a prompt file, tokenizer or model that is absent or cannot be used.
-        RuntimeError: when another process works on the same job, or another rank died.
-    """
+    """Answer the questions of a job and write its predictions; what is already answered is kept."""
     begun = time.monotonic()
     if runs.is_done(job_path):
         print(f"{job_path}: already done")
@@ -215,12 +210,8 @@ def checked_rows(task: dict, root: Path) -> list[dict[str, Any]]:
 
 
 def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, config: Any) -> list[Question]:
-    """Read and tokenise the prompts of all tasks.
-
-    Raises:
-        FileNotFoundError, ValueError: for an absent or changed file, or a prompt that leaves no room for its answer in
-            the model's context; with task, language and index.
-    """
+    """Read and tokenise the prompts of all tasks; an error names task, language and index of a prompt that leaves no
+    room for its answer in the model's context."""
     template = job.get("template", "alpaca")
     chats = prompts.TEMPLATES[template].is_chat
     limits = (getattr(config, "max_position_embeddings", None), getattr(config, "sliding_window", None))
@@ -279,11 +270,7 @@ class Answers:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Hold this rank's file to append to it; a last line that a kill left unfinished is cut off.
-
-        Raises:
-            RuntimeError: when another process goes on writing into it.
-        """
+        """Hold this rank's file to append to it; a last line that a kill left unfinished is cut off."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"rank-{self.rank}.jsonl"
         try:

@@ -105,11 +105,7 @@ def pinned(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def pin(name: str, revision: str | None) -> dict[str, Any]:
-    """`pinned`, and if nothing is recorded of the model yet, the hub is asked for the commit it has now.
-
-    Raises:
-        DownloadError: for a model that is unknown or gated, or no network.
-    """
+    """`pinned`, and if nothing is recorded of the model yet, the hub is asked for the commit it has now."""
     found, paths = pinned(name, revision), names(name)
     if not is_id(name) or is_commit(found["revision"]):
         return found
@@ -132,11 +128,8 @@ def pin(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def fetch(model: dict[str, Any], convert: bool) -> Path:
-    """The folder with a hub model's files, fetched if need be; pickles are made safetensors if `convert`.
-
-    Raises:
-        DownloadError: for one that cannot be read, has no weights, or only pickles and not `convert`.
-    """
+    """The folder with a hub model's files, fetched if need be; pickles are made safetensors if `convert`. A
+    DownloadError for one that cannot be read, has no weights, or only pickles and not `convert`."""
     name, commit = model["path"], model["revision"]
     if not is_commit(commit):
         commit = pin(name, commit)["revision"]

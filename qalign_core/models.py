@@ -45,9 +45,6 @@ def load_model(
     """A causal language model, from safetensors only; in fp32 unless another `dtype` is asked for.
 
     Under ZeRO-3 (once `TrainingArguments` exist) every rank keeps only its part of the weights.
-
-    Raises:
-        FileNotFoundError: when the folder has no safetensors, such as one of pickles.
     """
     from transformers import AutoModelForCausalLM
 
@@ -57,14 +54,8 @@ def load_model(
             f"{path}: no model*.safetensors (found {found}); pickles are refused since loading them can run code: "
             "save the model with save_pretrained(folder), which writes safetensors"
         )
-    return AutoModelForCausalLM.from_pretrained(
-        path,
-        revision=revision,
-        dtype=dtype,
-        attn_implementation=attention,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    how = {"dtype": dtype, "attn_implementation": attention, "use_safetensors": True, "trust_remote_code": False}
+    return AutoModelForCausalLM.from_pretrained(path, revision=revision, **how)
 
 
 def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pad_token: str = "<pad>") -> None:
@@ -105,9 +96,6 @@ def restore_master_weights(model: PreTrainedModel, path: str, revision: str | No
 
     Under bf16 DeepSpeed makes the master copy from weights already rounded to bf16, so that a stage would not start
     from the weights the stage before ended with. Frozen weights and LoRA's matrices have nothing to restore.
-
-    Raises:
-        RuntimeError: when a parameter has no weights in the files.
     """
     import torch
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
@@ -165,9 +153,6 @@ def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any]) -> PeftMod
 
     The embeddings stay as they are, the row of an added pad token included, unless `embeddings` is true.
 
-    Raises:
-        ValueError: when one of `target_modules` is no linear layer of the model; the model's own are named.
-
     Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (arXiv 2106.09685), section 4.1.
     """
     import torch
@@ -200,11 +185,7 @@ def merged(
 ) -> PreTrainedModel:
     """The plain model W + alpha/rank · B·A in fp32, with the W of the base's files and not what bf16 made of them.
 
-    Args:
-        adapted: of `add_adapters`, trained.
-        trained: of `full_state_dict`.
-        tokenizer: has the pad token the base was given.
-        path, revision: of the base.
+    `adapted` is of `add_adapters`, `trained` of `full_state_dict`, and the tokenizer has the base's pad token.
     """
     from peft import get_peft_model
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -292,11 +273,7 @@ def write_base(profile: Profile, run: Run, seed: int) -> None:
 
 
 def base_tokenizer(profile: Profile, run: Run) -> PreTrainedTokenizerBase:
-    """The tokenizer of the base model (of the first seed).
-
-    Raises:
-        DownloadError: when it cannot be read: a folder without one, a gated or unknown model, no network.
-    """
+    """The tokenizer of the base model (of the first seed); a DownloadError when it cannot be read."""
     write_base(profile, run, profile.run.seeds[0])
     model = starting_model(profile, run, profile.run.seeds[0])
     try:

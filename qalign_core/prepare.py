@@ -70,11 +70,7 @@ def corpus_languages(profile: Profile, corpus: Corpus) -> list[str]:
 def gather(profile: Profile, run: Run, seed: int, style: str | None = None) -> Path:
     """Get every data set the profile needs and link them in one folder of the run, for one seed; return the folder.
 
-    Args:
-        style: of the miniature's solutions, where it is another one than the profile's.
-
-    Raises:
-        ProfileError, FileExistsError, FileNotFoundError, ValueError: what is absent or damaged, and how to get it.
+    `style` is of the miniature's solutions, where it is another one than the profile's.
     """
     folder = run.source(seed) if style is None else run.source(seed).with_name(f"seed-{seed}-{style}")
     world = profile.data.miniature.model_dump(exclude={"split"}) | ({"style": style} if style else {})
@@ -150,11 +146,8 @@ def link_data_set(found: Path, destination: Path, data_set: str, added: Mapping[
 
 
 def refuse(profile: Profile, *, data: bool = True, model: bool = True) -> None:
-    """Stop before anything runs if data or a model would have to be fetched and may not be (`HF_HUB_OFFLINE`).
-
-    Raises:
-        DownloadError: naming everything that is missing, each with the command that gets it.
-    """
+    """Stop before anything runs if data or a model would have to be fetched and may not be (`HF_HUB_OFFLINE`), by a
+    DownloadError that names everything that is missing, each with the command that gets it."""
     if not hub.is_offline():
         return
     name, absent = profile.run.profile, []
@@ -183,11 +176,8 @@ def refuse(profile: Profile, *, data: bool = True, model: bool = True) -> None:
 
 
 def write_corpora(profile: Profile, run: Run) -> pd.DataFrame:
-    """Write every corpus of the profile as JSON lines, with a manifest beside it; the miniature's for each seed.
-
-    Returns:
-        What became of every row that was read for the first seed: `corpus, language, outcome, rows`.
-    """
+    """Write every corpus of the profile as JSON lines, with a manifest beside it; the miniature's for each seed. Return
+    what became of every row that was read for the first seed: `corpus, language, outcome, rows`."""
     reports = []
     for number, seed in enumerate(profile.run.seeds):
         gather(profile, run, seed)
@@ -243,14 +233,8 @@ def _write_manifest(path: Path, rows: int, report: list[dict]) -> None:
 
 
 def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
-    """Write the questions of every benchmark, and the prompts that ask them, one file per language.
-
-    Returns:
-        `benchmark, language, questions`.
-
-    Raises:
-        ValueError: when a benchmark has a different number of questions in two languages.
-    """
+    """Write the questions of every benchmark, and the prompts that ask them, one file per language; return how many
+    each has: `benchmark, language, questions`."""
     source = run.source(profile.run.seeds[0])
     if profile.data.miniature.split == "development":
         source = (source / "mgsm").resolve().parent / "dev"

@@ -25,12 +25,9 @@ _KEY = ["system", "seed", "benchmark", "language"]
 
 
 def rates(answers: pd.DataFrame) -> pd.DataFrame:
-    """How many responses were truncated, are empty, hold no number, and which language they are in.
-
-    Returns:
-        `system, seed, benchmark, language, responses` and in percent `cut` (at the token limit; missing where it is not
-        known how responses ended), `empty`, `without_number`, and the language of the response: `english`, `own` (the
-        question's), `other`, `undetermined`. Responses in English to an English question are `own` and not `english`.
+    """How many responses there are, and in percent how many are `cut` (at the token limit; missing where it is not
+    known how responses ended), `empty`, `without_number`, and of which language: `english`, `own` (the question's),
+    `other`, `undetermined`. Responses in English to an English question are `own` and not `english`.
     """
     written, asked, ended = answers["response_language"], answers["language"], answers["finish_reason"]
     own, english, undetermined = written == asked, (written == "en") & (asked != "en"), written == UNDETERMINED
@@ -110,11 +107,7 @@ def broken_questions(profile: Profile, run: Run) -> pd.DataFrame:
 
 
 def cleaned_accuracy(answers: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy with and without the broken questions of each language, of the benchmarks that have some.
-
-    Returns:
-        `system, seed, benchmark, language, scorer, total, removed, accuracy, cleaned` (percent).
-    """
+    """Accuracy (percent) with and without the broken questions of each language, of the benchmarks that have some."""
     chosen = answers[answers["benchmark"].isin(broken["benchmark"])]
     key = ["benchmark", "language", "index"]
     removed = pd.MultiIndex.from_frame(chosen[key]).isin(pd.MultiIndex.from_frame(broken[key]))

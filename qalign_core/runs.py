@@ -153,7 +153,7 @@ def fingerprint(value: Any) -> str:
 def require(path: Path, remedy: str = "") -> Path:
     """`path` if it is a file; else a FileNotFoundError with the path and the remedy."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist" + (f"; {remedy}" if remedy else ""))
+        raise FileNotFoundError(f"{path} is not there" + (f"; {remedy}" if remedy else ""))
     return path
 
 
@@ -363,9 +363,7 @@ class Run:
 
 def prepared(path: Path) -> Path:
     """`path`, a file of notebook 01's; FileNotFoundError where it has not been written yet."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there; run notebook 01 (data preparation) first")
-    return path
+    return require(path, "run notebook 01 (data preparation) first")
 
 
 def run_root(job_path: str | Path) -> Path:

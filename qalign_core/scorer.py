@@ -463,11 +463,7 @@ def _check_pairing(predictions: pd.DataFrame, gold: pd.DataFrame) -> None:
 
 
 def score(predictions: pd.DataFrame, gold: pd.DataFrame, *, system: str, seed: int) -> pd.DataFrame:
-    """Score every prediction by every scorer.
-
-    Args:
-        predictions: rows of `read_predictions`.
-        gold: rows of `read_benchmark`, of the same benchmarks and languages.
+    """Score every prediction (of `read_predictions`) by every scorer; `gold` is of `read_benchmark`.
 
     Returns:
         One row per question: `system, seed, benchmark, language, index, gold, gold_fixed, answer_paper, answer_fixed,

@@ -181,11 +181,7 @@ def lock_folder(folder: Path) -> Any:
 
 
 def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
-    """The job's `TrainingArguments`; their creation starts the ranks' communication and, under ZeRO-3, sharded loading.
-
-    Raises:
-        ValueError: for bf16 without fp32 master weights.
-    """
+    """The job's `TrainingArguments`; their creation starts the ranks' communication and, under ZeRO-3, sharded loading."""
     import torch
     from transformers import TrainingArguments
 
@@ -230,11 +226,7 @@ def tokenise(job: dict[str, Any], job_path: Path) -> None:
 
 
 def encoded_corpus(job: dict[str, Any], job_path: Path, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """The job's corpus, tokenised once in a run by the first that asks; all others map its file into memory.
-
-    Raises:
-        ValueError, FileNotFoundError: for a corpus that is not there, not the job's, or not in the run folder.
-    """
+    """The job's corpus, tokenised once in a run by the first that asks; all others map its file into memory."""
     from datasets import Dataset
     from filelock import FileLock
 
@@ -351,9 +343,6 @@ def scheduler_rank(environment: Mapping[str, str]) -> dict[str, str]:
     """RANK, WORLD_SIZE and the like from the variables of `srun` or `mpirun`; empty where they started one process.
 
     DeepSpeed's runners for both start the ranks, but tell them neither their number nor where rank 0 is.
-
-    Raises:
-        RuntimeError: when OpenMPI started ranks on several machines and nothing says where rank 0 is.
     """
     get = environment.get
     if (world := get("OMPI_COMM_WORLD_SIZE", "1")) != "1":

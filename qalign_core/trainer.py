@@ -29,9 +29,6 @@ def seal(folder: str | Path, fingerprint: str, world_size: int, totals: dict[str
     """Declare a checkpoint complete: its manifest, written last, lists every file with its size in bytes.
 
     `totals` are counters to go on from (tokens, seconds, …).
-
-    Raises:
-        FileNotFoundError: when the part of a rank is not there, as when machines do not share the run folder.
     """
     folder, deadline = Path(folder), time.monotonic() + VISIBLE_SECONDS
     while absent := missing(contents(folder), world_size):
@@ -96,11 +93,8 @@ def damage(folder: str | Path) -> str | None:
 
 
 def latest(folder: str | Path, fingerprint: str, world_size: int) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint to resume from, with its manifest; damaged ones are removed, saying why.
-
-    Raises:
-        ValueError: when the newest complete one is of another job or number of ranks; nothing is removed then.
-    """
+    """The newest checkpoint to resume from, with its manifest; damaged ones are removed, saying why. A ValueError when
+    the newest complete one is of another job or number of ranks."""
     folder = Path(folder)
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link: checkpoints are read from the run's own folder only; remove the link")
@@ -149,7 +143,6 @@ class StageTrainer(Trainer):
         totals: counters of an earlier, interrupted run to go on from (`tokens`, `target_tokens`, `seconds`).
         started: when this process began (Unix seconds).
         check_packing: check before the first batch that packed examples do not see each other.
-        **arguments: as for `transformers.Trainer`.
     """
 
     # `weighted_loss` / items is already the loss of the whole update's share, so nothing divides it again.

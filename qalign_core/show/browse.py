@@ -187,10 +187,8 @@ def answers_frame(
     """Every answer of one seed beside its question: one row per system and question.
 
     Args:
-        run: for the questions.
         given: system → its predictions.
         answers: rows of `evaluate.score_run`, of one seed.
-        languages: codes, in the tables' order.
         mode: the scorer that says what is right; `differ` says where the other one reads another number.
     """
     asked = [{"benchmark": benchmark, "language": code, "index": row["index"], "question": row["question"]}

@@ -116,11 +116,7 @@ def accuracy_table(
     intervals: pd.DataFrame | None = None,  # rows of intervals.csv, for each number's hint and a table to unfold
     unfolded: str = "",  # caption of that table
 ) -> Table:
-    """Table 2 (mGSM) or Table 3 (mSVAMP): systems × languages with means and gap, the best of ours in bold.
-
-    Raises:
-        ValueError: for a system without an accuracy in every language.
-    """
+    """Table 2 (mGSM) or Table 3 (mSVAMP): systems × languages with means and gap, the best of ours in bold."""
     number, name = BENCHMARKS.get(benchmark, ("", benchmark))
     size = published_size if benchmark in BENCHMARKS else None  # nothing is published of one's own
     rows = accuracy[(accuracy["benchmark"] == benchmark) & (accuracy["scorer"] == scorer)]
@@ -411,9 +407,9 @@ def cleaned_table(cleaned: pd.DataFrame, *, scorer: str = "paper", caption: str 
 
 
 def ablation_table(
-    intervals: pd.DataFrame,
-    compared: pd.DataFrame,
-    rows: Mapping[str, str],
+    intervals: pd.DataFrame,  # rows of `ablation_intervals.csv`
+    compared: pd.DataFrame,  # of `ablations.csv`: pairs (variant, ours) and (variant, its control of equal size)
+    rows: Mapping[str, str],  # system → how the table names it, in order, such as `{"MonoReason": "none", ...}`
     *,
     examples: Mapping[str, int],  # system → examples of its stage 1
     caption: str = "",
@@ -421,16 +417,7 @@ def ablation_table(
     published: Mapping[tuple[str, str], float] | None = None,  # (benchmark, system) → published average, in percent
     study: bool = False,  # whether these are the profile's own studies, not Table 4
 ) -> Table:
-    """Averages of English and the other languages per system, with the paired differences to ours and to its control.
-
-    Args:
-        intervals: rows of `ablation_intervals.csv`.
-        compared: rows of `ablations.csv` for the pairs (variant, ours) and (variant, its control of equal size).
-        rows: system → how the table names it, in order, such as `{"MonoReason": "none", ...}`.
-
-    Raises:
-        ValueError: for a system without results.
-    """
+    """Averages of English and the other languages per system, with the paired differences to ours and to its control."""
     name, title = "table-4-ablation", "Table 4. What stage 1 is made of (%)"
     heading, control = "Stage 1", "to same size"
     if study:

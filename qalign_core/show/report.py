@@ -333,11 +333,7 @@ def save_figure(figure: Figure, folder: str | Path, name: str, data: pd.DataFram
 
 
 def redraw(results_folder: str | Path, figures_folder: str | Path, only: Sequence[str] = ("",)) -> list[Path]:
-    """Write every table and figure whose name begins with one of `only`; the same results give the same bytes.
-
-    Raises:
-        FileNotFoundError: where the evaluation's results are missing.
-    """
+    """Write every table and figure whose name begins with one of `only`; the same results give the same bytes."""
     results = read_results(results_folder)
     return _write(results, run_tables(results), figures_folder, tuple(only))
 

@@ -207,11 +207,7 @@ def trace_table(rows: pd.DataFrame, *, caption: str = "") -> Table:
 
 
 def cell_table(results: Mapping[str, pd.DataFrame], system: str, benchmark: str, language: str, scorer: str) -> Table:
-    """One number of Tables 2 and 3 followed back, one column per seed.
-
-    Raises:
-        ValueError: for a cell that is not there.
-    """
+    """One number of Tables 2 and 3 followed back, one column per seed; a ValueError for a cell that is not there."""
     keys = ["system", "benchmark", "language"]
     rows = results["accuracy"].merge(results["trace"], on=[*keys, "seed"])
     rows = rows[(rows[keys] == [system, benchmark, language]).all(axis=1) & (rows["scorer"] == scorer)]
