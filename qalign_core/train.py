@@ -181,7 +181,7 @@ def lock_folder(folder: Path) -> Any:
 
 
 def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
-    """The job's `TrainingArguments`; their creation starts the ranks' communication and, under ZeRO-3, sharded loading."""
+    """The job's `TrainingArguments`; making them starts the ranks' communication and, under ZeRO-3, sharded loading."""
     import torch
     from transformers import TrainingArguments
 

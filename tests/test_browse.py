@@ -220,15 +220,6 @@ def test_a_page_holds_no_script_and_keeps_the_text(frame: pd.DataFrame) -> None:
     assert not BeautifulSoup(page, "html.parser").find(onerror=True)
 
 
-def test_the_recipe_stands_beside_the_papers() -> None:
-    ours = {**browse.PAPER_RECIPE, "learning_rate": 1e-3, "bf16": False}
-    table = browse.recipe_table(ours, 16).text.set_index("setting")
-    assert table.loc["learning_rate"].tolist() == ["0.001", "2e-05", "≠"]
-    assert table.loc["effective batch size"].tolist() == ["16", "128", "≠"]
-    assert table.loc["bf16"].tolist() == ["False", "True", "≠"]
-    assert table.loc["lr_scheduler_kwargs"].tolist() == ["", "", ""]
-
-
 # -------------------------------------------------------------------------------- one question on its way
 
 QUESTIONS = {"sw": "Ana ana matufaha <3>?", "en": "Ann has <3> apples?"}

@@ -417,7 +417,7 @@ def ablation_table(
     published: Mapping[tuple[str, str], float] | None = None,  # (benchmark, system) → published average, in percent
     study: bool = False,  # whether these are the profile's own studies, not Table 4
 ) -> Table:
-    """Averages of English and the other languages per system, with the paired differences to ours and to its control."""
+    """Averages of English and the other languages per system, with paired differences to ours and to its control."""
     name, title = "table-4-ablation", "Table 4. What stage 1 is made of (%)"
     heading, control = "Stage 1", "to same size"
     if study:
