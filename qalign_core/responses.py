@@ -299,13 +299,11 @@ def changed_answers(answered: Path, again: Path) -> pd.DataFrame:
     rows = []
     for task in runs.read_json(again / "job.json")["tasks"]:
         name = Path(task["name"]) / f"{task['language']}.jsonl"
-        before = {row["index"]: row for row in runs.read_json_lines(answered / name)}
-        after = runs.read_json_lines(again / name)
-        for row in after:
-            if row["index"] not in before or before[row["index"]]["prompt"] != row["prompt"]:
-                raise ValueError(f"{answered / name}: index {row['index']} is another question than in {again / name}")
-        pairs = [(before[row["index"]]["response"], row["response"]) for row in after]
-        texts = sum(first != second for first, second in pairs)
-        numbers = sum(paper_number(first) != paper_number(second) for first, second in pairs)
-        rows.append((task["name"], task["language"], len(pairs), texts, numbers))
+        before, after = (pd.DataFrame(runs.read_json_lines(f / name)).set_index("index") for f in (answered, again))
+        before = before.reindex(after.index)
+        if other := list(after.index[before["prompt"] != after["prompt"]]):
+            raise ValueError(f"{answered / name}: index {other[0]} is another question than in {again / name}")
+        texts = (before["response"] != after["response"]).sum()
+        numbers = (before["response"].map(paper_number) != after["response"].map(paper_number)).sum()
+        rows.append((task["name"], task["language"], len(after), texts, numbers))
     return pd.DataFrame(rows, columns=["benchmark", "language", "asked", "other_text", "other_number"])

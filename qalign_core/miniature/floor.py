@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import permutations
 from statistics import mean
 
 _NUMBER = re.compile(r"\d+")
@@ -102,37 +103,28 @@ def expressions(numbers: tuple[int, ...]) -> dict[str, int]:
 
 def _expressions(numbers: tuple[int, ...]) -> Iterator[tuple[str, int]]:
     count = len(numbers)
-    for places in _choices(count):
-        yield from _chains(numbers, places)
-    for i in range(count):
-        for j in range(count):
-            if i != j:
-                a, b = numbers[i], numbers[j]
-                yield f"n{i}+n{i}+n{j}", 2 * a + b
-                yield f"n{i}+n{i}-n{j}", 2 * a - b
-                yield f"n{i}*n{j}+n{i}", a * b + a
-
-
-def _choices(count: int) -> Iterator[tuple[int, ...]]:
     for mask in range(1, 2**count):
-        yield tuple(place for place in range(count) if mask >> place & 1)
+        places = [place for place in range(count) if mask >> place & 1]
+        yield from _chains(numbers, places)
+        if len(places) >= 3:  # the last two numbers are multiplied first
+            *front, left, right = places
+            product = numbers[left] * numbers[right]
+            for name, value in _chains(numbers, front):
+                yield f"{name}+n{left}*n{right}", value + product
+                yield f"{name}-n{left}*n{right}", value - product
+    for i, j in permutations(range(count), 2):
+        a, b = numbers[i], numbers[j]
+        yield f"n{i}+n{i}+n{j}", 2 * a + b
+        yield f"n{i}+n{i}-n{j}", 2 * a - b
+        yield f"n{i}*n{j}+n{i}", a * b + a
 
 
-def _chains(numbers: tuple[int, ...], places: tuple[int, ...]) -> Iterator[tuple[str, int]]:
-    """Left-to-right chains, chains whose last two numbers are multiplied first, and differences the other way round."""
+def _chains(numbers: tuple[int, ...], places: Sequence[int]) -> list[tuple[str, int]]:
+    """Left-to-right chains, and differences the other way round."""
     chains = [(f"n{places[0]}", numbers[places[0]])]
     for place in places[1:]:
         chains = [step for name, value in chains for step in _extended(name, value, place, numbers[place])]
-    yield from chains
-    if len(places) >= 3:
-        *front, left, right = places
-        product = numbers[left] * numbers[right]
-        chains = [(f"n{front[0]}", numbers[front[0]])]
-        for place in front[1:]:
-            chains = [step for name, value in chains for step in _extended(name, value, place, numbers[place])]
-        for name, value in chains:
-            yield f"{name}+n{left}*n{right}", value + product
-            yield f"{name}-n{left}*n{right}", value - product
+    return chains
 
 
 def _extended(name: str, value: int, place: int, number: int) -> Iterator[tuple[str, int]]:

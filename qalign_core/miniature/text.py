@@ -9,7 +9,6 @@ language with its answer, or the same problem in two languages.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -17,7 +16,6 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from qalign_core import runs
-from qalign_core.languages import PAPER_CODES as CODES
 from qalign_core.languages import PAPER_NON_ENGLISH as NON_ENGLISH
 from qalign_core.miniature.language import (
     NATIVE_DIGITS,
@@ -154,20 +152,18 @@ def write_base_corpus(path: str | Path, *, seed: int, tokens: int) -> dict:
     Returns:
         `{"rows", "tokens", "report"}`; the report has a row a language and kind: `language, kind, documents, tokens`.
     """
-    tokenizer, rows, total = shipped_tokenizer(), list[dict](), 0
-    counted, written = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    import pandas as pd
+
+    tokenizer, rows, lengths, total = shipped_tokenizer(), list[dict](), list[int](), 0
     for row in base_text(seed):
-        length = len(tokenizer.encode(row["text"]).ids) + 1  # BOS is there, EOS is added by the trainer
+        lengths.append(len(tokenizer.encode(row["text"]).ids) + 1)  # BOS is there, EOS is added by the trainer
         rows.append({"id": len(rows), **row})
-        total += length
-        counted[row["language"], row["kind"]] += length
-        written[row["language"], row["kind"]] += 1
+        total += lengths[-1]
         if total >= tokens:
             break
     runs.write_json_lines(path, rows)
-    order = {code: place for place, code in enumerate(("en", *(c for c in CODES if c != "en")))}
-    keys = sorted(written, key=lambda key: (order[key[0].split("-")[0]], key))
-    report = [{"language": k[0], "kind": k[1], "documents": written[k], "tokens": counted[k]} for k in keys]
+    grouped = pd.DataFrame(rows).assign(tokens=lengths).groupby(["language", "kind"])["tokens"]
+    report = grouped.agg(documents="size", tokens="sum").reset_index().to_dict("records")
     return {"rows": len(rows), "tokens": total, "report": report}
 
 
