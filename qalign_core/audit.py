@@ -158,10 +158,8 @@ def _benchmark_lines(name: str, by_language: Mapping[str, Dataset]) -> Iterator[
         if english is None or code == "en":
             continue
         if len(english) != len(questions):
-            raise ValueError(
-                f"{name}: {len(questions)} questions in {code!r} but {len(english)} in English; they are parallel by "
-                "row, so one of the files is cut off: fetch both again, or load both with the same limit"
-            )
+            why = "they are parallel by row: fetch both files again, or load both with the same limit"
+            raise ValueError(f"{name}: {len(questions)} questions in {code!r} but {len(english)} in English; {why}")
         yield from _translation_lines(name, code, questions, english["question"][:])
         pairs = list(zip(golds, english["answer"], strict=True))
         values = [[fixed_number(answer, "en") for answer in pair] for pair in pairs]

@@ -197,10 +197,8 @@ def _question_pairs(data_dir: Path, code: str) -> list[Pair]:
     """Stage 1's questions in a language and in English, parallel by line."""
     folder = data_dir / "gsm8kinstruct_question"
     there = ", ".join(path.name.removesuffix("-en") for path in sorted(folder.glob("*-en"))) or "none"
-    remedy = (
-        f"fetch the question pairs (source `repository`), or leave {code!r} out of the languages: there are {there} in "
-        "this folder"
-    )
+    other = f"or leave {code!r} out of the languages: there are {there} in this folder"
+    remedy = f"fetch the question pairs (source `repository`), {other}"
     return _parallel(*(require(folder / f"{code}-en" / f"train.{side}", remedy) for side in (code, "en")))
 
 
@@ -229,10 +227,8 @@ def _parallel(*paths: Path) -> list[Pair]:
         for path in paths
     )
     if len(foreign) != len(english):
-        raise BadRow(
-            f"{paths[0]} has {len(foreign)} rows but {paths[1]} has {len(english)}; they are parallel by row, so one "
-            "of them is cut off or edited: fetch both again"
-        )
+        why = "they are parallel by row, so one of them is cut off or edited: fetch both again"
+        raise BadRow(f"{paths[0]} has {len(foreign)} rows but {paths[1]} has {len(english)}; {why}")
     return [(index, *pair) for index, pair in enumerate(zip(foreign, english, strict=True))]
 
 

@@ -145,10 +145,8 @@ class GreedyDecoder:
         self._clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.note(
-            f"out of memory with {len(sequences)} sequences of up to {width} tokens: "
-            f"batch halved to {self.batch_tokens} tokens"
-        )
+        said = f"out of memory with {len(sequences)} sequences of up to {width} tokens"
+        self.note(f"{said}: batch halved to {self.batch_tokens} tokens")
 
     def _drop_finished(self) -> list[Sequence]:
         finished = [sequence for sequence in self.running if sequence.finish_reason]

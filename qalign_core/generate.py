@@ -135,10 +135,8 @@ def wait_for_ranks(answers: Answers, world_size: int) -> None:
         elif time.monotonic() - quiet_since > GRACE_SECONDS:
             if not missing:
                 return
-            raise RuntimeError(
-                f"{len(missing)} of {len(answers.keys)} answers are missing and no other rank is alive: one of the "
-                f"{world_size} ranks died. Its reason is further up in the log; start again to go on"
-            )
+            why = f"one of the {world_size} ranks died. Its reason is further up in the log; start again to go on"
+            raise RuntimeError(f"{len(missing)} of {len(answers.keys)} answers are missing, no other rank lives: {why}")
         answers.beat("generating")
         time.sleep(0.1)
 
@@ -181,9 +179,8 @@ def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase
     """Load a model's tokenizer; FileNotFoundError where there is none, ValueError for one without an EOS token."""
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise FileNotFoundError(
-            f"{folder}: no tokenizer beside the model (none of {', '.join(TOKENIZER_FILES)}); save it into that folder"
-        )
+        absent = ", ".join(TOKENIZER_FILES)
+        raise FileNotFoundError(f"{folder}: no tokenizer beside the model (none of {absent}); save it into that folder")
     try:
         tokenizer = load_fast_tokenizer(source, revision)
     except OSError as error:  # which does not always name the model
@@ -226,10 +223,9 @@ def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, co
         for row, input_ids in zip(rows, tokens, strict=True):
             where = f"{name}, language {language}, index {row['index']}"
             if context is not None and len(input_ids) + limit > context:
-                raise ValueError(
-                    f"{where}: the prompt has {len(input_ids)} tokens; with {limit} new tokens it does not fit into "
-                    f"the model's context of {context}. Shorten it or lower max_new_tokens"
-                )
+                why = f"with {limit} new tokens it does not fit into the model's context of {context}"
+                said = f"{where}: the prompt has {len(input_ids)} tokens; {why}. Shorten it or lower max_new_tokens"
+                raise ValueError(said)
             if not input_ids or max(input_ids) >= config.vocab_size:
                 raise ValueError(f"{where}: the prompt is empty, or the tokenizer has tokens the model does not know")
             # The batch is no part of the key: another machine has room for another one.
@@ -282,9 +278,8 @@ class Answers:
                 with path.open("ab") as self._file:
                     yield
         except Timeout:
-            raise RuntimeError(
-                f"{path}: another process is generating into this file; stop it, then start again"
-            ) from None
+            why = "another process is generating into this file; stop it, then start again"
+            raise RuntimeError(f"{path}: {why}") from None
 
     def is_open(self, rank: int) -> bool:
         """Whether a living process holds that rank's file; the system lets go of it when the process dies."""

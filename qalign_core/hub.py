@@ -204,9 +204,8 @@ def _convert(source: Path, target: Path, name: str) -> None:
             part = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
         except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
             said = " ".join(str(error).split())[:200]
-            raise DownloadError(
-                f"{name}: {file.name} is refused: it holds more than weights, or is damaged: {said}"
-            ) from None
+            why = f"it holds more than weights, or is damaged: {said}"
+            raise DownloadError(f"{name}: {file.name} is refused: {why}") from None
         if not isinstance(part, dict) or not all(isinstance(value, torch.Tensor) for value in part.values()):
             raise DownloadError(f"{name}: {file.name} is refused: it must hold tensors by their names, nothing else")
         state |= part

@@ -51,10 +51,8 @@ def attention_by_document(
         )
     window = arguments.get("sliding_window")
     if window is not None and max(document_lengths) > window:
-        raise ValueError(
-            f"this model attends to {window} tokens and a document has {max(document_lengths)}: "
-            "set training.packing to false, or training.max_length no higher than the window"
-        )
+        remedy = "set training.packing to false, or training.max_length no higher than the window"
+        raise ValueError(f"this model attends to {window} tokens and a document has {max(document_lengths)}: {remedy}")
     parts = [states.split(list(document_lengths), dim=2) for states in (query, key, value)]
     outputs = [sdpa_attention_forward(module, q, k, v, None, **arguments)[0] for q, k, v in zip(*parts, strict=True)]
     return torch.cat(outputs, dim=1), None  # (1, T, heads, head size)
@@ -83,10 +81,8 @@ def check_separation(model: torch.nn.Module, device: torch.device | str = "cpu")
     logits = [model(input_ids=ids, use_cache=False, **layout).logits for ids in (before, after)]
     model.train(was_training)
     if not torch.equal(logits[0][:, length:], logits[1][:, length:]):
-        raise RuntimeError(
-            "packed examples see each other in this model with this version of transformers: "
-            "set training.packing to false, or use the versions of requirements.txt"
-        )
+        remedy = "set training.packing to false, or use the versions of requirements.txt"
+        raise RuntimeError(f"packed examples see each other in this model with this version of transformers: {remedy}")
 
 
 # ------------------------------------------------------------------------------------------------- loss

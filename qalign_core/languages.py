@@ -152,17 +152,13 @@ def refuse_unrecognisable(entry: Language) -> None:
     # The name of a letter begins with that of its script: HANGUL SYLLABLE GA, OLD ITALIC LETTER A.
     letter = re.compile(rf"{re.escape(script)} ((CAPITAL |SMALL )?LETTER|SYLLABLE|SYLLABICS|VOWEL|CHARACTER) ")
     if script != "HAN" and not any(letter.match(unicodedata.name(chr(point), "")) for point in range(0x20000)):
-        raise ValueError(
-            f"{entry.code}.script: Unicode names no letters by {entry.script!r}; write a script as it does, such as "
-            "Hangul, Telugu, Arabic, Greek, Han, Katakana or Latin"
-        )
+        remedy = "write a script as it does, such as Hangul, Telugu, Arabic, Greek, Han, Katakana or Latin"
+        raise ValueError(f"{entry.code}.script: Unicode names no letters by {entry.script!r}; {remedy}")
     if script != "LATIN":
         return
     if wrong := sorted(word for word in entry.words if not re.fullmatch("[a-zß-öø-ɏḀ-ỿ]+", word)):
-        raise ValueError(
-            f"{entry.code}.words: {wrong[0]!r} is not of Latin letters alone; write words with spaces between them, "
-            "without punctuation, digits or apostrophes"
-        )
+        remedy = "write words with spaces between them, without punctuation, digits or apostrophes"
+        raise ValueError(f"{entry.code}.words: {wrong[0]!r} is not of Latin letters alone; {remedy}")
     if not entry.words and entry.code not in identified():
         raise ValueError(
             f"{entry.code}.words: py3langid does not know this code, so a language in Latin letters is told by its "

@@ -162,9 +162,8 @@ def prepare(job: Job, profile: Profile, run: Run, show: bool, locks: ExitStack) 
     try:
         locks.enter_context(FileLock(job.folder / LOCK, timeout=0))
     except Timeout:
-        raise JobError(
-            f"{job.folder}: another process is running this job. Wait for it, or stop it, and run the cell again."
-        ) from None
+        remedy = "Wait for it, or stop it, and run the cell again."
+        raise JobError(f"{job.folder}: another process is running this job. {remedy}") from None
     refuse_other_settings(job.content, job.folder, run)
     if not job.done:
         check_devices(profile)
@@ -277,10 +276,8 @@ def _supervise(jobs: Sequence[Job], profile: Profile, run: Run, show: bool) -> N
             beats.unlink(missing_ok=True)
         (run.folder / CURRENT).unlink(missing_ok=True)
     if hung:
-        how = (
-            f"gave no sign of life for {profile.run.silence_seconds} s (run.silence_seconds) and was stopped: run the "
-        )
-        how += "cell again to go on from its last checkpoint, or raise that number if it is only slow"
+        how = f"gave no sign of life for {profile.run.silence_seconds} s (run.silence_seconds) and was stopped: "
+        how += "run the cell again to go on from its last checkpoint, or raise that number if it is only slow"
     elif process.returncode == 0 and job.done:
         return
     else:

@@ -50,10 +50,8 @@ def load_model(
 
     if os.path.isdir(path) and not any(Path(path).glob("model*.safetensors")):
         found = sorted(file.name for file in Path(path).glob("*.bin")) or "no weights"
-        raise FileNotFoundError(
-            f"{path}: no model*.safetensors (found {found}); pickles are refused since loading them can run code: "
-            "save the model with save_pretrained(folder), which writes safetensors"
-        )
+        why = "pickles are refused since loading them can run code: save_pretrained(folder) writes safetensors"
+        raise FileNotFoundError(f"{path}: no model*.safetensors (found {found}); {why}")
     how = {"dtype": dtype, "attn_implementation": attention, "use_safetensors": True, "trust_remote_code": False}
     return AutoModelForCausalLM.from_pretrained(path, revision=revision, **how)
 
@@ -120,10 +118,9 @@ def restore_master_weights(model: PreTrainedModel, path: str, revision: str | No
                 else:
                     safe_set_full_fp32_param(parameter, value)
     if left:
-        raise RuntimeError(
-            f"{path}: its files have no weights named {', '.join(sorted(left)[:3])}, which the model has: load it "
-            "with AutoModelForCausalLM, save it with save_pretrained into a folder, and name that folder"
-        )
+        absent = ", ".join(sorted(left)[:3])
+        remedy = "load it with AutoModelForCausalLM, save it with save_pretrained into a folder, and name that folder"
+        raise RuntimeError(f"{path}: its files have no weights named {absent}, which the model has: {remedy}")
 
 
 def full_state_dict(model: PreTrainedModel, keep: bool) -> dict[str, torch.Tensor]:
@@ -162,10 +159,9 @@ def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any]) -> PeftMod
     modules = model.named_modules()
     linear = {n.rpartition(".")[2] for n, m in modules if isinstance(m, torch.nn.Linear) and m is not head}
     if absent := sorted(set(wanted) - linear):
-        raise ValueError(
-            f"training.lora.target_modules: {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not among the "
-            f"model's linear layers, which are {', '.join(sorted(linear))}"
-        )
+        named = f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'}"
+        known = f"the model's linear layers, which are {', '.join(sorted(linear))}"
+        raise ValueError(f"training.lora.target_modules: {named} not among {known}")
     rank, alpha, dropout = settings["rank"], settings["alpha"], settings["dropout"]
     config = LoraConfig(TaskType.CAUSAL_LM, r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=wanted)
     adapted = get_peft_model(model, config)

@@ -41,16 +41,13 @@ def data_sets(profile: Profile) -> dict[str, list[str]]:
     for corpus in (root for root in roots if data.choice(root).path is None):
         languages = corpus_languages(profile, corpus)
         if corpus.endswith(("-x-en", "-en-x")) and languages == ["en"]:
-            raise ProfileError(
-                f"{who} corpus {corpus} needs another language than 'en': add one to data.languages or "
-                f"data.corpora.{corpus}.languages, or leave out the systems that train on it"
-            )
+            remedy = f"add one to data.languages or data.corpora.{corpus}.languages, or leave out what trains on it"
+            raise ProfileError(f"{who} corpus {corpus} needs another language than 'en': {remedy}")
         for data_set in corpora.data_sets_of(corpus, sft_data=data.sft_data):
             needed.setdefault(data_set, set()).update(languages, {"en"})
     if missing := [name for name in needed if data.source(name) is None]:
-        raise ProfileError(
-            f"{who} data.sources names no source for {', '.join(missing)}; each is hub, repository, folder or miniature"
-        )
+        known = "hub, repository, folder or miniature"
+        raise ProfileError(f"{who} data.sources names no source for {', '.join(missing)}; each is {known}")
     for name, codes in needed.items():
         for code, entry in data.new_languages.items():  # only folders hold more than the paper's ten
             own_files = code in codes and sources.layout(name, [code]) != sources.layout(name, ["en"])
@@ -93,10 +90,8 @@ def data_folder(profile: Profile) -> Path:
     """The user's data folder: `data.folder`, or QALIGN_DATA_DIR; a ProfileError if neither names one."""
     value = profile.data.folder or os.environ.get(sources.DATA_DIR)
     if not value:
-        raise ProfileError(
-            f"profile {profile.run.profile}: data.sources says `folder`, but neither data.folder nor the environment's "
-            f"{sources.DATA_DIR} names one"
-        )
+        why = f"neither data.folder nor the environment's {sources.DATA_DIR} names one"
+        raise ProfileError(f"profile {profile.run.profile}: data.sources says `folder`, but {why}")
     return Path(value).expanduser().absolute()
 
 
@@ -115,17 +110,15 @@ def link_data_set(found: Path, destination: Path, data_set: str, added: Mapping[
         for places in sources.layout(data_set, [code]):
             here = [place for place in places if Path(folder, place).is_file()]
             if not here and not any(place in links for place in places):
-                raise FileNotFoundError(
-                    f"data.new_languages.{code}: {folder} holds no {' or '.join(places)}, which {data_set} needs: put "
-                    f"it there, or leave {code!r} out of data.languages"
-                )
+                remedy = f"put it there, or leave {code!r} out of data.languages"
+                lacks = f"{folder} holds no {' or '.join(places)}, which {data_set} needs"
+                raise FileNotFoundError(f"data.new_languages.{code}: {lacks}: {remedy}")
             for place in here:
                 added_file = Path(folder, place)
                 if place in links and not filecmp.cmp(links[place], added_file, shallow=False):
-                    raise FileExistsError(
-                        f"data.new_languages.{code}: {added_file} would replace {links[place]}, which is another file: "
-                        f"remove the one that is not meant; languages of one name have files of one name"
-                    )
+                    both = f"{added_file} would replace {links[place]}, which is another file"
+                    remedy = "remove the one that is not meant; languages of one name have files of one name"
+                    raise FileExistsError(f"data.new_languages.{code}: {both}: {remedy}")
                 links[place] = added_file
     destination.mkdir(parents=True, exist_ok=True)
     whole = destination / top
@@ -277,10 +270,8 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
             counts.append({"benchmark": name, "language": code, "questions": len(rows)})
         if len(set(found.values())) > 1:
             numbers = ", ".join(f"{code} {number:,}" for code, number in found.items())
-            raise BadRow(
-                f"{name} must ask the same questions in every language, in the same rows, but the numbers of questions "
-                f"differ: {numbers}"
-            )
+            wanted = "must ask the same questions in every language, in the same rows"
+            raise BadRow(f"{name} {wanted}, but the numbers of questions differ: {numbers}")
     if profile.evaluation.translation:  # stage 1's exercise, with the English questions as references
         for code in profile.data.languages:
             rows = questions(translated(profile), code)[: profile.evaluation.translation.limit]

@@ -131,10 +131,8 @@ def render(tokenizer: PreTrainedTokenizerBase, instruction: str, template: str) 
         return prompt
     text = _chat(tokenizer, [{"role": "user", "content": instruction}], begin_answer=True)
     if instruction.strip() not in text:
-        raise ValueError(
-            f"{_name(tokenizer)}: its chat template does not write the user's turn as it is: asked "
-            f"{instruction[:60]!r}, it wrote {text[:120]!r}; {_REMEDY}"
-        )
+        why = f"asked {instruction[:60]!r}, it wrote {text[:120]!r}; {_REMEDY}"
+        raise ValueError(f"{_name(tokenizer)}: its chat template does not write the user's turn as it is: {why}")
     return text
 
 
@@ -159,20 +157,16 @@ def turn(tokenizer: PreTrainedTokenizerBase, template: str) -> Turn:
     head, _, behind = whole.partition(_RESPONSE)
     ids = tokenizer(behind.lstrip(), add_special_tokens=False)["input_ids"]
     if not ids or ids[0] not in tokenizer.added_tokens_decoder:
-        raise ValueError(
-            f"{_name(tokenizer)}: its chat template ends the assistant's turn with {behind[:40]!r}, which does not "
-            "begin with a special token, so no answer could end: use model.template: alpaca"
-        )
+        why = "which does not begin with a special token, so no answer could end: use model.template: alpaca"
+        raise ValueError(f"{_name(tokenizer)}: its chat template ends the assistant's turn with {behind[:40]!r}, {why}")
     before = head.removeprefix(asked) if head.startswith(asked) else ""
     return Turn(before, str(tokenizer.added_tokens_decoder[ids[0]]), ids[0])
 
 
 def _chat(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, begin_answer: bool) -> str:
     if not tokenizer.chat_template:
-        raise ValueError(
-            f"{_name(tokenizer)}: its tokenizer has no chat template: use model.template: alpaca, as the paper does, "
-            "or save a chat_template with the tokenizer"
-        )
+        remedy = "use model.template: alpaca, as the paper does, or save a chat_template with the tokenizer"
+        raise ValueError(f"{_name(tokenizer)}: its tokenizer has no chat template: {remedy}")
     try:
         # The date is written into the template: a function of ours would not reach it.
         template = _NOW.sub(lambda call: repr(_DAY.strftime(call[2])), tokenizer.get_chat_template())

@@ -308,9 +308,7 @@ def published_cells(benchmark: str, base_size: str = "7B") -> pd.DataFrame:
     rows = rows[(rows["benchmark"].str.lower() == benchmark) & (rows["base_size"] == base_size)]
     rows = rows[(rows["metric"] == "accuracy_pct") & (rows["system"] != "")]
     if rows.empty:
-        raise ValueError(
-            f"{PUBLISHED}: no published accuracy on {benchmark!r} with LLaMA-2 {base_size!r}; use '7B' or '13B'"
-        )
+        raise ValueError(f"{PUBLISHED}: no published accuracy on {benchmark!r} with LLaMA-2 {base_size!r}")
     rows["language"] = rows["language"].str.lower().replace({"avg": "average", "nonen": "non_english"})
     rows = rows[rows["language"].isin([*PAPER_CODES, "average", "non_english"])]
     chosen = []

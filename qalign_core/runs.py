@@ -164,10 +164,8 @@ def read_text(path: Path) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise BadRow(
-            f"{path}: line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8, "
-            f"for example: iconv -f <its encoding> -t UTF-8"
-        ) from None
+        remedy = "save the file as UTF-8, for example: iconv -f <its encoding> -t UTF-8"
+        raise BadRow(f"{path}: line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); {remedy}") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -197,10 +195,8 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
         try:
             found.append(loads(line))
         except json.JSONDecodeError as error:
-            raise BadRow(
-                f"{path}: line {number}: not JSON ({error.msg}, column {error.colno}); "
-                f"the file needs one JSON object a line, so repair this line or fetch the file again"
-            ) from None
+            why = "the file needs one JSON object a line, so repair this line or fetch the file again"
+            raise BadRow(f"{path}: line {number}: not JSON ({error.msg}, column {error.colno}); {why}") from None
     return found
 
 
@@ -232,10 +228,8 @@ def read_rows(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
     try:
         values = loads(text)
     except json.JSONDecodeError as error:
-        raise BadRow(
-            f"{path}: line {error.lineno}: not JSON ({error.msg}, column {error.colno}); "
-            f"the file needs to be one JSON array, so it may have been cut off: fetch it again"
-        ) from None
+        why = "the file needs to be one JSON array, so it may have been cut off: fetch it again"
+        raise BadRow(f"{path}: line {error.lineno}: not JSON ({error.msg}, column {error.colno}); {why}") from None
     if not values:
         raise BadRow(f"{path}: the file has no rows; fetch it again")
     return _checked(((f"row {i}", row) for i, row in enumerate(values)), path, fields)

@@ -401,10 +401,8 @@ def _filtered(path: Path, only: str | None) -> list[dict[str, Any]]:
 def _sample(rows: list[dict[str, Any]], code: str, samples: str | None) -> dict[str, Any]:
     """The response that counts."""
     if rows[1:] and samples is None:
-        raise BadRow(
-            f"{rows[0]['file']}: index {rows[0]['index']} occurs more than once; of several responses to a question "
-            "say which counts: `samples: first` or `samples: majority`"
-        )
+        remedy = "of several responses to a question say which counts: `samples: first` or `samples: majority`"
+        raise BadRow(f"{rows[0]['file']}: index {rows[0]['index']} occurs more than once; {remedy}")
     if samples == "majority":
         numbered = [row for row in rows if _last_run(row["response"])] or rows
         values = [fixed_number(row["response"], code) for row in numbered]

@@ -188,10 +188,8 @@ def locate(
     known = lock.at(data_set, source)
     if source != "miniature" and known is None:
         available = lock.hub if source == "hub" else lock.repository.data_sets
-        raise ValueError(
-            f"{data_set} is not at source {source!r}, which has {', '.join(available)}; "
-            f"set data.sources.{data_set} to {' or '.join(map(repr, lock.sources_of(data_set)))}"
-        )
+        remedy = f"set data.sources.{data_set} to {' or '.join(map(repr, lock.sources_of(data_set)))}"
+        raise ValueError(f"{data_set} is not at source {source!r}, which has {', '.join(available)}; {remedy}")
     try:
         if known is None:
             return _from_miniature(cache, dict(world or {}))
@@ -281,20 +279,16 @@ def fetch(url: str, destination: Path, expected: LockedFile) -> None:
         answer = http_backoff("GET", url, follow_redirects=True, timeout=60)
         status = answer.status_code
     except Exception as error:  # of whichever HTTP client huggingface_hub uses
-        raise DownloadError(
-            f"{url}: the connection failed ({error}). Check the network and run again, or fetch the file elsewhere and "
-            f"use source 'folder'"
-        ) from None
+        remedy = "Check the network and run again, or fetch the file elsewhere and use source 'folder'"
+        raise DownloadError(f"{url}: the connection failed ({error}). {remedy}") from None
     if status != 200:
         why = "no such file (404)" if status == 404 else f"the server answered {status}, so run again later"
         raise DownloadError(f"{url}: {why}; compare its address with params/data.lock.yaml")
     part = runs.write_atomic(destination.with_name(destination.name + ".part"), answer.content)
     if wrong := difference(part, expected):
         part.unlink()
-        raise DownloadError(
-            f"{url}: not the expected file: {wrong}. The source changed, or something between it and this machine "
-            f"altered it; nothing was kept. Compare with params/data.lock.yaml"
-        )
+        why = "The source changed, or something on the way altered it. Compare with params/data.lock.yaml"
+        raise DownloadError(f"{url}: not the expected file: {wrong}. {why}")
     part.replace(destination)
 
 
@@ -340,10 +334,9 @@ def _hub_file(repo_id: str, revision: str | None, expected: LockedFile, anew: bo
     if wrong and not (anew or is_offline()):
         return _hub_file(repo_id, revision, expected, anew=True)
     if wrong:
-        raise DownloadError(
-            f"{repo_id}: {expected.path}: not the expected file: {wrong}. The cached file {path} is damaged, or the "
-            "data set changed; compare with params/data.lock.yaml and recorded.lock.json"
-        )
+        why = f"The cached file {path} is damaged, or the data set changed"
+        compare = "compare with params/data.lock.yaml and recorded.lock.json"
+        raise DownloadError(f"{repo_id}: {expected.path}: not the expected file: {wrong}. {why}; {compare}")
     return path
 
 

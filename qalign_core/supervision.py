@@ -118,10 +118,8 @@ def encode_corpus(
         else:
             for number, row in enumerate(part, start=start + 1):
                 if not {"instruction", "output"} <= row.keys():
-                    raise ValueError(
-                        f"row {number} of the corpus has the fields {sorted(row)}; it needs instruction and output "
-                        "(or every row needs text)"
-                    )
+                    needed = "it needs instruction and output (or every row needs text)"
+                    raise ValueError(f"row {number} of the corpus has the fields {sorted(row)}; {needed}")
             instructions, outputs = ([row[field] for row in part] for field in ("instruction", "output"))
             columns = encode_examples(instructions, outputs, tokenizer, max_length, template)
         parts.append(Dataset.from_dict(columns, features=features))

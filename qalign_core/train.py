@@ -160,10 +160,8 @@ def read_job(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: keys are missing: {', '.join(missing)}")
     method = job.get("method", "full")
     if job["kind"] != "train" or job["loss"] not in ("paper", "token") or method not in ("full", "lora"):
-        raise ValueError(
-            f"{path}: kind must be train, loss paper or token, method full or lora; got kind={job['kind']!r}, "
-            f"loss={job['loss']!r}, method={method!r}"
-        )
+        got = f"got kind={job['kind']!r}, loss={job['loss']!r}, method={method!r}"
+        raise ValueError(f"{path}: kind must be train, loss paper or token, method full or lora; {got}")
     if method == "lora" and not job.get("lora"):
         raise ValueError(f"{path}: method lora needs the key lora: rank, alpha, dropout, target_modules, embeddings")
     return job

@@ -33,10 +33,8 @@ def seal(folder: str | Path, fingerprint: str, world_size: int, totals: dict[str
     folder, deadline = Path(folder), time.monotonic() + VISIBLE_SECONDS
     while absent := missing(contents(folder), world_size):
         if time.monotonic() > deadline:
-            raise FileNotFoundError(
-                f"{folder}: {', '.join(absent)} did not appear: every machine must write into the same run folder. "
-                "Put it on a disk that all of them share (--run-dir)"
-            )
+            why = "every machine must write into the same run folder. Put it on a disk that all share (--run-dir)"
+            raise FileNotFoundError(f"{folder}: {', '.join(absent)} did not appear: {why}")
         time.sleep(0.2)
     sync_tree(folder)
     manifest = {"fingerprint": fingerprint, "world_size": world_size, "totals": totals, "files": contents(folder)}
@@ -109,10 +107,8 @@ def latest(folder: str | Path, fingerprint: str, world_size: int) -> tuple[Path,
             continue
         manifest = read_json(checkpoint / MANIFEST)
         if manifest["fingerprint"] != fingerprint:
-            raise ValueError(
-                f"{checkpoint} belongs to a job with other parameters, data or initial model: undo what was "
-                f"changed to go on from it, or delete {folder} to begin this stage anew"
-            )
+            remedy = f"undo what was changed to go on from it, or delete {folder} to begin this stage anew"
+            raise ValueError(f"{checkpoint} belongs to a job with other parameters, data or initial model: {remedy}")
         if manifest["world_size"] != world_size:
             raise ValueError(
                 f"{checkpoint} was written by {manifest['world_size']} ranks and this run has {world_size}: run on "
@@ -195,10 +191,9 @@ class StageTrainer(Trainer):
         assert num_items_in_batch is not None  # `get_batch_samples` has counted them
         loss = weighted_loss(model, inputs) * self.accelerator.num_processes / num_items_in_batch.squeeze()
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss became {loss.item()} at update {self.state.global_step + 1}: lower learning_rate "
-                f"(now {self.args.learning_rate}) or lengthen warmup_steps in the profile, and look at the corpus"
-            )
+            remedy = f"lower learning_rate (now {self.args.learning_rate}) or lengthen warmup_steps in the profile"
+            said = f"the loss became {loss.item()} at update {self.state.global_step + 1}: {remedy}"
+            raise FloatingPointError(f"{said}, and look at the corpus")
         return loss.float()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
