@@ -17,7 +17,6 @@ import matplotlib as mpl
 import matplotlib.style
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -30,6 +29,7 @@ from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH, PAPER_CODES
 from qalign_core.miniature.folder import benchmark_problems
 from qalign_core.miniature.language import question, solution
 from qalign_core.show.paper_tables import named
+from qalign_core.show.tables import CAPTIONS
 
 Drawn = tuple[Figure, pd.DataFrame]
 
@@ -49,7 +49,6 @@ _LOOKS = {
 }
 _SPARE = tuple(zip(("#000000", "#009e73", "#d55e00", "#999999"), "vP*<", ("--", "++", "||", "**"), strict=True))
 
-CAPTIONS: dict[str, str] = yaml.safe_load(Path(__file__).with_name("captions.yaml").read_text(encoding="utf-8"))
 FRAMEWORK = CAPTIONS["figure-1-framework"]
 
 

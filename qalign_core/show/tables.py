@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 from pandas.io.formats.style import Styler
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -18,6 +19,7 @@ from rich.text import Text
 
 from qalign_core.runs import write_atomic
 
+CAPTIONS: dict[str, str] = yaml.safe_load(Path(__file__).with_name("captions.yaml").read_text(encoding="utf-8"))
 RUNNING_TEXT = 30  # characters of a cell from which on its column reads better from the left
 _CSS = [
     {"selector": "", "props": "border-collapse: collapse; font-variant-numeric: tabular-nums; border: none"},
@@ -196,12 +198,7 @@ def trace_table(rows: pd.DataFrame, *, caption: str = "") -> Table:
     text["lineage"] = first["lineage"]
     hints = first[["model_done", "predictions_done"]].set_axis(["trained", "answered"], axis=1)
     hints["files"] = [Path(path).parent.parent.as_posix() for path in first["predictions"]]
-    words = (
-        "Trained, answered: beginning of the fingerprint in the done.json of the last stage and of the generation; "
-        "commit: of the package, + where files differed from it. trace.csv in the results says the same of every cell "
-        "of Tables 2 and 3, with the paths of all files."
-    )
-    title, caption = "Where the numbers come from", f"{caption} {words}".strip()
+    title, caption = "Where the numbers come from", f"{caption} {CAPTIONS['table-trace']}".strip()
     hints = hints.reindex(columns=text.columns).astype(object).fillna("")
     return Table("table-trace", title, caption, rows.reset_index(drop=True), text, hints=hints)
 
