@@ -355,11 +355,9 @@ def derive(
     if choice.pairs is not None:
         for row in rows:
             if (row["source_language"] == "en") == (row["target_language"] == "en"):
-                raise BadRow(
-                    f"corpus {name}: pairs needs translations into or from English, but {row['id']} is "
-                    f"{row['source_language']} to {row['target_language']}; derive it from a corpus such as "
-                    "questions-x-en"
-                )
+                sides = f"{row['id']} is {row['source_language']} to {row['target_language']}"
+                remedy = "derive it from a corpus such as questions-x-en"
+                raise BadRow(f"corpus {name}: pairs needs translations into or from English, but {sides}; {remedy}")
     if choice.pairs == "shuffled":
         rows = _by_direction(rows, lambda part, key: _shuffled(name, part, f"{seed}/{key}"))
     elif choice.pairs == "source-only":

@@ -160,10 +160,8 @@ def weights_lacking(name: str, files: Iterable[str], convert: bool) -> str:
         return ""
     if convert:
         return f"{name} has no weights: neither {SAFETENSORS} nor {PICKLES}"
-    return (
-        f"{name} has no {SAFETENSORS}, and pickles are not loaded, since they can run code; model.convert: true makes "
-        "safetensors of them without running any"
-    )
+    remedy = "model.convert: true makes safetensors of them without running any"
+    return f"{name} has no {SAFETENSORS}, and pickles are not loaded, since they can run code; {remedy}"
 
 
 def converted(name: str, commit: str | None) -> Path:

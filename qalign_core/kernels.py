@@ -44,11 +44,9 @@ def attention_by_document(
     refuse_mask(attention_mask)
     tokens = key.shape[2]
     if document_lengths is None or sum(document_lengths) != tokens or query.shape[:3:2] != (1, tokens):
-        raise ValueError(
-            f"attention by document needs one packed row and document_lengths that sum to its {tokens} tokens; got "
-            f"{query.shape[0]} rows and {None if document_lengths is None else sum(document_lengths)}: collate with "
-            "Collator(packing=True), or load the model with attention sdpa"
-        )
+        got = f"got {query.shape[0]} rows and {None if document_lengths is None else sum(document_lengths)}"
+        needs = f"attention by document needs one packed row and document_lengths that sum to its {tokens} tokens"
+        raise ValueError(f"{needs}; {got}: collate with Collator(packing=True), or load the model with attention sdpa")
     window = arguments.get("sliding_window")
     if window is not None and max(document_lengths) > window:
         remedy = "set training.packing to false, or training.max_length no higher than the window"

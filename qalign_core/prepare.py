@@ -158,11 +158,10 @@ def refuse(profile: Profile, *, data: bool = True, model: bool = True) -> None:
             absent.append(f"the model {hub_id}: hf download {hub_id}{at} --exclude '*.bin' '*.pth' '*.pt'")
     if absent:
         listed = "\n".join(f"  {line}" for line in absent)
-        raise hub.DownloadError(
-            f"HF_HUB_OFFLINE is set, so nothing is fetched, but profile {name} lacks:\n{listed}\nRun these commands "
-            "where there is a network, with HF_HUB_OFFLINE unset; caches can be copied or shared (QALIGN_CACHE_DIR, "
-            "HF_HUB_CACHE)"
-        )
+        remedy = "Run these commands where there is a network, with HF_HUB_OFFLINE unset; "
+        remedy += "caches can be copied or shared (QALIGN_CACHE_DIR, HF_HUB_CACHE)"
+        lacks = f"HF_HUB_OFFLINE is set, so nothing is fetched, but profile {name} lacks:\n{listed}"
+        raise hub.DownloadError(f"{lacks}\n{remedy}")
 
 
 # ------------------------------------------------------------------------------------------------- corpora

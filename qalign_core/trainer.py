@@ -110,11 +110,9 @@ def latest(folder: str | Path, fingerprint: str, world_size: int) -> tuple[Path,
             remedy = f"undo what was changed to go on from it, or delete {folder} to begin this stage anew"
             raise ValueError(f"{checkpoint} belongs to a job with other parameters, data or initial model: {remedy}")
         if manifest["world_size"] != world_size:
-            raise ValueError(
-                f"{checkpoint} was written by {manifest['world_size']} ranks and this run has {world_size}: run on "
-                f"{manifest['world_size']} again (run.devices, run.hostfile), or delete {folder} to begin this "
-                "stage anew"
-            )
+            before = manifest["world_size"]
+            remedy = f"run on {before} again (run.devices, run.hostfile), or delete {folder} to begin this stage anew"
+            raise ValueError(f"{checkpoint} was written by {before} ranks and this run has {world_size}: {remedy}")
         return checkpoint, manifest
     return None
 

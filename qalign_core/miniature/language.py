@@ -183,9 +183,8 @@ class LanguageData:
             try:
                 parts.append(self._placeholder(piece.split()))
             except (KeyError, ValueError, IndexError) as error:
-                raise ValueError(
-                    f"languages/{self.code}.yaml: {{{piece}}} in {template!r} is unknown: {error}"
-                ) from error
+                where = f"languages/{self.code}.yaml: {{{piece}}} in {template!r}"
+                raise ValueError(f"{where} is unknown: {error}") from error
         return parts
 
     def _placeholder(self, words: list[str]) -> Part:

@@ -92,10 +92,8 @@ def remarks(accuracy: pd.DataFrame, floor: pd.DataFrame | None = None, scorer: s
         level = float("nan") if floor is None else floor.loc[floor["benchmark"] == benchmark, "accuracy"].mean()
         below = means.index[means <= level]
         if len(below) == len(means):
-            found.append(
-                f"on average no system is above the language-blind floor of {level:.1f}%: a rule "
-                "that never reads a word does as well."
-            )
+            rule = "a rule that never reads a word does as well."
+            found.append(f"on average no system is above the language-blind floor of {level:.1f}%: {rule}")
         elif len(below):
             listed = ", ".join(below.unique("system"))
             found.append(f"on average not above the language-blind floor of {level:.1f}%: {listed}.")
