@@ -202,9 +202,9 @@ def compare(
 ) -> pd.DataFrame:
     """Paired differences `a - b` of declared pairs, seed by seed, with interval and p.
 
-    Pairs of which a system was not run are left out. Besides `MEASURES`, `measures` may name languages. Points, with
-    percentile interval by cluster bootstrap and two-sided p by flipping the signs of clusters (not corrected for the
-    number of measures).
+    Pairs of which a system was not run are left out. Besides `MEASURES`, `measures` may name languages. Differences are
+    in points, with a percentile interval by cluster bootstrap and a two-sided p by flipping the signs of clusters (not
+    corrected for the number of measures).
     """
     columns = ["a", "b", "seed", "benchmark", "measure", "difference", "low", "high", "p", "questions", "clusters"]
     tables = []

@@ -421,13 +421,13 @@ def representation_jobs(profile: Profile, run: Run) -> Iterator[tuple[str, int, 
         path = run.benchmark(name, code)
         tasks.append({"language": code, "path": run.relative(path), "sha256": runs.sha256_file(path)})
     for seed in profile.run.seeds:
-        models = []
+        entries = []
         for system, lineage in {"base": [], **lineages}.items():
             model, identity = plan.lineage_model(profile, run, seed, lineage)[:2]
-            models.append({"name": system, "model": model, "model_fingerprint": runs.fingerprint(identity)})
+            entries.append({"name": system, "model": model, "model_fingerprint": runs.fingerprint(identity)})
         decides: dict[str, Any] = {"dtype": profile.evaluation.dtype, "limit": REPRESENTED}
-        content = {"kind": "represent", **decides, "models": models, "tasks": tasks}
-        decides["models"] = [{k: v for k, v in entry.items() if k != "model"} for entry in models]
+        content = {"kind": "represent", **decides, "models": entries, "tasks": tasks}
+        decides["models"] = [{k: v for k, v in entry.items() if k != "model"} for entry in entries]
         decides["tasks"] = [{k: v for k, v in task.items() if k != "path"} for task in tasks]
         folder = run.folder / "representations" / f"seed-{seed}" / name
         job = plan.Job({"fingerprint": runs.fingerprint(decides), **content}, folder)

@@ -136,7 +136,8 @@ def wait_for_ranks(answers: Answers, world_size: int) -> None:
             if not missing:
                 return
             why = f"one of the {world_size} ranks died. Its reason is further up in the log; start again to go on"
-            raise RuntimeError(f"{len(missing)} of {len(answers.keys)} answers are missing, no other rank lives: {why}")
+            lacks = f"{len(missing)} of {len(answers.keys)} answers are missing and no other rank is alive"
+            raise RuntimeError(f"{lacks}: {why}")
         answers.beat("generating")
         time.sleep(0.1)
 
