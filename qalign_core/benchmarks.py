@@ -76,10 +76,8 @@ def load_benchmark(
         )
     if not there:
         remedy = f"fetch {name} (notebook 01, or data.sources.{name} in the profile)" if paper else "put it there"
-        raise FileNotFoundError(
-            f"no {name} questions in {language_of(language).name}: {data_dir} holds no {' or '.join(candidates)}; "
-            f"{remedy}, or leave {language!r} out of data.languages"
-        )
+        lacks = f"no {name} questions in {language_of(language).name}: {data_dir} holds no {' or '.join(candidates)}"
+        raise FileNotFoundError(f"{lacks}; {remedy}, or leave {language!r} out of data.languages")
     path = folder / there[0]
     if path.suffix == ".tsv":  # unquoted, no header; a question may hold a tab, an answer may not
         split = [line.rpartition("\t") for line in read_lines(path)]

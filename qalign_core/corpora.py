@@ -210,10 +210,9 @@ def _flores(data_dir: Path, code: str) -> list[Pair]:
         names = (f"{side}.txt", f"{flores_code}.parquet", f"{flores_code}.jsonl")
         found = [folder / name for name in names if (folder / name).is_file()]
         if not found:
-            raise FileNotFoundError(
-                f"no FLORES sentences in {language(side).name}: {folder} holds none of {', '.join(names)}; fetch "
-                f"flores (source `hub`; openlanguagedata/flores_plus asks you to accept its terms first)"
-            )
+            lacks = f"no FLORES sentences in {language(side).name}: {folder} holds none of {', '.join(names)}"
+            remedy = "fetch flores (source `hub`; openlanguagedata/flores_plus asks you to accept its terms first)"
+            raise FileNotFoundError(f"{lacks}; {remedy}")
         paths.append(found[0])
     return _parallel(*paths)
 

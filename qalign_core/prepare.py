@@ -52,10 +52,9 @@ def data_sets(profile: Profile) -> dict[str, list[str]]:
         for code, entry in data.new_languages.items():  # only folders hold more than the paper's ten
             own_files = code in codes and sources.layout(name, [code]) != sources.layout(name, ["en"])
             if own_files and data.source(name) != "folder" and not entry.folder:
-                raise ProfileError(
-                    f"{who} source {data.source(name)} of {name} has no files in {entry.name}: give "
-                    f"data.new_languages.{code}.folder, which holds them, or leave {code!r} out of data.languages"
-                )
+                remedy = f"data.new_languages.{code}.folder, which holds them, or leave {code!r} out of data.languages"
+                lacks = f"source {data.source(name)} of {name} has no files in {entry.name}"
+                raise ProfileError(f"{who} {lacks}: give {remedy}")
     return {name: [code for code in CODES if code in codes] for name, codes in needed.items()}
 
 

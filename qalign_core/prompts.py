@@ -150,10 +150,9 @@ def turn(tokenizer: PreTrainedTokenizerBase, template: str) -> Turn:
     whole = _chat(tokenizer, turns, begin_answer=False)
     for text, content, side in ((asked, _QUESTION, "question"), (whole, _RESPONSE, "response")):
         if text.count(content) != 1:
-            raise ValueError(
-                f"{_name(tokenizer)}: its chat template writes the {side} {text.count(content)} times, not once, so "
-                f"what is learnt would not be the response alone; {_REMEDY}"
-            )
+            why = f"so what is learnt would not be the response alone; {_REMEDY}"
+            times = f"writes the {side} {text.count(content)} times, not once"
+            raise ValueError(f"{_name(tokenizer)}: its chat template {times}, {why}")
     head, _, behind = whole.partition(_RESPONSE)
     ids = tokenizer(behind.lstrip(), add_special_tokens=False)["input_ids"]
     if not ids or ids[0] not in tokenizer.added_tokens_decoder:

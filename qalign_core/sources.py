@@ -209,10 +209,9 @@ def locate(
     except OSError as error:
         if error.errno not in hub.UNWRITABLE:
             raise
-        raise DownloadError(
-            f"the cache {cache} cannot be written ({error.strerror}) and lacks a part of {data_set}: let whoever may "
-            "write there run notebook 01 once, or set QALIGN_CACHE_DIR to a folder of your own"
-        ) from None
+        remedy = "let whoever may write there run notebook 01 once, or set QALIGN_CACHE_DIR to a folder of your own"
+        lacks = f"the cache {cache} cannot be written ({error.strerror}) and lacks a part of {data_set}"
+        raise DownloadError(f"{lacks}: {remedy}") from None
 
 
 def _from_folder(data_set: str, folder: Path, codes: Sequence[str], lock: Lock) -> Path:
@@ -223,10 +222,9 @@ def _from_folder(data_set: str, folder: Path, codes: Sequence[str], lock: Lock) 
     if absent:
         shown = "".join(f"\n  {' or '.join(places)}" for places in absent)
         others = [repr(source) for source in lock.sources_of(data_set) if source != "folder"]
-        raise FileNotFoundError(
-            f"data folder {folder} lacks {len(absent)} of {data_set}'s files:{shown}\nPut them there, leave their "
-            f"languages out of data.languages, or set data.sources.{data_set} to {' or '.join(others)}"
-        )
+        remedy = f"leave their languages out of data.languages, or set data.sources.{data_set} to {' or '.join(others)}"
+        lacks = f"data folder {folder} lacks {len(absent)} of {data_set}'s files:{shown}"
+        raise FileNotFoundError(f"{lacks}\nPut them there, {remedy}")
     published = (lock.at(data_set, "repository") or lock.hub[data_set]).files
     there = sorted(p for p in {p for places in wanted for p in places} & set(published) if (folder / p).is_file())
     differing = [(p, why) for p in there if (why := difference(folder / p, published[p]))]

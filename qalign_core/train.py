@@ -348,10 +348,9 @@ def scheduler_rank(environment: Mapping[str, str]) -> dict[str, str]:
         local_size, port = get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"), get("MASTER_PORT", "29500")
         address = get("MASTER_ADDR", "127.0.0.1" if local_size == world else "")
         if not address:
-            raise RuntimeError(
-                f"mpirun started {world} ranks on several machines, and none knows where rank 0 is: give its host with "
-                "`mpirun -x MASTER_ADDR=<host>`; with run.hostfile and run.launcher: openmpi this is done for you"
-            )
+            why = f"mpirun started {world} ranks on several machines, and none knows where rank 0 is"
+            remedy = "give its host with `mpirun -x MASTER_ADDR=<host>`"
+            raise RuntimeError(f"{why}: {remedy}; with run.hostfile and run.launcher: openmpi this is done for you")
     # A batch script itself has SLURM_PROCID and SLURM_NTASKS too; only what `srun` starts has SLURM_STEP_NUM_TASKS.
     elif (world := get("SLURM_STEP_NUM_TASKS", "1")) != "1" and "SLURM_PROCID" in environment:
         rank, local_rank, sizes = environment["SLURM_PROCID"], environment["SLURM_LOCALID"], []
