@@ -37,7 +37,6 @@ def checked(
         corpora: name → examples.
         benchmarks: name → language code → questions.
         tokenizer: to count tokens of `template`'s prompts; without one, lengths are not checked.
-        max_length: tokens at which a training sequence is truncated.
 
     Returns:
         lines of `check, data_set, language, count, total, example` (the first row concerned, shortened) and `rows`: the
@@ -108,11 +107,8 @@ def translation_defects(
 
 
 def token_lengths(dataset: Dataset, tokenizer: Any, template: str = "alpaca") -> pd.DataFrame:
-    """How many tokens each example has before anything is truncated.
-
-    Returns:
-        one line per example: `id, source_language, prompt_tokens` (BOS and prompt) and `tokens` (with target and end).
-    """
+    """How many tokens each example has before anything is truncated: `id, source_language, prompt_tokens` (BOS and
+    prompt) and `tokens` (with target and end)."""
     is_chat, before = TEMPLATES[template].is_chat, turn(tokenizer, template).before
     prompts = [render(tokenizer, instruction, template) for instruction in dataset["instruction"]]
     texts = [prompt + before + output for prompt, output in zip(prompts, dataset["output"], strict=True)]
@@ -162,10 +158,8 @@ def _benchmark_lines(name: str, by_language: Mapping[str, Dataset]) -> Iterator[
         if english is None or code == "en":
             continue
         if len(english) != len(questions):
-            raise ValueError(
-                f"{name}: {len(questions)} questions in {code!r} but {len(english)} in English; they are parallel by "
-                "row, so one of the files is cut off: fetch both again, or load both with the same limit"
-            )
+            why = "they are parallel by row: fetch both files again, or load both with the same limit"
+            raise ValueError(f"{name}: {len(questions)} questions in {code!r} but {len(english)} in English; {why}")
         yield from _translation_lines(name, code, questions, english["question"][:])
         pairs = list(zip(golds, english["answer"], strict=True))
         values = [[fixed_number(answer, "en") for answer in pair] for pair in pairs]

@@ -76,18 +76,14 @@ def load_benchmark(
         )
     if not there:
         remedy = f"fetch {name} (notebook 01, or data.sources.{name} in the profile)" if paper else "put it there"
-        raise FileNotFoundError(
-            f"no {name} questions in {language_of(language).name}: {data_dir} holds no {' or '.join(candidates)}; "
-            f"{remedy}, or leave {language!r} out of data.languages"
-        )
+        lacks = f"no {name} questions in {language_of(language).name}: {data_dir} holds no {' or '.join(candidates)}"
+        raise FileNotFoundError(f"{lacks}; {remedy}, or leave {language!r} out of data.languages")
     path = folder / there[0]
     if path.suffix == ".tsv":  # unquoted, no header; a question may hold a tab, an answer may not
         split = [line.rpartition("\t") for line in read_lines(path)]
         if bad := next((number for number, (_, tab, _) in enumerate(split, start=1) if not tab), None):
-            raise BadRow(
-                f"{path}: line {bad}: no tab; each line is question<TAB>answer, so repair this line "
-                f"(a question must not contain a line break)"
-            )
+            form = "each line is question<TAB>answer, so repair this line (a question must not contain a line break)"
+            raise BadRow(f"{path}: line {bad}: no tab; {form}")
         rows = [(question, answer) for question, _, answer in split]
     elif paper:
         rows = [(row[FIELDS[name][0]], row[FIELDS[name][1]]) for row in read_rows(path, FIELDS[name])]
@@ -142,9 +138,8 @@ def corrected(rows: list[dict[str, Any]], name: str, language: str, folder: str 
     """
     found = {row["index"]: dict(row) for row in rows}
     if not any(Path(folder, f"{code}.{kind}").is_file() for code in CODES for kind in KINDS[:3]):
-        raise FileNotFoundError(
-            f"{folder}: no <language>.jsonl of corrections, which {name} needs: index, question, answer"
-        )
+        fields = "index, question, answer"
+        raise FileNotFoundError(f"{folder}: no <language>.jsonl of corrections, which {name} needs: {fields}")
     for path in (Path(folder, f"{language}.{kind}") for kind in KINDS[:3]):
         for number, change in enumerate(read_rows(path) if path.is_file() else [], start=1):
             where, change = f"{path}: line {number}", {key: value for key, value in change.items() if value is not None}

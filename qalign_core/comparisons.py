@@ -63,8 +63,6 @@ def bootstrap(
     Args:
         values: (Q, K): 0/1 for wrong/right, or any score per question.
         labels: (Q,) near-duplicate group of each question; without it each is its own cluster.
-        confidence: two-sided.
-        draws: samples of clusters with replacement, the same for every column.
 
     Returns:
         Estimates, lower and upper ends: three arrays (K,); no ends where all questions are one cluster.
@@ -97,13 +95,8 @@ def sign_flip(values: np.ndarray, labels: np.ndarray | None = None, *, draws: in
 
 
 def mcnemar_holm(a: np.ndarray, b: np.ndarray, languages: Sequence[str]) -> pd.DataFrame:
-    """Exact McNemar test of two systems in each language, with Holm's correction over the languages.
-
-    Args:
-        a: (Q, L) right or wrong; `b` likewise, of the same questions.
-
-    Returns:
-        `language, difference, only_a, only_b, p, p_holm`: points, questions only one of the two has right, and p.
+    """Exact McNemar test of two systems in each language, with Holm's correction over the languages; `a` and `b` are
+    (Q, L), right or wrong. `difference` is in points, `only_a` how many questions only `a` has right.
     """
     a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     only_a, only_b = (a & ~b).sum(axis=0), (b & ~a).sum(axis=0)
@@ -117,11 +110,8 @@ def mcnemar_holm(a: np.ndarray, b: np.ndarray, languages: Sequence[str]) -> pd.D
 
 
 def matrices(answers: pd.DataFrame, column: str) -> dict[tuple, pd.DataFrame]:
-    """(system, seed, benchmark) → questions × languages, in the tables' order of languages.
-
-    Raises:
-        ValueError: where a language of a run answers other questions than the rest.
-    """
+    """(system, seed, benchmark) → questions × languages, in the tables' order of languages; a ValueError where one
+    answers other questions than the rest."""
     found = {}
     for key, rows in answers.groupby(_RUN, sort=False):
         matrix = rows.pivot(index="index", columns="language", values=column).astype(float)
@@ -212,11 +202,9 @@ def compare(
 ) -> pd.DataFrame:
     """Paired differences `a - b` of declared pairs, seed by seed, with interval and p.
 
-    Pairs of which a system was not run are left out. Besides `MEASURES`, `measures` may name languages.
-
-    Returns:
-        `a, b, seed, benchmark, measure, difference, low, high, p, questions, clusters`; points, 95% percentile interval
-        by cluster bootstrap, two-sided p by flipping the signs of clusters (not corrected for the number of measures).
+    Pairs of which a system was not run are left out. Besides `MEASURES`, `measures` may name languages. Differences are
+    in points, with a percentile interval by cluster bootstrap and a two-sided p by flipping the signs of clusters (not
+    corrected for the number of measures).
     """
     columns = ["a", "b", "seed", "benchmark", "measure", "difference", "low", "high", "p", "questions", "clusters"]
     tables = []
@@ -239,9 +227,6 @@ def compare_languages(
     """Exact McNemar tests of declared pairs in every language of mGSM, per seed, Holm-corrected over the languages.
 
     mSVAMP is left out: the test needs independent questions, and its near duplicates are not.
-
-    Returns:
-        `a, b, seed, benchmark, language, difference, only_a, only_b, p, p_holm`.
     """
     columns = ["a", "b", "seed", "benchmark", "language", "difference", "only_a", "only_b", "p", "p_holm"]
     tables = [
@@ -365,12 +350,7 @@ def consistency(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
     A response without a number never agrees. `consistency`, the splits and their chance floors are in percent. A floor
     is the expectation over all permutations of the questions of one side, in closed form: what is left of the
     agreement when answers keep their distribution but lose their question. Splits whose condition never occurs are
-    not a number.
-
-    Returns:
-        One row per system, seed, benchmark and language other than English: `scorer, agree, total, consistency, chance,
-        both_right, both_right_chance, right_given_english_right, right_given_english_right_chance, both_wrong,
-        same_given_both_wrong, same_given_both_wrong_chance, without_number, english_without_number`.
+    not a number. One row per system, seed, benchmark and language other than English.
 
     Source: our reading of the paper's Figure 3; the authors released no code for it.
     """
@@ -402,11 +382,7 @@ def consistency(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
 
 
 def agreement_map(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
-    """How often any two languages give the same answer to the same question.
-
-    Returns:
-        `system, seed, benchmark, language, other, agreement` (percent of all questions), every pair both ways round.
-    """
+    """How often any two languages give the same answer to the same question (percent), every pair both ways round."""
     rows = []
     for key, matrix in _numbers(answers, scorer).items():
         numbers, codes = matrix.to_numpy(), list(matrix)  # (Q, L)
@@ -416,9 +392,7 @@ def agreement_map(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
 
 
 def solved_languages(answers: pd.DataFrame, scorer: str = "paper") -> pd.DataFrame:
-    """How many questions are solved in none, one, two, … of the languages: `system, seed, benchmark, languages,
-    questions, percent`.
-    """
+    """How many questions are solved in none, one, two, … of the languages, and their share in percent."""
     tables = []
     for key, matrix in matrices(answers, f"correct_{scorer}").items():
         counts = np.bincount(matrix.sum(axis=1).astype(int), minlength=matrix.shape[1] + 1)

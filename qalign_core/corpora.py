@@ -197,10 +197,8 @@ def _question_pairs(data_dir: Path, code: str) -> list[Pair]:
     """Stage 1's questions in a language and in English, parallel by line."""
     folder = data_dir / "gsm8kinstruct_question"
     there = ", ".join(path.name.removesuffix("-en") for path in sorted(folder.glob("*-en"))) or "none"
-    remedy = (
-        f"fetch the question pairs (source `repository`), or leave {code!r} out of the languages: there are {there} in "
-        "this folder"
-    )
+    other = f"or leave {code!r} out of the languages: there are {there} in this folder"
+    remedy = f"fetch the question pairs (source `repository`), {other}"
     return _parallel(*(require(folder / f"{code}-en" / f"train.{side}", remedy) for side in (code, "en")))
 
 
@@ -212,10 +210,9 @@ def _flores(data_dir: Path, code: str) -> list[Pair]:
         names = (f"{side}.txt", f"{flores_code}.parquet", f"{flores_code}.jsonl")
         found = [folder / name for name in names if (folder / name).is_file()]
         if not found:
-            raise FileNotFoundError(
-                f"no FLORES sentences in {language(side).name}: {folder} holds none of {', '.join(names)}; fetch "
-                f"flores (source `hub`; openlanguagedata/flores_plus asks you to accept its terms first)"
-            )
+            lacks = f"no FLORES sentences in {language(side).name}: {folder} holds none of {', '.join(names)}"
+            remedy = "fetch flores (source `hub`; openlanguagedata/flores_plus asks you to accept its terms first)"
+            raise FileNotFoundError(f"{lacks}; {remedy}")
         paths.append(found[0])
     return _parallel(*paths)
 
@@ -229,10 +226,8 @@ def _parallel(*paths: Path) -> list[Pair]:
         for path in paths
     )
     if len(foreign) != len(english):
-        raise BadRow(
-            f"{paths[0]} has {len(foreign)} rows but {paths[1]} has {len(english)}; they are parallel by row, so one "
-            "of them is cut off or edited: fetch both again"
-        )
+        why = "they are parallel by row, so one of them is cut off or edited: fetch both again"
+        raise BadRow(f"{paths[0]} has {len(foreign)} rows but {paths[1]} has {len(english)}; {why}")
     return [(index, *pair) for index, pair in enumerate(zip(foreign, english, strict=True))]
 
 
@@ -337,10 +332,6 @@ def derive(
         rows: of the corpora it is made of, one after the other; they keep their ids.
         seed: of the share and of the shuffle. A smaller share is a part of a larger one of the same corpus.
         names: how the translation instruction calls the languages (`data.language_names`).
-        target_tokens: counts targets, for `pairs: source-only`.
-
-    Raises:
-        BadRow: when nothing is left, or pairs is asked of a corpus that holds no translations.
 
     Source: ours; the paper trains on whole corpora only.
     """
@@ -363,11 +354,9 @@ def derive(
     if choice.pairs is not None:
         for row in rows:
             if (row["source_language"] == "en") == (row["target_language"] == "en"):
-                raise BadRow(
-                    f"corpus {name}: pairs needs translations into or from English, but {row['id']} is "
-                    f"{row['source_language']} to {row['target_language']}; derive it from a corpus such as "
-                    "questions-x-en"
-                )
+                sides = f"{row['id']} is {row['source_language']} to {row['target_language']}"
+                remedy = "derive it from a corpus such as questions-x-en"
+                raise BadRow(f"corpus {name}: pairs needs translations into or from English, but {sides}; {remedy}")
     if choice.pairs == "shuffled":
         rows = _by_direction(rows, lambda part, key: _shuffled(name, part, f"{seed}/{key}"))
     elif choice.pairs == "source-only":

@@ -87,11 +87,7 @@ class GreedyDecoder:
 
     @torch.inference_mode()
     def decode(self, sequences: list[Sequence]) -> Iterator[list[Sequence]]:
-        """Decode all sequences, the longest first; yield after every step those that ended in it (often none).
-
-        Raises:
-            torch.OutOfMemoryError: when a single sequence does not fit.
-        """
+        """Decode all sequences, the longest first; yield after every step those that ended in it (often none)."""
         self.waiting = deque(sorted(sequences, key=lambda sequence: sequence.length, reverse=True))
         self._read_prefix()
         while self.waiting or self.running:
@@ -149,10 +145,8 @@ class GreedyDecoder:
         self._clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.note(
-            f"out of memory with {len(sequences)} sequences of up to {width} tokens: "
-            f"batch halved to {self.batch_tokens} tokens"
-        )
+        said = f"out of memory with {len(sequences)} sequences of up to {width} tokens"
+        self.note(f"{said}: batch halved to {self.batch_tokens} tokens")
 
     def _drop_finished(self) -> list[Sequence]:
         finished = [sequence for sequence in self.running if sequence.finish_reason]
@@ -252,10 +246,8 @@ class RowCache(Cache):
     The rows and columns in use are a window into larger buffers. Rows are aligned on the right, so that the next token
     of every row goes into the same column.
 
-    Args:
-        like: a cache whose layers these are like.
-        tokens: rows x columns that new buffers are made for where so many are expected, so that they need not grow with
-            every group that joins; and more only if they must.
+    Layers are like those of the cache `like`. New buffers are made for `tokens` (rows x columns) where so many are
+    expected, so that they need not grow with every group that joins; and for more only if they must.
     """
 
     def __init__(self, like: DynamicCache, tokens: int):
@@ -361,15 +353,8 @@ class RowLayer(CacheLayerMixin):
 
 
 def choose_batch_tokens(wanted: int | str, model: PreTrainedModel, processes: int) -> tuple[int, str | None]:
-    """How many tokens a batch may hold: no more keys and values than the device's free memory has room for.
-
-    Args:
-        wanted: the profile's upper limit, or `"auto"`.
-        model: on its device.
-        processes: of this job on this machine.
-
-    Returns:
-        The number, and a sentence when memory made it smaller than the profile's.
+    """How many tokens a batch may hold: no more keys and values than the device's free memory has room for, shared by
+    so many processes; and a sentence when that is less than the profile wanted (a number or `auto`).
     """
     room = int(free_memory(model.device, processes) * CACHE_SHARE) // cache_bytes_per_token(model)
     room = max(room, 1)  # a single sequence is always tried

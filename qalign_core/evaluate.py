@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,12 @@ from typing import Any
 import pandas as pd
 import sacrebleu
 
-from qalign_core import comparisons, models, plan, responses, runs, scorer
+from qalign_core import comparisons, models, plan, responses, results, runs, scorer
 from qalign_core.audit import near_duplicate_groups
 from qalign_core.benchmarks import benchmark_files
 from qalign_core.comparisons import OURS, WITHOUT
 from qalign_core.corpora import corpus_seed
 from qalign_core.params import Profile
-from qalign_core.results import (
-    ABLATIONS,
-    LOG_COLUMNS,
-    Results,
-    read_log,
-    read_results,
-    write_consistency,
-    write_csv,
-    write_or_remove,
-    write_results,
-)
 from qalign_core.runs import Run
 
 # ------------------------------------------------------------------------------------------------- whose answers
@@ -114,7 +103,7 @@ def answering_jobs(profile: Profile, run: Run, *, ablations: bool = False) -> It
 
 
 def answered(profile: Profile, run: Run) -> Profile:
-    """The profile without the systems of chapter 4 that could not be asked, and without the pairs they stand in."""
+    """The profile without the systems of chapter 4 that could not be asked."""
 
     def lacks(system: str) -> bool:
         try:
@@ -123,12 +112,20 @@ def answered(profile: Profile, run: Run) -> Profile:
             return True
 
     absent = {name for name in generated(profile) if lacks(name)}
-    left = {name: entry for name, entry in profile.systems.items() if name not in absent}
-    left = {n: e if e.against in left else e.model_copy(update={"against": None}) for n, e in left.items()}
+    return with_systems(profile, profile.systems.keys() - absent) if absent else profile
+
+
+def with_systems(profile: Profile, names: Collection[str]) -> Profile:
+    """The profile with only these of its systems, and the comparisons in which both are left."""
+    left = {
+        name: entry if entry.against in names else entry.model_copy(update={"against": None})
+        for name, entry in profile.systems.items()
+        if name in names
+    }
     pairs = profile.evaluation.pairs
-    kept = pairs and [pair for pair in pairs if not absent & set(pair)]
+    kept = pairs and [pair for pair in pairs if set(pair) <= set(names)]
     evaluation = profile.evaluation.model_copy(update={"pairs": kept})
-    return profile.model_copy(update={"systems": left, "evaluation": evaluation}) if absent else profile
+    return profile.model_copy(update={"systems": left, "evaluation": evaluation})
 
 
 # ------------------------------------------------------------------------------------------------- evaluation log
@@ -138,14 +135,12 @@ _ASKED = ("mgsm", "msvamp", "dev")  # sizes of the miniature that are about what
 
 
 def log_evaluation(profile: Profile, run: Run, system: str, seed: int, action: str) -> None:
-    """Add a line per benchmark to the evaluation log, unless it has this action on these very answers already.
+    """Add a line per benchmark to the evaluation log, unless it has this action (`answered` or `scored`) on these very
+    answers already.
 
     A recipe that is chosen after many looks at a test set fits that test set: so every look leaves a line.
-
-    Args:
-        action: `answered` or `scored`.
     """
-    log, answers = read_log(run.results), answers_fingerprint(profile, run, system, seed)
+    log, answers = results.read_log(run.results), answers_fingerprint(profile, run, system, seed)
     same = {"action": action, "system": system, "seed": seed, "answers": answers}
     seen = set(log[(log[list(same)] == pd.Series(same)).all(axis=1)].benchmark)
     lines: list[dict[str, Any]] = []
@@ -158,8 +153,8 @@ def log_evaluation(profile: Profile, run: Run, system: str, seed: int, action: s
             line["split"] = profile.data.miniature.split if miniature else "test"
             lines.append(line | {"recipe": recipe_fingerprint(profile, system)})
     if lines:
-        new = pd.DataFrame(lines, columns=LOG_COLUMNS)
-        write_csv(run.results, "openings", pd.concat([log, new]) if len(log) else new)
+        new = pd.DataFrame(lines, columns=results.LOG_COLUMNS)
+        results.write_csv(run.results, "openings", pd.concat([log, new]) if len(log) else new)
 
 
 def recipe_fingerprint(profile: Profile, system: str) -> str:
@@ -215,7 +210,7 @@ def declared_pairs(profile: Profile) -> Sequence[Sequence[str]]:
     return comparisons.DECLARED_PAIRS if profile.evaluation.pairs is None else profile.evaluation.pairs
 
 
-def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
+def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> results.Results:
     """Compute and save what the tables and figures are drawn from; see `results` for the files."""
     groups, mode = near_duplicates(profile, run), profile.evaluation.scorer
     # The size of LLaMA-2 whose published numbers may stand beside ours: the base's own, or 7B for the miniature.
@@ -229,8 +224,8 @@ def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
         "cleaned": responses.cleaned_accuracy(answers, responses.broken_questions(profile, run)),
     }
     for name, rows in computed.items():
-        write_or_remove(run.results, name, rows)
-    saved = write_results(
+        results.write_or_remove(run.results, name, rows)
+    saved = results.write_results(
         run.results,
         answers,
         profile=profile.run.profile,
@@ -245,9 +240,9 @@ def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> Results:
     return saved
 
 
-def save_consistency(profile: Profile, run: Run) -> Results:
+def save_consistency(profile: Profile, run: Run) -> results.Results:
     """Compute and save what the tables and figures of consistency are drawn from, out of the answers scored before."""
-    return write_consistency(run.results, near_duplicates(profile, run))
+    return results.write_consistency(run.results, near_duplicates(profile, run))
 
 
 def near_duplicates(profile: Profile, run: Run) -> dict[str, pd.Series]:
@@ -371,17 +366,17 @@ def ablation_rows(profile: Profile, run: Run) -> pd.DataFrame:
     return pd.DataFrame(found, columns=columns).astype({"examples": "Int64", "target_tokens": "Int64"})
 
 
-def save_ablations(profile: Profile, run: Run) -> Results:
+def save_ablations(profile: Profile, run: Run) -> results.Results:
     """Score the answers of chapter 6's systems and save what its tables and figures are drawn from."""
-    for name in ABLATIONS:  # made of earlier answers
+    for name in results.ABLATIONS:  # made of earlier answers
         (run.results / f"{name}.csv").unlink(missing_ok=True)
     if profile.in_chapter(ablations=True):
         answers, groups = score_run(profile, run, ablation_systems(profile)), near_duplicates(profile, run)
         pairs, mode = ablation_pairs(profile), profile.evaluation.scorer
         write_ablations(run.results, answers, pairs, left_out(profile), groups, mode)
-        write_csv(run.results, "ablation_rows", ablation_rows(profile, run))
+        results.write_csv(run.results, "ablation_rows", ablation_rows(profile, run))
         models.write_cards(profile, run)
-    return read_results(run.results)
+    return results.read_results(run.results)
 
 
 def write_ablations(
@@ -392,20 +387,16 @@ def write_ablations(
     groups: comparisons.Groups = None,
     mode: str = "paper",
 ) -> None:
-    """Compute and save chapter 6's accuracies, and the differences of `ablation_pairs`.
-
-    Args:
-        lacks: system → languages in which it is compared, too (`left_out`).
-        mode: the scorer whose numbers are compared.
-    """
+    """Compute and save chapter 6's accuracies by the scorer `mode`, and the differences of `ablation_pairs`; systems of
+    `left_out` are compared in the languages they lack, too."""
     column = f"correct_{mode}"
     measures = [*comparisons.MEASURES, *dict.fromkeys(code for codes in lacks.values() for code in codes)]
     rows = comparisons.compare(answers, declared, groups, column=column, measures=measures)
     named = zip(rows["a"], rows["measure"], strict=True)
     wanted = [measure in comparisons.MEASURES or measure in lacks.get(system, ()) for system, measure in named]
-    write_csv(folder, "ablation_intervals", comparisons.intervals(answers, groups, column=column))
-    write_csv(folder, "ablations", rows.loc[wanted].reset_index(drop=True))
-    write_csv(folder, "ablation_responses", responses.rates(answers))
+    results.write_csv(folder, "ablation_intervals", comparisons.intervals(answers, groups, column=column))
+    results.write_csv(folder, "ablations", rows.loc[wanted].reset_index(drop=True))
+    results.write_csv(folder, "ablation_responses", responses.rates(answers))
 
 
 # ------------------------------------------------------------------------------------------------- representations
@@ -414,55 +405,46 @@ PARALLEL = "mgsm"
 REPRESENTED = 100  # questions per language, at most
 
 
-def represented_models(profile: Profile, run: Run, seed: int) -> list[dict[str, Any]]:
-    """The models to look at: the base, and the systems without and with question alignment that are trained here."""
-    lineages = {n: e.lineage for n, e in profile.systems.items() if n in (WITHOUT, OURS) and e.lineage}
-    found = []
-    for name, lineage in {"base": [], **lineages}.items():
-        model, identity = plan.lineage_model(profile, run, seed, lineage)[:2]
-        found.append({"name": name, "model": model, "model_fingerprint": runs.fingerprint(identity)})
-    return found
-
-
-def representation_job(profile: Profile, run: Run, seed: int, name: str, files: dict[str, Path]) -> plan.Job:
-    """The job that measures how alike the models represent one set of questions in several languages."""
-    models, tasks = represented_models(profile, run, seed), []
-    for code, path in files.items():
-        tasks.append({"language": code, "path": run.relative(path), "sha256": runs.sha256_file(path)})
-    decides: dict[str, Any] = {"dtype": profile.evaluation.dtype, "limit": REPRESENTED}
-    content = {"kind": "represent", **decides, "models": models, "tasks": tasks}
-    decides["models"] = [{k: v for k, v in entry.items() if k != "model"} for entry in models]
-    decides["tasks"] = [{k: v for k, v in task.items() if k != "path"} for task in tasks]
-    folder = run.folder / "representations" / f"seed-{seed}" / name
-    return plan.Job({"fingerprint": runs.fingerprint(decides), **content}, folder)
-
-
 def representation_jobs(profile: Profile, run: Run) -> Iterator[tuple[str, int, plan.Job]]:
-    """Name of the questions (mGSM, or the profile's first benchmark), seed and job of every measurement; English alone
-    has nothing to be compared with.
+    """The jobs that measure how alike models represent the same questions in several languages: name of the questions
+    (mGSM, or the profile's first benchmark), seed and job.
+
+    The models are the base, and the systems without and with question alignment that are trained here.
     """
-    codes, asked = profile.data.languages, list(profile.evaluation.benchmarks)
+    if profile.data.languages == ["en"]:  # English alone has nothing to be compared with
+        return
+    asked = list(profile.evaluation.benchmarks)
     name = PARALLEL if PARALLEL in asked else asked[0]
-    for seed in profile.run.seeds if codes != ["en"] else ():
-        job = representation_job(profile, run, seed, name, {code: run.benchmark(name, code) for code in codes})
+    lineages = {n: e.lineage for n, e in profile.systems.items() if n in (WITHOUT, OURS) and e.lineage}
+    tasks = []
+    for code in profile.data.languages:
+        path = run.benchmark(name, code)
+        tasks.append({"language": code, "path": run.relative(path), "sha256": runs.sha256_file(path)})
+    for seed in profile.run.seeds:
+        entries = []
+        for system, lineage in {"base": [], **lineages}.items():
+            model, identity = plan.lineage_model(profile, run, seed, lineage)[:2]
+            entries.append({"name": system, "model": model, "model_fingerprint": runs.fingerprint(identity)})
+        decides: dict[str, Any] = {"dtype": profile.evaluation.dtype, "limit": REPRESENTED}
+        content = {"kind": "represent", **decides, "models": entries, "tasks": tasks}
+        decides["models"] = [{k: v for k, v in entry.items() if k != "model"} for entry in entries]
+        decides["tasks"] = [{k: v for k, v in task.items() if k != "path"} for task in tasks]
+        folder = run.folder / "representations" / f"seed-{seed}" / name
+        job = plan.Job({"fingerprint": runs.fingerprint(decides), **content}, folder)
         if not job.done:  # of other models: it is replaced, as it takes seconds and nothing depends on it
-            (job.folder / "done.json").unlink(missing_ok=True)
+            (folder / "done.json").unlink(missing_ok=True)
         yield name, seed, job
 
 
 def save_representations(profile: Profile, run: Run) -> dict[str, pd.DataFrame]:
     """Save what `representation_jobs` have measured: `representations` and `representations_points` of `results/`."""
-    jobs, saved = list(representation_jobs(profile, run)), {}
-    for stem, table in (("measures", "representations"), ("points", "representations_points")):
-        parts = [pd.DataFrame(columns=["set", "seed"])] if not jobs else []
-        for name, seed, job in jobs:
-            if stem != "points" or seed == profile.run.seeds[0]:  # the picture shows one seed
-                rows = pd.read_csv(job.folder / f"{stem}.csv")
-                rows.insert(0, "set", name)
-                rows.insert(1, "seed", seed)
-                parts.append(rows)
-        saved[table] = pd.concat(parts, ignore_index=True)
-        write_or_remove(run.results, table, saved[table])
+    jobs, saved = {(name, seed): job for name, seed, job in representation_jobs(profile, run)}, {}
+    first = {key: job for key, job in jobs.items() if key[1] == profile.run.seeds[0]}  # the picture shows one seed
+    for table, stem, of in (("representations", "measures", jobs), ("representations_points", "points", first)):
+        parts = {key: pd.read_csv(job.folder / f"{stem}.csv") for key, job in of.items()}
+        rows = pd.concat(parts, names=["set", "seed"]).reset_index(["set", "seed"])
+        saved[table] = rows.reset_index(drop=True)
+        results.write_csv(run.results, table, saved[table])
     return saved
 
 

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,12 +39,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer
 
 
 def generate(job_path: Path) -> None:
-    """Answer the questions of a job and write its predictions; what is already answered is kept.
-
-    Raises:
-        FileNotFoundError, ValueError: for a prompt file, tokenizer or model that is absent or cannot be used.
-        RuntimeError: when another process works on the same job, or another rank died.
-    """
+    """Answer the questions of a job and write its predictions; what is already answered is kept."""
     begun = time.monotonic()
     if runs.is_done(job_path):
         print(f"{job_path}: already done")
@@ -140,10 +135,9 @@ def wait_for_ranks(answers: Answers, world_size: int) -> None:
         elif time.monotonic() - quiet_since > GRACE_SECONDS:
             if not missing:
                 return
-            raise RuntimeError(
-                f"{len(missing)} of {len(answers.keys)} answers are missing and no other rank is alive: one of the "
-                f"{world_size} ranks died. Its reason is further up in the log; start again to go on"
-            )
+            why = f"one of the {world_size} ranks died. Its reason is further up in the log; start again to go on"
+            lacks = f"{len(missing)} of {len(answers.keys)} answers are missing and no other rank is alive"
+            raise RuntimeError(f"{lacks}: {why}")
         answers.beat("generating")
         time.sleep(0.1)
 
@@ -186,9 +180,8 @@ def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase
     """Load a model's tokenizer; FileNotFoundError where there is none, ValueError for one without an EOS token."""
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise FileNotFoundError(
-            f"{folder}: no tokenizer beside the model (none of {', '.join(TOKENIZER_FILES)}); save it into that folder"
-        )
+        absent = ", ".join(TOKENIZER_FILES)
+        raise FileNotFoundError(f"{folder}: no tokenizer beside the model (none of {absent}); save it into that folder")
     try:
         tokenizer = load_fast_tokenizer(source, revision)
     except OSError as error:  # which does not always name the model
@@ -206,13 +199,17 @@ class Question(NamedTuple):
     sequence: Sequence
 
 
-def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, config: Any) -> list[Question]:
-    """Read and tokenise the prompts of all tasks.
+def checked_rows(task: dict, root: Path) -> list[dict[str, Any]]:
+    """The rows of a task's file, which must be the one that its job was written for."""
+    path = root / task["path"]
+    if runs.sha256_file(runs.require(path, "run notebook 01 again")) != task["sha256"]:
+        raise ValueError(f"{path}: not the file the job was written for (sha256 differs); write the job again")
+    return runs.read_json_lines(path)
 
-    Raises:
-        FileNotFoundError, ValueError: for an absent or changed file, or a prompt that leaves no room for its answer in
-            the model's context; with task, language and index.
-    """
+
+def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, config: Any) -> list[Question]:
+    """Read and tokenise the prompts of all tasks; an error names task, language and index of a prompt that leaves no
+    room for its answer in the model's context."""
     template = job.get("template", "alpaca")
     chats = prompts.TEMPLATES[template].is_chat
     limits = (getattr(config, "max_position_embeddings", None), getattr(config, "sliding_window", None))
@@ -220,22 +217,16 @@ def read_questions(job: dict, root: Path, tokenizer: PreTrainedTokenizerBase, co
     questions = []
     for task in job["tasks"]:
         name, language, limit = task["name"], task["language"], task["max_new_tokens"]
-        path = Path(runs.resolve(task["path"], root))
-        if not path.is_file():
-            raise FileNotFoundError(f"prompts of {name}/{language}: {root / path} does not exist")
-        if runs.sha256_file(path) != task["sha256"]:
-            raise ValueError(f"{path}: not the file the job was written for (sha256 differs); write the job again")
-        rows = [{key: row[key] for key in ("index", "question", "prompt")} for row in runs.read_json_lines(path)]
+        rows = [{key: row[key] for key in ("index", "question", "prompt")} for row in checked_rows(task, root)]
         if chats:  # only the tokenizer can apply this template; it writes BOS itself
             rows = [{**row, "prompt": prompts.render(tokenizer, row["prompt"], template)} for row in rows]
         tokens = tokenizer([row["prompt"] for row in rows], add_special_tokens=not chats)["input_ids"]
         for row, input_ids in zip(rows, tokens, strict=True):
             where = f"{name}, language {language}, index {row['index']}"
             if context is not None and len(input_ids) + limit > context:
-                raise ValueError(
-                    f"{where}: the prompt has {len(input_ids)} tokens; with {limit} new tokens it does not fit into "
-                    f"the model's context of {context}. Shorten it or lower max_new_tokens"
-                )
+                why = f"with {limit} new tokens it does not fit into the model's context of {context}"
+                said = f"{where}: the prompt has {len(input_ids)} tokens; {why}. Shorten it or lower max_new_tokens"
+                raise ValueError(said)
             if not input_ids or max(input_ids) >= config.vocab_size:
                 raise ValueError(f"{where}: the prompt is empty, or the tokenizer has tokens the model does not know")
             # The batch is no part of the key: another machine has room for another one.
@@ -276,11 +267,7 @@ class Answers:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Hold this rank's file to append to it; a last line that a kill left unfinished is cut off.
-
-        Raises:
-            RuntimeError: when another process goes on writing into it.
-        """
+        """Hold this rank's file to append to it; a last line that a kill left unfinished is cut off."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"rank-{self.rank}.jsonl"
         try:
@@ -292,9 +279,8 @@ class Answers:
                 with path.open("ab") as self._file:
                     yield
         except Timeout:
-            raise RuntimeError(
-                f"{path}: another process is generating into this file; stop it, then start again"
-            ) from None
+            why = "another process is generating into this file; stop it, then start again"
+            raise RuntimeError(f"{path}: {why}") from None
 
     def is_open(self, rank: int) -> bool:
         """Whether a living process holds that rank's file; the system lets go of it when the process dies."""
@@ -359,17 +345,16 @@ class Answers:
         speed = rates["questions_per_second"]
         left = round((total - done) / speed, 1) if speed else None
         line = {"time": time.time(), "phase": phase, "done": done, "total": total, **rates, "seconds_left": left}
-        with self.progress.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        runs.append_json_line(self.progress, line)
         self._phase, self._written = phase, time.monotonic()
 
 
-def main() -> None:
-    """Run the jobs that the command line names."""
+def main(run: Callable[[Path], None] = generate, module: str = "qalign_core.generate") -> None:
+    """Run the jobs that a module's command line names."""
     logging.disable_progress_bar()
     try:
-        for job_path in jobs_from(None, "qalign_core.generate"):
-            generate(job_path)
+        for job_path in jobs_from(None, module):
+            run(job_path)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -105,11 +105,7 @@ def pinned(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def pin(name: str, revision: str | None) -> dict[str, Any]:
-    """`pinned`, and if nothing is recorded of the model yet, the hub is asked for the commit it has now.
-
-    Raises:
-        DownloadError: for a model that is unknown or gated, or no network.
-    """
+    """`pinned`, and if nothing is recorded of the model yet, the hub is asked for the commit it has now."""
     found, paths = pinned(name, revision), names(name)
     if not is_id(name) or is_commit(found["revision"]):
         return found
@@ -132,11 +128,8 @@ def pin(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def fetch(model: dict[str, Any], convert: bool) -> Path:
-    """The folder with a hub model's files, fetched if need be; pickles are made safetensors if `convert`.
-
-    Raises:
-        DownloadError: for one that cannot be read, has no weights, or only pickles and not `convert`.
-    """
+    """The folder with a hub model's files, fetched if need be; pickles are made safetensors if `convert`. A
+    DownloadError for one that cannot be read, has no weights, or only pickles and not `convert`."""
     name, commit = model["path"], model["revision"]
     if not is_commit(commit):
         commit = pin(name, commit)["revision"]
@@ -167,10 +160,8 @@ def weights_lacking(name: str, files: Iterable[str], convert: bool) -> str:
         return ""
     if convert:
         return f"{name} has no weights: neither {SAFETENSORS} nor {PICKLES}"
-    return (
-        f"{name} has no {SAFETENSORS}, and pickles are not loaded, since they can run code; model.convert: true makes "
-        "safetensors of them without running any"
-    )
+    remedy = "model.convert: true makes safetensors of them without running any"
+    return f"{name} has no {SAFETENSORS}, and pickles are not loaded, since they can run code; {remedy}"
 
 
 def converted(name: str, commit: str | None) -> Path:
@@ -211,9 +202,8 @@ def _convert(source: Path, target: Path, name: str) -> None:
             part = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
         except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
             said = " ".join(str(error).split())[:200]
-            raise DownloadError(
-                f"{name}: {file.name} is refused: it holds more than weights, or is damaged: {said}"
-            ) from None
+            why = f"it holds more than weights, or is damaged: {said}"
+            raise DownloadError(f"{name}: {file.name} is refused: {why}") from None
         if not isinstance(part, dict) or not all(isinstance(value, torch.Tensor) for value in part.values()):
             raise DownloadError(f"{name}: {file.name} is refused: it must hold tensors by their names, nothing else")
         state |= part

@@ -35,11 +35,8 @@ def attention_by_document(
     The lengths are given, not guessed from `position_ids`, so no cache and no mask lets examples see each other.
 
     Args:
-        module: the attention layer.
         query, key, value: (1, heads, T, head size).
-        attention_mask: must be None.
         document_lengths: tokens of each packed document, in order; they sum to T.
-        **arguments: of `transformers`' sdpa attention.
 
     Returns:
         (1, T, heads, head size), and no attention weights.
@@ -47,17 +44,13 @@ def attention_by_document(
     refuse_mask(attention_mask)
     tokens = key.shape[2]
     if document_lengths is None or sum(document_lengths) != tokens or query.shape[:3:2] != (1, tokens):
-        raise ValueError(
-            f"attention by document needs one packed row and document_lengths that sum to its {tokens} tokens; got "
-            f"{query.shape[0]} rows and {None if document_lengths is None else sum(document_lengths)}: collate with "
-            "Collator(packing=True), or load the model with attention sdpa"
-        )
+        got = f"got {query.shape[0]} rows and {None if document_lengths is None else sum(document_lengths)}"
+        needs = f"attention by document needs one packed row and document_lengths that sum to its {tokens} tokens"
+        raise ValueError(f"{needs}; {got}: collate with Collator(packing=True), or load the model with attention sdpa")
     window = arguments.get("sliding_window")
     if window is not None and max(document_lengths) > window:
-        raise ValueError(
-            f"this model attends to {window} tokens and a document has {max(document_lengths)}: "
-            "set training.packing to false, or training.max_length no higher than the window"
-        )
+        remedy = "set training.packing to false, or training.max_length no higher than the window"
+        raise ValueError(f"this model attends to {window} tokens and a document has {max(document_lengths)}: {remedy}")
     parts = [states.split(list(document_lengths), dim=2) for states in (query, key, value)]
     outputs = [sdpa_attention_forward(module, q, k, v, None, **arguments)[0] for q, k, v in zip(*parts, strict=True)]
     return torch.cat(outputs, dim=1), None  # (1, T, heads, head size)
@@ -86,10 +79,8 @@ def check_separation(model: torch.nn.Module, device: torch.device | str = "cpu")
     logits = [model(input_ids=ids, use_cache=False, **layout).logits for ids in (before, after)]
     model.train(was_training)
     if not torch.equal(logits[0][:, length:], logits[1][:, length:]):
-        raise RuntimeError(
-            "packed examples see each other in this model with this version of transformers: "
-            "set training.packing to false, or use the versions of requirements.txt"
-        )
+        remedy = "set training.packing to false, or use the versions of requirements.txt"
+        raise RuntimeError(f"packed examples see each other in this model with this version of transformers: {remedy}")
 
 
 # ------------------------------------------------------------------------------------------------- loss

@@ -111,10 +111,8 @@ def add(entry: Language) -> None:
         raise ValueError(f"{code!r} is one of the paper's ten languages ({', '.join(PAPER_CODES)}): leave it out")
     # "und" stands for a response of no known language, and a table that is read back takes "nan" for an empty cell.
     if len(code) > 20 or not re.fullmatch(r"(?!(und|nan)$)[a-z]{2,3}(-[a-z0-9]+)*", code):
-        raise ValueError(
-            f"{code!r} is no code of a language: two or three small letters, such as 'ko', perhaps with more behind a "
-            "hyphen ('zh-tw'), at most 20 characters; not 'und' or 'nan'"
-        )
+        form = "two or three small letters, such as 'ko', perhaps with more behind a hyphen ('zh-tw')"
+        raise ValueError(f"{code!r} is no code of a language: {form}, at most 20 characters; not 'und' or 'nan'")
     if LANGUAGES.get(code) != entry:
         english = LANGUAGES.pop("en")
         LANGUAGES.update({code: entry, "en": english})
@@ -136,10 +134,9 @@ def add_new(described: Mapping[str, Mapping[str, Any]]) -> None:
             name = unicodedata.normalize("NFC", name).casefold()  # as file systems and readers compare names
             other = taken.setdefault(name, entry)
             if other.code != entry.code:
-                raise ValueError(
-                    f"{entry.code}: {name!r} is {other.name} ({other.code}) already; prompts and files tell languages "
-                    "by name, reference_name and flores, so each needs its own, such as 'Traditional Chinese'"
-                )
+                why = "prompts and files tell languages by name, reference_name and flores"
+                remedy = "so each needs its own, such as 'Traditional Chinese'"
+                raise ValueError(f"{entry.code}: {name!r} is {other.name} ({other.code}) already; {why}, {remedy}")
     for act in (refuse_unrecognisable, add):  # all are checked before one is added
         for entry in entries:
             if act is add or entry.code not in PAPER_CODES:  # which `add` refuses
@@ -152,22 +149,16 @@ def refuse_unrecognisable(entry: Language) -> None:
     # The name of a letter begins with that of its script: HANGUL SYLLABLE GA, OLD ITALIC LETTER A.
     letter = re.compile(rf"{re.escape(script)} ((CAPITAL |SMALL )?LETTER|SYLLABLE|SYLLABICS|VOWEL|CHARACTER) ")
     if script != "HAN" and not any(letter.match(unicodedata.name(chr(point), "")) for point in range(0x20000)):
-        raise ValueError(
-            f"{entry.code}.script: Unicode names no letters by {entry.script!r}; write a script as it does, such as "
-            "Hangul, Telugu, Arabic, Greek, Han, Katakana or Latin"
-        )
+        remedy = "write a script as it does, such as Hangul, Telugu, Arabic, Greek, Han, Katakana or Latin"
+        raise ValueError(f"{entry.code}.script: Unicode names no letters by {entry.script!r}; {remedy}")
     if script != "LATIN":
         return
     if wrong := sorted(word for word in entry.words if not re.fullmatch("[a-zß-öø-ɏḀ-ỿ]+", word)):
-        raise ValueError(
-            f"{entry.code}.words: {wrong[0]!r} is not of Latin letters alone; write words with spaces between them, "
-            "without punctuation, digits or apostrophes"
-        )
+        remedy = "write words with spaces between them, without punctuation, digits or apostrophes"
+        raise ValueError(f"{entry.code}.words: {wrong[0]!r} is not of Latin letters alone; {remedy}")
     if not entry.words and entry.code not in identified():
-        raise ValueError(
-            f"{entry.code}.words: py3langid does not know this code, so a language in Latin letters is told by its "
-            "words; give a dozen common ones, such as words: là và của một có không"
-        )
+        why = "py3langid does not know this code, so a language in Latin letters is told by its words"
+        raise ValueError(f"{entry.code}.words: {why}; give a dozen common ones, such as words: là và của một có không")
 
 
 @cache

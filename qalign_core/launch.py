@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -63,9 +62,9 @@ def command(jobs: Sequence[Path], module: str, profile: Profile) -> list[str]:
             program = ["--force_multi", "--", "-m", module, *paths]
         return [sys.executable, "-m", "deepspeed.launcher.runner", *options, "--log_level", "warning", *program]
     # What `deepspeed --num_gpus N` starts on one machine. Its runner only adds the seconds of a second import.
-    with socket.socket() as probe:  # the launcher's default port is fixed: two jobs at once would collide
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    from accelerate.utils.other import get_free_port
+
+    port = get_free_port()  # the launcher's default is fixed: two jobs at once would collide
     world = base64.urlsafe_b64encode(json.dumps({"localhost": list(range(devices))}).encode()).decode()
     options = [f"--world_info={world}", "--master_addr=127.0.0.1", f"--master_port={port}", "--log_level=warning"]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -114,14 +113,7 @@ def environment(devices: int) -> dict[str, str]:
 
 
 def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
-    """Run a job unless it is done: the same call starts, resumes, or returns at once.
-
-    Returns:
-        The job's folder, with a `done.json` that bears the job's fingerprint.
-
-    Raises:
-        As `run_jobs`.
-    """
+    """Run a job as `run_jobs` does, and return its folder."""
     run_jobs([job], profile, run, show)
     return job.folder
 
@@ -170,9 +162,8 @@ def prepare(job: Job, profile: Profile, run: Run, show: bool, locks: ExitStack) 
     try:
         locks.enter_context(FileLock(job.folder / LOCK, timeout=0))
     except Timeout:
-        raise JobError(
-            f"{job.folder}: another process is running this job. Wait for it, or stop it, and run the cell again."
-        ) from None
+        remedy = "Wait for it, or stop it, and run the cell again."
+        raise JobError(f"{job.folder}: another process is running this job. {remedy}") from None
     refuse_other_settings(job.content, job.folder, run)
     if not job.done:
         check_devices(profile)
@@ -216,14 +207,8 @@ def trained_first(job: Job, run: Run) -> bool:
 
 
 def run_groups(groups: Iterable[Sequence[Job]], profile: Profile, run: Run) -> list[str]:
-    """Run groups of jobs one after the other; a job that fails does not stop the others.
-
-    Returns:
-        Why each job failed that did.
-
-    Raises:
-        JobError: when all of them failed.
-    """
+    """Run groups of jobs one after the other, and return why each job failed that did: the others go on. A JobError
+    when all of them failed."""
     failures, number = list[str](), 0
     for group in groups:
         left, number = list(group), number + len(group)
@@ -291,10 +276,8 @@ def _supervise(jobs: Sequence[Job], profile: Profile, run: Run, show: bool) -> N
             beats.unlink(missing_ok=True)
         (run.folder / CURRENT).unlink(missing_ok=True)
     if hung:
-        how = (
-            f"gave no sign of life for {profile.run.silence_seconds} s (run.silence_seconds) and was stopped: run the "
-        )
-        how += "cell again to go on from its last checkpoint, or raise that number if it is only slow"
+        how = f"gave no sign of life for {profile.run.silence_seconds} s (run.silence_seconds) and was stopped: "
+        how += "run the cell again to go on from its last checkpoint, or raise that number if it is only slow"
     elif process.returncode == 0 and job.done:
         return
     else:

@@ -45,26 +45,15 @@ def load_model(
     """A causal language model, from safetensors only; in fp32 unless another `dtype` is asked for.
 
     Under ZeRO-3 (once `TrainingArguments` exist) every rank keeps only its part of the weights.
-
-    Raises:
-        FileNotFoundError: when the folder has no safetensors, such as one of pickles.
     """
     from transformers import AutoModelForCausalLM
 
     if os.path.isdir(path) and not any(Path(path).glob("model*.safetensors")):
         found = sorted(file.name for file in Path(path).glob("*.bin")) or "no weights"
-        raise FileNotFoundError(
-            f"{path}: no model*.safetensors (found {found}); pickles are refused since loading them can run code: "
-            "save the model with save_pretrained(folder), which writes safetensors"
-        )
-    return AutoModelForCausalLM.from_pretrained(
-        path,
-        revision=revision,
-        dtype=dtype,
-        attn_implementation=attention,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+        why = "pickles are refused since loading them can run code: save_pretrained(folder) writes safetensors"
+        raise FileNotFoundError(f"{path}: no model*.safetensors (found {found}); {why}")
+    how = {"dtype": dtype, "attn_implementation": attention, "use_safetensors": True, "trust_remote_code": False}
+    return AutoModelForCausalLM.from_pretrained(path, revision=revision, **how)
 
 
 def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pad_token: str = "<pad>") -> None:
@@ -105,9 +94,6 @@ def restore_master_weights(model: PreTrainedModel, path: str, revision: str | No
 
     Under bf16 DeepSpeed makes the master copy from weights already rounded to bf16, so that a stage would not start
     from the weights the stage before ended with. Frozen weights and LoRA's matrices have nothing to restore.
-
-    Raises:
-        RuntimeError: when a parameter has no weights in the files.
     """
     import torch
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
@@ -132,10 +118,9 @@ def restore_master_weights(model: PreTrainedModel, path: str, revision: str | No
                 else:
                     safe_set_full_fp32_param(parameter, value)
     if left:
-        raise RuntimeError(
-            f"{path}: its files have no weights named {', '.join(sorted(left)[:3])}, which the model has: load it "
-            "with AutoModelForCausalLM, save it with save_pretrained into a folder, and name that folder"
-        )
+        absent = ", ".join(sorted(left)[:3])
+        remedy = "load it with AutoModelForCausalLM, save it with save_pretrained into a folder, and name that folder"
+        raise RuntimeError(f"{path}: its files have no weights named {absent}, which the model has: {remedy}")
 
 
 def full_state_dict(model: PreTrainedModel, keep: bool) -> dict[str, torch.Tensor]:
@@ -165,9 +150,6 @@ def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any]) -> PeftMod
 
     The embeddings stay as they are, the row of an added pad token included, unless `embeddings` is true.
 
-    Raises:
-        ValueError: when one of `target_modules` is no linear layer of the model; the model's own are named.
-
     Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (arXiv 2106.09685), section 4.1.
     """
     import torch
@@ -177,10 +159,9 @@ def add_adapters(model: PreTrainedModel, settings: Mapping[str, Any]) -> PeftMod
     modules = model.named_modules()
     linear = {n.rpartition(".")[2] for n, m in modules if isinstance(m, torch.nn.Linear) and m is not head}
     if absent := sorted(set(wanted) - linear):
-        raise ValueError(
-            f"training.lora.target_modules: {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not among the "
-            f"model's linear layers, which are {', '.join(sorted(linear))}"
-        )
+        named = f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'}"
+        known = f"the model's linear layers, which are {', '.join(sorted(linear))}"
+        raise ValueError(f"training.lora.target_modules: {named} not among {known}")
     rank, alpha, dropout = settings["rank"], settings["alpha"], settings["dropout"]
     config = LoraConfig(TaskType.CAUSAL_LM, r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=wanted)
     adapted = get_peft_model(model, config)
@@ -200,11 +181,7 @@ def merged(
 ) -> PreTrainedModel:
     """The plain model W + alpha/rank · B·A in fp32, with the W of the base's files and not what bf16 made of them.
 
-    Args:
-        adapted: of `add_adapters`, trained.
-        trained: of `full_state_dict`.
-        tokenizer: has the pad token the base was given.
-        path, revision: of the base.
+    `adapted` is of `add_adapters`, `trained` of `full_state_dict`, and the tokenizer has the base's pad token.
     """
     from peft import get_peft_model
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -292,11 +269,7 @@ def write_base(profile: Profile, run: Run, seed: int) -> None:
 
 
 def base_tokenizer(profile: Profile, run: Run) -> PreTrainedTokenizerBase:
-    """The tokenizer of the base model (of the first seed).
-
-    Raises:
-        DownloadError: when it cannot be read: a folder without one, a gated or unknown model, no network.
-    """
+    """The tokenizer of the base model (of the first seed); a DownloadError when it cannot be read."""
     write_base(profile, run, profile.run.seeds[0])
     model = starting_model(profile, run, profile.run.seeds[0])
     try:
@@ -394,8 +367,8 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
     base, revision = hub.pinned(profile.model.base, profile.model.revision).values()
     licence = next((name for pattern, name in LICENCES.items() if re.fullmatch(pattern, base)), None)
     on_hub = bool(base != "miniature" and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists())
-    named = f"[{base}](https://huggingface.co/{base})" if on_hub else _plain(Path(base).name)
-    named += f" at revision {_plain(revision)}" if revision else ""
+    named = f"[{base}](https://huggingface.co/{base})" if on_hub else markdown_text(Path(base).name)
+    named += f" at revision {markdown_text(revision)}" if revision else ""
     systems = [name for name, system in profile.systems.items() if system.lineage == list(lineage)]
     metadata = ModelCardData(
         language=[code for code in CODES if code in languages],
@@ -412,7 +385,7 @@ def card(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> str:
     made = ModelCard.from_template(
         metadata,
         str(CARD),
-        title=_plain(" / ".join(systems) or " → ".join(lineage) or "base"),
+        title=markdown_text(" / ".join(systems) or " → ".join(lineage) or "base"),
         profile=profile.run.profile,
         seed=seed,
         base=named,
@@ -463,7 +436,7 @@ def _scores(run: Run, systems: Sequence[str], seed: int) -> str:
         return "No system of this run answers questions with this model: it is a stage on the way."
     columns = ["system", "benchmark", "measure", "estimate", "low", "high"]
     table = _table(found[columns].round(1).fillna(""))
-    scorer = _plain(str(runs.read_json(run.results / "run.json")["scorer"]))
+    scorer = markdown_text(str(runs.read_json(run.results / "run.json")["scorer"]))
     return (
         f"{table}\n\nAccuracy in percent with its 95% interval, {scorer} scorer; one training run, so what another seed"
         " would change is not in the intervals. Gap: English minus the mean of the others."
@@ -471,9 +444,10 @@ def _scores(run: Run, systems: Sequence[str], seed: int) -> str:
 
 
 def _table(rows: pd.DataFrame) -> str:
-    return rows.astype(str).map(_plain).rename(columns=_plain).to_markdown(index=False, disable_numparse=True)
+    texts = rows.astype(str).map(markdown_text).rename(columns=markdown_text)
+    return texts.to_markdown(index=False, disable_numparse=True)
 
 
-def _plain(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Text that means itself in Markdown: no markup, link, image, formula or HTML."""
     return html.escape(re.sub(r"([\\`*_|\[\]#!$~@]|:(?=//)|(?<=www)\.)", r"\\\1", text), quote=False)

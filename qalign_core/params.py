@@ -479,11 +479,7 @@ def profile_file(profile: str | Path, beside: Path = Path()) -> Path:
 
 
 def read_sections(path: Path, *above: Path) -> Any:
-    """What a profile's file says, put over the profile that it `extends`: mappings are merged, null takes an entry out.
-
-    Raises:
-        ProfileError: for a file that is no YAML, an unknown profile to extend, or one that extends itself.
-    """
+    """What a profile's file says, over the profile that it `extends`: mappings are merged, null takes an entry out."""
     if (place := path.resolve()) in above:
         raise ProfileError(f"{path}: extends: a profile cannot extend itself: name another, or leave the line out")
     try:

@@ -66,15 +66,11 @@ class AnsweringModel(NamedTuple):
 
 
 def open_run(profile: Profile, folder: str | Path | None = None, *, read_only: bool = False) -> Run:
-    """The run folder of a profile, with the effective profile and the miniature's base model in it.
+    """The run folder of a profile, with the effective profile and the miniature's base model in it: `folder`,
+    QALIGN_RUN_DIR, or `runs/<profile>` below the repository.
 
-    Args:
-        profile: the checked profile.
-        folder: another place than QALIGN_RUN_DIR, or `runs/<profile>` below the repository.
-        read_only: the run is only looked at: nothing is written or refused.
-
-    Raises:
-        ProfileError: for bf16 on a processor that only emulates it.
+    `read_only`: the run is only looked at: nothing is written or refused. Else a ProfileError for bf16 on a processor
+    that only emulates it.
     """
     run = Run(folder or os.environ.get(RUN_FOLDER) or PARAMS_FOLDER.parent / "runs" / profile.run.profile)
     if read_only:
@@ -111,15 +107,11 @@ def slow_bf16(profile: Profile) -> str:
 
 
 def hostfile(profile: Profile) -> Path | None:
-    """`run.hostfile`, relative to the folder of the profiles; None for this machine alone.
-
-    Raises:
-        ProfileError: when there is no such file; DeepSpeed itself would go on with this machine alone.
-    """
+    """`run.hostfile`, relative to the folder of the profiles; None for this machine alone."""
     if profile.run.hostfile is None:
         return None
     path = PARAMS_FOLDER / Path(profile.run.hostfile).expanduser()
-    if not path.is_file():
+    if not path.is_file():  # DeepSpeed itself would go on with this machine alone
         raise ProfileError(f"run.hostfile: no file {path}; it has a line such as `worker-1 slots=8` for each machine")
     return path
 
@@ -214,10 +206,7 @@ def training_memory(
     profile: Profile, sizes: Sizes, devices: int, stage: int, offloaded: bool, batch: int, checkpointing: bool
 ) -> tuple[float, float]:
     """Peak memory of training with AdamW in bytes, on one GPU and on the host for all: DeepSpeed's estimate of the
-    model's states, activations and `CONTEXT`.
-
-    The states are partitioned among `devices` by this `stage` of ZeRO; `offloaded`: weights, gradients and optimizer
-    are on the host (`deepspeed/zero3-offload.json`).
+    model's states, activations and `CONTEXT`. `offloaded`: weights, gradients and optimizer are on the host.
     """
     import torch
 
@@ -280,9 +269,8 @@ def zero(config: str) -> tuple[int, bool]:
 def fit(profile: Profile, corpus: str, card: float | None, devices: int) -> Fit:
     """What `auto` stands for in a stage: no offloading if that fits, then no checkpointing, then the largest batch.
 
-    Args:
-        card: bytes of the smallest GPU; None without one, or where the base's sizes are not known: the least memory.
-        devices: GPUs of all machines.
+    `devices` are the GPUs of all machines, `card` bytes of the smallest; without one, or where the base's sizes are not
+    known, it is what needs least memory.
     """
     arguments, sizes = profile.arguments(corpus), base_sizes(profile) if card else None
     batch, checkpointing = arguments["per_device_train_batch_size"], arguments["activation_checkpointing"]
@@ -326,11 +314,7 @@ def effective_batch_size(profile: Profile, corpus: str) -> int:
 
 
 def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> Job:
-    """The job that trains the last corpus of `lineage`, or for an empty one the miniature's base (pre-training).
-
-    Raises:
-        FileNotFoundError: when notebook 01 has not made the corpus yet.
-    """
+    """The job that trains the last corpus of `lineage`, or for an empty one the miniature's base (pre-training)."""
     *before, corpus = lineage or [BASE_TEXT]
     path = run.corpus(corpus, corpus_seed(profile, corpus, seed))
     made = runs.read_json(runs.prepared(path.with_suffix(".json")))
@@ -361,9 +345,8 @@ def stage_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str]) -> 
         content["template"] = profile.model.template
     if content["method"] == "lora":
         content["lora"] = (training.lora or LoraSection()).model_dump()
-    decides = {
-        k: v for k, v in content.items() if k not in ("training_arguments", "deepspeed", "packing", "model", "fit")
-    }
+    named_apart = ("training_arguments", "deepspeed", "packing", "model", "fit")
+    decides = {k: v for k, v in content.items() if k not in named_apart}
     decides["corpus"] = {"name": corpus, "sha256": made["sha256"]}
     decides["origin"] = start.identity
     decides["arguments"] = {k: v for k, v in arguments.items() if k not in HOW_ONLY}
@@ -411,11 +394,8 @@ def prediction_jobs(profile: Profile, run: Run, system: str, seed: int) -> Itera
 
 
 def prediction_job(profile: Profile, run: Run, system: str, seed: int) -> Job:
-    """The job that asks a system every question of every benchmark.
-
-    Raises:
-        NotTranslatedError: when a translator must translate the questions first.
-    """
+    """The job that asks a system every question of every benchmark; NotTranslatedError where a translator must put the
+    questions into English first."""
     entry, template = profile.systems[system], template_of(profile, system)
     if entry.predictions is not None:
         raise ProfileError(f"systems.{system}: its predictions are external ({entry.predictions}), not generated here")
@@ -489,13 +469,8 @@ def translation_job(profile: Profile, run: Run, seed: int, lineage: Sequence[str
 
 def _task(run: Run, name: str, language: str, max_new_tokens: int, template: str) -> dict[str, Any]:
     path = runs.prepared(run.prompts(name, language, template))
-    return {
-        "name": name,
-        "language": language,
-        "path": run.relative(path),
-        "sha256": runs.sha256_file(path),
-        "max_new_tokens": max_new_tokens,
-    }
+    file = {"path": run.relative(path), "sha256": runs.sha256_file(path)}
+    return {"name": name, "language": language, **file, "max_new_tokens": max_new_tokens}
 
 
 def _generation(profile: Profile, asked: AnsweringModel, template: str, group: str, tasks: list[dict[str, Any]]) -> Job:

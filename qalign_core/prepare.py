@@ -41,24 +41,20 @@ def data_sets(profile: Profile) -> dict[str, list[str]]:
     for corpus in (root for root in roots if data.choice(root).path is None):
         languages = corpus_languages(profile, corpus)
         if corpus.endswith(("-x-en", "-en-x")) and languages == ["en"]:
-            raise ProfileError(
-                f"{who} corpus {corpus} needs another language than 'en': add one to data.languages or "
-                f"data.corpora.{corpus}.languages, or leave out the systems that train on it"
-            )
+            remedy = f"add one to data.languages or data.corpora.{corpus}.languages, or leave out what trains on it"
+            raise ProfileError(f"{who} corpus {corpus} needs another language than 'en': {remedy}")
         for data_set in corpora.data_sets_of(corpus, sft_data=data.sft_data):
             needed.setdefault(data_set, set()).update(languages, {"en"})
     if missing := [name for name in needed if data.source(name) is None]:
-        raise ProfileError(
-            f"{who} data.sources names no source for {', '.join(missing)}; each is hub, repository, folder or miniature"
-        )
+        known = "hub, repository, folder or miniature"
+        raise ProfileError(f"{who} data.sources names no source for {', '.join(missing)}; each is {known}")
     for name, codes in needed.items():
         for code, entry in data.new_languages.items():  # only folders hold more than the paper's ten
             own_files = code in codes and sources.layout(name, [code]) != sources.layout(name, ["en"])
             if own_files and data.source(name) != "folder" and not entry.folder:
-                raise ProfileError(
-                    f"{who} source {data.source(name)} of {name} has no files in {entry.name}: give "
-                    f"data.new_languages.{code}.folder, which holds them, or leave {code!r} out of data.languages"
-                )
+                remedy = f"data.new_languages.{code}.folder, which holds them, or leave {code!r} out of data.languages"
+                lacks = f"source {data.source(name)} of {name} has no files in {entry.name}"
+                raise ProfileError(f"{who} {lacks}: give {remedy}")
     return {name: [code for code in CODES if code in codes] for name, codes in needed.items()}
 
 
@@ -70,11 +66,7 @@ def corpus_languages(profile: Profile, corpus: Corpus) -> list[str]:
 def gather(profile: Profile, run: Run, seed: int, style: str | None = None) -> Path:
     """Get every data set the profile needs and link them in one folder of the run, for one seed; return the folder.
 
-    Args:
-        style: of the miniature's solutions, where it is another one than the profile's.
-
-    Raises:
-        ProfileError, FileExistsError, FileNotFoundError, ValueError: what is absent or damaged, and how to get it.
+    `style` is of the miniature's solutions, where it is another one than the profile's.
     """
     folder = run.source(seed) if style is None else run.source(seed).with_name(f"seed-{seed}-{style}")
     world = profile.data.miniature.model_dump(exclude={"split"}) | ({"style": style} if style else {})
@@ -97,10 +89,8 @@ def data_folder(profile: Profile) -> Path:
     """The user's data folder: `data.folder`, or QALIGN_DATA_DIR; a ProfileError if neither names one."""
     value = profile.data.folder or os.environ.get(sources.DATA_DIR)
     if not value:
-        raise ProfileError(
-            f"profile {profile.run.profile}: data.sources says `folder`, but neither data.folder nor the environment's "
-            f"{sources.DATA_DIR} names one"
-        )
+        why = f"neither data.folder nor the environment's {sources.DATA_DIR} names one"
+        raise ProfileError(f"profile {profile.run.profile}: data.sources says `folder`, but {why}")
     return Path(value).expanduser().absolute()
 
 
@@ -119,17 +109,15 @@ def link_data_set(found: Path, destination: Path, data_set: str, added: Mapping[
         for places in sources.layout(data_set, [code]):
             here = [place for place in places if Path(folder, place).is_file()]
             if not here and not any(place in links for place in places):
-                raise FileNotFoundError(
-                    f"data.new_languages.{code}: {folder} holds no {' or '.join(places)}, which {data_set} needs: put "
-                    f"it there, or leave {code!r} out of data.languages"
-                )
+                remedy = f"put it there, or leave {code!r} out of data.languages"
+                lacks = f"{folder} holds no {' or '.join(places)}, which {data_set} needs"
+                raise FileNotFoundError(f"data.new_languages.{code}: {lacks}: {remedy}")
             for place in here:
                 added_file = Path(folder, place)
                 if place in links and not filecmp.cmp(links[place], added_file, shallow=False):
-                    raise FileExistsError(
-                        f"data.new_languages.{code}: {added_file} would replace {links[place]}, which is another file: "
-                        f"remove the one that is not meant; languages of one name have files of one name"
-                    )
+                    both = f"{added_file} would replace {links[place]}, which is another file"
+                    remedy = "remove the one that is not meant; languages of one name have files of one name"
+                    raise FileExistsError(f"data.new_languages.{code}: {both}: {remedy}")
                 links[place] = added_file
     destination.mkdir(parents=True, exist_ok=True)
     whole = destination / top
@@ -150,11 +138,8 @@ def link_data_set(found: Path, destination: Path, data_set: str, added: Mapping[
 
 
 def refuse(profile: Profile, *, data: bool = True, model: bool = True) -> None:
-    """Stop before anything runs if data or a model would have to be fetched and may not be (`HF_HUB_OFFLINE`).
-
-    Raises:
-        DownloadError: naming everything that is missing, each with the command that gets it.
-    """
+    """Stop before anything runs if data or a model would have to be fetched and may not be (`HF_HUB_OFFLINE`), by a
+    DownloadError that names everything that is missing, each with the command that gets it."""
     if not hub.is_offline():
         return
     name, absent = profile.run.profile, []
@@ -172,22 +157,18 @@ def refuse(profile: Profile, *, data: bool = True, model: bool = True) -> None:
             absent.append(f"the model {hub_id}: hf download {hub_id}{at} --exclude '*.bin' '*.pth' '*.pt'")
     if absent:
         listed = "\n".join(f"  {line}" for line in absent)
-        raise hub.DownloadError(
-            f"HF_HUB_OFFLINE is set, so nothing is fetched, but profile {name} lacks:\n{listed}\nRun these commands "
-            "where there is a network, with HF_HUB_OFFLINE unset; caches can be copied or shared (QALIGN_CACHE_DIR, "
-            "HF_HUB_CACHE)"
-        )
+        remedy = "Run these commands where there is a network, with HF_HUB_OFFLINE unset; "
+        remedy += "caches can be copied or shared (QALIGN_CACHE_DIR, HF_HUB_CACHE)"
+        lacks = f"HF_HUB_OFFLINE is set, so nothing is fetched, but profile {name} lacks:\n{listed}"
+        raise hub.DownloadError(f"{lacks}\n{remedy}")
 
 
 # ------------------------------------------------------------------------------------------------- corpora
 
 
 def write_corpora(profile: Profile, run: Run) -> pd.DataFrame:
-    """Write every corpus of the profile as JSON lines, with a manifest beside it; the miniature's for each seed.
-
-    Returns:
-        What became of every row that was read for the first seed: `corpus, language, outcome, rows`.
-    """
+    """Write every corpus of the profile as JSON lines, with a manifest beside it; the miniature's for each seed. Return
+    what became of every row that was read for the first seed: `corpus, language, outcome, rows`."""
     reports = []
     for number, seed in enumerate(profile.run.seeds):
         gather(profile, run, seed)
@@ -243,14 +224,8 @@ def _write_manifest(path: Path, rows: int, report: list[dict]) -> None:
 
 
 def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
-    """Write the questions of every benchmark, and the prompts that ask them, one file per language.
-
-    Returns:
-        `benchmark, language, questions`.
-
-    Raises:
-        ValueError: when a benchmark has a different number of questions in two languages.
-    """
+    """Write the questions of every benchmark, and the prompts that ask them, one file per language; return how many
+    each has: `benchmark, language, questions`."""
     source = run.source(profile.run.seeds[0])
     if profile.data.miniature.split == "development":
         source = (source / "mgsm").resolve().parent / "dev"
@@ -293,10 +268,8 @@ def write_benchmarks(profile: Profile, run: Run) -> pd.DataFrame:
             counts.append({"benchmark": name, "language": code, "questions": len(rows)})
         if len(set(found.values())) > 1:
             numbers = ", ".join(f"{code} {number:,}" for code, number in found.items())
-            raise BadRow(
-                f"{name} must ask the same questions in every language, in the same rows, but the numbers of questions "
-                f"differ: {numbers}"
-            )
+            wanted = "must ask the same questions in every language, in the same rows"
+            raise BadRow(f"{name} {wanted}, but the numbers of questions differ: {numbers}")
     if profile.evaluation.translation:  # stage 1's exercise, with the English questions as references
         for code in profile.data.languages:
             rows = questions(translated(profile), code)[: profile.evaluation.translation.limit]

@@ -82,18 +82,10 @@ def alpaca(instruction: str) -> str:
 
 
 def translation_instruction(question: str, source: str, target: str = "en", *, names: str = "paper") -> str:
-    """The stage-1 instruction: translate `question` (stripped) from language `source` to language `target`.
+    """The stage-1 instruction: translate `question` (stripped) from language `source` to language `target`, both codes.
 
-    Args:
-        source: code, such as `"sw"`.
-        target: code.
-        names: `"paper"` for ISO 639-3 reference names (Swahili is `Swahili (macrolanguage)`), `"plain"` for common
-            English names.
-
-    Raises:
-        ValueError: for an unknown language code or an unknown `names`.
-
-    Source: NJUNLP/QAlign data/gsmtrans/gsmtrans.py:27, 90-130.
+    `names`: `paper` for ISO 639-3 reference names (Swahili is `Swahili (macrolanguage)`), `plain` for common English
+    names. Source: NJUNLP/QAlign data/gsmtrans/gsmtrans.py:27, 90-130.
     """
     head = TRANSLATION.format(source=_language_name(source, names), target=_language_name(target, names))
     return f"{head} {question.strip()}"
@@ -139,10 +131,8 @@ def render(tokenizer: PreTrainedTokenizerBase, instruction: str, template: str) 
         return prompt
     text = _chat(tokenizer, [{"role": "user", "content": instruction}], begin_answer=True)
     if instruction.strip() not in text:
-        raise ValueError(
-            f"{_name(tokenizer)}: its chat template does not write the user's turn as it is: asked "
-            f"{instruction[:60]!r}, it wrote {text[:120]!r}; {_REMEDY}"
-        )
+        why = f"asked {instruction[:60]!r}, it wrote {text[:120]!r}; {_REMEDY}"
+        raise ValueError(f"{_name(tokenizer)}: its chat template does not write the user's turn as it is: {why}")
     return text
 
 
@@ -160,27 +150,22 @@ def turn(tokenizer: PreTrainedTokenizerBase, template: str) -> Turn:
     whole = _chat(tokenizer, turns, begin_answer=False)
     for text, content, side in ((asked, _QUESTION, "question"), (whole, _RESPONSE, "response")):
         if text.count(content) != 1:
-            raise ValueError(
-                f"{_name(tokenizer)}: its chat template writes the {side} {text.count(content)} times, not once, so "
-                f"what is learnt would not be the response alone; {_REMEDY}"
-            )
+            why = f"so what is learnt would not be the response alone; {_REMEDY}"
+            times = f"writes the {side} {text.count(content)} times, not once"
+            raise ValueError(f"{_name(tokenizer)}: its chat template {times}, {why}")
     head, _, behind = whole.partition(_RESPONSE)
     ids = tokenizer(behind.lstrip(), add_special_tokens=False)["input_ids"]
     if not ids or ids[0] not in tokenizer.added_tokens_decoder:
-        raise ValueError(
-            f"{_name(tokenizer)}: its chat template ends the assistant's turn with {behind[:40]!r}, which does not "
-            "begin with a special token, so no answer could end: use model.template: alpaca"
-        )
+        why = "which does not begin with a special token, so no answer could end: use model.template: alpaca"
+        raise ValueError(f"{_name(tokenizer)}: its chat template ends the assistant's turn with {behind[:40]!r}, {why}")
     before = head.removeprefix(asked) if head.startswith(asked) else ""
     return Turn(before, str(tokenizer.added_tokens_decoder[ids[0]]), ids[0])
 
 
 def _chat(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, begin_answer: bool) -> str:
     if not tokenizer.chat_template:
-        raise ValueError(
-            f"{_name(tokenizer)}: its tokenizer has no chat template: use model.template: alpaca, as the paper does, "
-            "or save a chat_template with the tokenizer"
-        )
+        remedy = "use model.template: alpaca, as the paper does, or save a chat_template with the tokenizer"
+        raise ValueError(f"{_name(tokenizer)}: its tokenizer has no chat template: {remedy}")
     try:
         # The date is written into the template: a function of ours would not reach it.
         template = _NOW.sub(lambda call: repr(_DAY.strftime(call[2])), tokenizer.get_chat_template())

@@ -8,8 +8,6 @@ its tokens' hidden states: padding and the beginning-of-text token are left out.
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,12 +18,11 @@ import pandas as pd
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from qalign_core import hub, runs
-from qalign_core.generate import Rank, load_tokenizer
+from qalign_core.generate import Rank, checked_rows, load_tokenizer, main
 from qalign_core.models import load_model
-from qalign_core.train import jobs_from, peak_memory
+from qalign_core.train import peak_memory
 
 PIVOT = "en"
 BATCH = 16  # questions in a forward pass
@@ -40,8 +37,7 @@ def represent(job_path: Path) -> None:
     job, root, folder = runs.read_json(job_path), runs.run_root(job_path), job_path.parent
 
     def beat(phase: str) -> None:  # for the notebook that waits
-        with (folder / "progress.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"time": time.time(), "phase": phase}) + "\n")
+        runs.append_json_line(folder / "progress.jsonl", {"time": time.time(), "phase": phase})
 
     texts = read_texts(job, root)
     measures, points = [], []
@@ -80,10 +76,7 @@ def read_texts(job: dict[str, Any], root: Path) -> dict[str, list[str]]:
     """Language code → the questions of a job, the same ones in the same order in every language."""
     texts = {}
     for task in job["tasks"]:
-        path = Path(runs.resolve(task["path"], root))
-        if runs.sha256_file(path) != task["sha256"]:
-            raise ValueError(f"{path}: not the file the job was written for (sha256 differs); write the job again")
-        texts[task["language"]] = [row["question"] for row in runs.read_json_lines(path)][: job["limit"]]
+        texts[task["language"]] = [row["question"] for row in checked_rows(task, root)[: job["limit"]]]
     if len({len(questions) for questions in texts.values()}) > 1:
         raise ValueError(f"not as many questions in every language: { {c: len(q) for c, q in texts.items()} }")
     return texts
@@ -94,9 +87,6 @@ def mean_states(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, ques
     """(layers + 1, Q, H) hidden states in fp32, averaged over each question's own tokens.
 
     A question longer than the model's context is truncated; causal attention cannot see the padding on the right.
-
-    Raises:
-        ValueError: for a question without tokens.
     """
     context = getattr(model.config, "max_position_embeddings", None)
     rows = [row[:context] for row in tokenizer(questions)["input_ids"]]
@@ -129,20 +119,13 @@ def mean_states(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, ques
 def parallel_measures(states: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """How well each language's questions find their English originals, layer by layer.
 
-    Args:
-        states: language code → (L, Q, H): one mean hidden state per layer and question, the same questions in the same
-            order in every language; `en` among them.
+    `states` is code → (L, Q, H): one mean hidden state per layer and question, the same questions in every language.
 
     Returns:
         `layer, language, retrieval, cosine, cosine_others, questions`. `retrieval`: percent of the questions whose most
         similar English question (by cosine) is their own translation; 100 / Q is chance. `cosine`: mean over pairs of
         translations; `cosine_others`: over pairs of different questions, which a language's texts share anyway.
-
-    Raises:
-        ValueError: without English, or with fewer than two questions.
     """
-    if PIVOT not in states:
-        raise ValueError("no English questions to compare with")
     count = states[PIVOT].shape[1]
     if count < 2:
         raise ValueError(f"retrieval needs at least two questions, not {count}")
@@ -182,15 +165,5 @@ def plane(states: Mapping[str, np.ndarray]) -> pd.DataFrame:
     return table.assign(x=points[:, 0], y=points[:, 1], x_share=share[0], y_share=share[1])
 
 
-def main() -> None:
-    """Run the jobs that the command line names."""
-    logging.disable_progress_bar()
-    try:
-        for job_path in jobs_from(None, "qalign_core.represent"):
-            represent(job_path)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    main(represent, "qalign_core.represent")

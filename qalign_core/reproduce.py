@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         profile = params.load(options.profile)
         if options.systems:
-            profile = with_systems(profile, options.systems)
+            profile = evaluate.with_systems(profile, named(profile, options.systems))
         chosen = select(profile, options.only, options.start)
         plan.machines(profile)  # the host file and DeepSpeed's JSON are there, and of use
         if plan.stages(profile):
@@ -91,18 +91,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 2
 
 
-def with_systems(profile: Profile, names: str) -> Profile:
-    """The profile with only some of its systems, named with commas between them; ProfileError for an unknown one."""
+def named(profile: Profile, names: str) -> list[str]:
+    """Systems, named with commas between them; ProfileError for an unknown one."""
     wanted = [names] if names in profile.systems else [name.strip() for name in names.split(",")]
     for name in wanted:
         if name not in profile.systems:
-            raise ProfileError(f"no system is named {name!r}{nearest(name, profile.systems)}; there are: "
-                               f"{', '.join(profile.systems)}")  # fmt: skip
-    kept = {name: s.model_copy(update={} if s.against in wanted else {"against": None})
-            for name, s in profile.systems.items() if name in wanted}  # fmt: skip
-    pairs = [pair for pair in profile.evaluation.pairs or [] if set(pair) <= set(wanted)]
-    evaluation = profile.evaluation.model_copy(update={"pairs": pairs or None})
-    return profile.model_copy(update={"systems": kept, "evaluation": evaluation})
+            known = ", ".join(profile.systems)
+            raise ProfileError(f"no system is named {name!r}{nearest(name, profile.systems)}; there are: {known}")
+    return wanted
 
 
 def parser() -> argparse.ArgumentParser:

@@ -25,12 +25,9 @@ _KEY = ["system", "seed", "benchmark", "language"]
 
 
 def rates(answers: pd.DataFrame) -> pd.DataFrame:
-    """How many responses were truncated, are empty, hold no number, and which language they are in.
-
-    Returns:
-        `system, seed, benchmark, language, responses` and in percent `cut` (at the token limit; missing where it is not
-        known how responses ended), `empty`, `without_number`, and the language of the response: `english`, `own` (the
-        question's), `other`, `undetermined`. Responses in English to an English question are `own` and not `english`.
+    """How many responses there are, and in percent how many are `cut` (at the token limit; missing where it is not
+    known how responses ended), `empty`, `without_number`, and of which language: `english`, `own` (the question's),
+    `other`, `undetermined`. Responses in English to an English question are `own` and not `english`.
     """
     written, asked, ended = answers["response_language"], answers["language"], answers["finish_reason"]
     own, english, undetermined = written == asked, (written == "en") & (asked != "en"), written == UNDETERMINED
@@ -49,9 +46,7 @@ def rates(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def identified(gold: pd.DataFrame) -> pd.DataFrame:
-    """How often `response_language` is right on text whose language is known, the benchmarks' own questions:
-    `benchmark, language, questions, right`.
-    """
+    """How often `response_language` is right on the run's own questions: `benchmark, language, questions, right`."""
     right = [response_language(text) == code for text, code in zip(gold["question"], gold["language"], strict=True)]
     grouped = gold.assign(right=right).groupby(["benchmark", "language"], sort=False)["right"]
     return grouped.agg(questions="size", right="sum").reset_index()
@@ -71,10 +66,8 @@ def _kind(row: Any, response: str) -> str:
 
 
 def with_error_kinds(answers: pd.DataFrame, predictions: pd.DataFrame, mode: str) -> pd.DataFrame:
-    """Scored answers with a column `error`: the kind of a wrong answer by the scorer `mode`, nothing for a right one.
-
-    `predictions` are the rows the answers of one system and seed were scored from.
-    """
+    """Answers with a column `error`: the kind of a wrong answer by the scorer `mode`, nothing for a right one;
+    `predictions` are what they were scored from."""
     key = ["benchmark", "language", "index"]
     texts = predictions.set_index(key)["response"].loc[answers.set_index(key).index]
     rows = zip(answers.itertuples(), answers[f"correct_{mode}"], texts, strict=True)
@@ -114,11 +107,7 @@ def broken_questions(profile: Profile, run: Run) -> pd.DataFrame:
 
 
 def cleaned_accuracy(answers: pd.DataFrame, broken: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy with and without the broken questions of each language, of the benchmarks that have some.
-
-    Returns:
-        `system, seed, benchmark, language, scorer, total, removed, accuracy, cleaned` (percent).
-    """
+    """Accuracy (percent) with and without the broken questions of each language, of the benchmarks that have some."""
     chosen = answers[answers["benchmark"].isin(broken["benchmark"])]
     key = ["benchmark", "language", "index"]
     removed = pd.MultiIndex.from_frame(chosen[key]).isin(pd.MultiIndex.from_frame(broken[key]))
@@ -293,19 +282,11 @@ def does_not_fit(job: plan.Job, run: Run, devices: int) -> str | None:
         source = str(hub.fetch({"path": source, "revision": revision}, convert=False))
     weights = sum(huggingface_hub.get_local_safetensors_metadata(source).parameter_count.values())
     dtype = job.content["dtype"]
-    needed, there = weights * (4 if dtype == "float32" else 2) / 2**30, device_memory(devices) / 2**30  # GiB
+    memory = runs.smallest_gpu() or psutil.virtual_memory().available // devices  # of each rank
+    needed, there = weights * (4 if dtype == "float32" else 2) / 2**30, memory / 2**30  # GiB
     if needed <= WEIGHTS_SHARE * there:
         return None
     return f"its weights take {needed:.1f} GiB in {dtype}, and each of {devices} device(s) has {there:.1f} GiB"
-
-
-def device_memory(devices: int) -> int:
-    """Bytes that one rank may use: its GPU's memory, or its share of what is free on this machine."""
-    import torch
-
-    if torch.cuda.is_available():
-        return min(torch.cuda.get_device_properties(number).total_memory for number in range(devices))
-    return psutil.virtual_memory().available // devices
 
 
 def changed_answers(answered: Path, again: Path) -> pd.DataFrame:
@@ -318,13 +299,11 @@ def changed_answers(answered: Path, again: Path) -> pd.DataFrame:
     rows = []
     for task in runs.read_json(again / "job.json")["tasks"]:
         name = Path(task["name"]) / f"{task['language']}.jsonl"
-        before = {row["index"]: row for row in runs.read_json_lines(answered / name)}
-        after = runs.read_json_lines(again / name)
-        for row in after:
-            if row["index"] not in before or before[row["index"]]["prompt"] != row["prompt"]:
-                raise ValueError(f"{answered / name}: index {row['index']} is another question than in {again / name}")
-        pairs = [(before[row["index"]]["response"], row["response"]) for row in after]
-        texts = sum(first != second for first, second in pairs)
-        numbers = sum(paper_number(first) != paper_number(second) for first, second in pairs)
-        rows.append((task["name"], task["language"], len(pairs), texts, numbers))
+        before, after = (pd.DataFrame(runs.read_json_lines(f / name)).set_index("index") for f in (answered, again))
+        before = before.reindex(after.index)
+        if other := list(after.index[before["prompt"] != after["prompt"]]):
+            raise ValueError(f"{answered / name}: index {other[0]} is another question than in {again / name}")
+        texts = (before["response"] != after["response"]).sum()
+        numbers = (before["response"].map(paper_number) != after["response"].map(paper_number)).sum()
+        rows.append((task["name"], task["language"], len(after), texts, numbers))
     return pd.DataFrame(rows, columns=["benchmark", "language", "asked", "other_text", "other_number"])

@@ -74,11 +74,7 @@ def write_or_remove(folder: Path, name: str, rows: pd.DataFrame) -> None:
 
 
 def _verify(path: Path) -> None:
-    """Compare a file with its checksum; a folder of before there were checksums has none.
-
-    Raises:
-        ValueError: where they differ, naming the file and the notebook that writes it.
-    """
+    """Compare a file with its checksum; a folder of before there were checksums has none."""
     sums = path.with_name("checksums.json")
     known = read_object(sums).get(path.name) if sums.is_file() else None
     if known not in (None, sha256_file(path)):
@@ -91,11 +87,7 @@ def _again(path: Path) -> str:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table of a results folder.
-
-    Raises:
-        ValueError: where the file is damaged, naming it and the notebook that writes it.
-    """
+    """A table of a results folder; a ValueError names a damaged file and the notebook that writes it."""
     _verify(path)
     text = dict.fromkeys([*_TEXT, *_TEXT_OF.get(path.stem, ())], str)
     try:  # "none" and "null" are words in these files; only an empty field is a missing value
@@ -124,12 +116,7 @@ class Results:
 
 
 def read_results(folder: str | Path) -> Results:
-    """Read a results folder.
-
-    Raises:
-        FileNotFoundError: where the evaluation's files are missing, naming them.
-        ValueError: where one of them is damaged, naming it.
-    """
+    """Read a results folder; an error names the evaluation's files that are missing or damaged."""
     folder = Path(folder)
     needed = ["run.json", "systems.json", *(f"{name}.csv" for name in EVALUATION)]
     missing = [name for name in needed if not (folder / name).is_file()]
@@ -192,18 +179,12 @@ def write_results(
     What chapters 5 and 6 made of other answers than these is removed; where what they rest on is the same, it stays.
 
     Args:
-        folder: `runs/<profile>/results`.
         answers: rows of `scorer.score`, all systems, seeds and benchmarks.
         profile: its name.
         systems: system → its entry in the profile (`lineage`, `checkpoint`, `published`, `table`), in order.
         base_size: size of the published numbers to show beside ours, or `None`.
         mode: the scorer whose numbers are compared; all are in `accuracy.csv`.
-        groups: near-duplicate groups.
-        pairs: declared differences.
         floor: `benchmark, language, accuracy` of the language-blind rule.
-
-    Raises:
-        ValueError: for a system without answers, or answers of an unknown system.
     """
     folder = Path(folder)
     answered, main = set(answers["system"]), {n for n, e in systems.items() if e.get("table", "main") == "main"}
@@ -257,13 +238,8 @@ def _inputs(answers: pd.DataFrame, intervals: pd.DataFrame, entries: Mapping[str
 
 
 def write_consistency(folder: str | Path, groups: Groups = None) -> Results:
-    """Compute and save what the tables and figures of consistency are drawn from, out of the scored answers.
-
-    Where all questions are English there is nothing to agree with, and nothing is saved.
-
-    Raises:
-        FileNotFoundError: where there are no scored answers in the results folder.
-    """
+    """Compute and save what the tables and figures of consistency are drawn from, out of the scored answers. Where all
+    questions are English there is nothing to agree with, and nothing is saved."""
     folder = Path(folder)
     for name in CONSISTENCY:  # made of earlier answers
         (folder / f"{name}.csv").unlink(missing_ok=True)
@@ -332,9 +308,7 @@ def published_cells(benchmark: str, base_size: str = "7B") -> pd.DataFrame:
     rows = rows[(rows["benchmark"].str.lower() == benchmark) & (rows["base_size"] == base_size)]
     rows = rows[(rows["metric"] == "accuracy_pct") & (rows["system"] != "")]
     if rows.empty:
-        raise ValueError(
-            f"{PUBLISHED}: no published accuracy on {benchmark!r} with LLaMA-2 {base_size!r}; use '7B' or '13B'"
-        )
+        raise ValueError(f"{PUBLISHED}: no published accuracy on {benchmark!r} with LLaMA-2 {base_size!r}")
     rows["language"] = rows["language"].str.lower().replace({"avg": "average", "nonen": "non_english"})
     rows = rows[rows["language"].isin([*PAPER_CODES, "average", "non_english"])]
     chosen = []

@@ -104,6 +104,12 @@ def write_json_lines(path: str | Path, rows: Iterable[dict]) -> Path:
     return write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def append_json_line(path: Path, row: dict) -> None:
+    """Add a line to a file of progress."""
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")
+
+
 def progress_lines(path: str | Path, last: int | None = None) -> list[dict[str, Any]]:
     """The objects on the whole lines of a file that is being written, or of its `last` bytes; damaged lines, and a file
     that is not there yet, are passed over: what is only shown must never end a job."""
@@ -147,7 +153,7 @@ def fingerprint(value: Any) -> str:
 def require(path: Path, remedy: str = "") -> Path:
     """`path` if it is a file; else a FileNotFoundError with the path and the remedy."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist" + (f"; {remedy}" if remedy else ""))
+        raise FileNotFoundError(f"{path} is not there" + (f"; {remedy}" if remedy else ""))
     return path
 
 
@@ -158,10 +164,8 @@ def read_text(path: Path) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise BadRow(
-            f"{path}: line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8, "
-            f"for example: iconv -f <its encoding> -t UTF-8"
-        ) from None
+        remedy = "save the file as UTF-8, for example: iconv -f <its encoding> -t UTF-8"
+        raise BadRow(f"{path}: line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); {remedy}") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -191,10 +195,8 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
         try:
             found.append(loads(line))
         except json.JSONDecodeError as error:
-            raise BadRow(
-                f"{path}: line {number}: not JSON ({error.msg}, column {error.colno}); "
-                f"the file needs one JSON object a line, so repair this line or fetch the file again"
-            ) from None
+            why = "the file needs one JSON object a line, so repair this line or fetch the file again"
+            raise BadRow(f"{path}: line {number}: not JSON ({error.msg}, column {error.colno}); {why}") from None
     return found
 
 
@@ -226,10 +228,8 @@ def read_rows(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
     try:
         values = loads(text)
     except json.JSONDecodeError as error:
-        raise BadRow(
-            f"{path}: line {error.lineno}: not JSON ({error.msg}, column {error.colno}); "
-            f"the file needs to be one JSON array, so it may have been cut off: fetch it again"
-        ) from None
+        why = "the file needs to be one JSON array, so it may have been cut off: fetch it again"
+        raise BadRow(f"{path}: line {error.lineno}: not JSON ({error.msg}, column {error.colno}); {why}") from None
     if not values:
         raise BadRow(f"{path}: the file has no rows; fetch it again")
     return _checked(((f"row {i}", row) for i, row in enumerate(values)), path, fields)
@@ -357,9 +357,7 @@ class Run:
 
 def prepared(path: Path) -> Path:
     """`path`, a file of notebook 01's; FileNotFoundError where it has not been written yet."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there; run notebook 01 (data preparation) first")
-    return path
+    return require(path, "run notebook 01 (data preparation) first")
 
 
 def run_root(job_path: str | Path) -> Path:

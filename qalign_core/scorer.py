@@ -401,10 +401,8 @@ def _filtered(path: Path, only: str | None) -> list[dict[str, Any]]:
 def _sample(rows: list[dict[str, Any]], code: str, samples: str | None) -> dict[str, Any]:
     """The response that counts."""
     if rows[1:] and samples is None:
-        raise BadRow(
-            f"{rows[0]['file']}: index {rows[0]['index']} occurs more than once; of several responses to a question "
-            "say which counts: `samples: first` or `samples: majority`"
-        )
+        remedy = "of several responses to a question say which counts: `samples: first` or `samples: majority`"
+        raise BadRow(f"{rows[0]['file']}: index {rows[0]['index']} occurs more than once; {remedy}")
     if samples == "majority":
         numbered = [row for row in rows if _last_run(row["response"])] or rows
         values = [fixed_number(row["response"], code) for row in numbered]
@@ -463,11 +461,7 @@ def _check_pairing(predictions: pd.DataFrame, gold: pd.DataFrame) -> None:
 
 
 def score(predictions: pd.DataFrame, gold: pd.DataFrame, *, system: str, seed: int) -> pd.DataFrame:
-    """Score every prediction by every scorer.
-
-    Args:
-        predictions: rows of `read_predictions`.
-        gold: rows of `read_benchmark`, of the same benchmarks and languages.
+    """Score every prediction (of `read_predictions`) by every scorer; `gold` is of `read_benchmark`.
 
     Returns:
         One row per question: `system, seed, benchmark, language, index, gold, gold_fixed, answer_paper, answer_fixed,

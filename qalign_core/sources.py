@@ -14,8 +14,6 @@ Whatever the source, the outcome is a data folder of one layout, which `corpora`
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -27,22 +25,13 @@ from typing import Annotated, Any
 import huggingface_hub
 import yaml
 from huggingface_hub.utils import http_backoff
+from huggingface_hub.utils.sha import git_hash
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from qalign_core import hub
+from qalign_core import hub, runs
 from qalign_core.benchmarks import benchmark_files
 from qalign_core.hub import DownloadError, cache_dir, is_offline, locked, unreadable_model
 from qalign_core.languages import CODES, language
-from qalign_core.runs import (
-    fingerprint,
-    read_json,
-    read_lines,
-    read_rows,
-    sha256_file,
-    sha256_tree,
-    write_atomic,
-    write_json,
-)
 
 LOCK_FILE = Path(__file__).resolve().parent.parent / "params" / "data.lock.yaml"
 REPOSITORY_URL, DATA_DIR = "QALIGN_REPOSITORY_URL", "QALIGN_DATA_DIR"  # environment
@@ -137,11 +126,7 @@ class Lock(Strict):
 
 
 def read_lock(path: str | Path = LOCK_FILE) -> Lock:
-    """Read a lock file.
-
-    Raises:
-        ValueError: for an unknown key, a malformed checksum or a path that leaves its folder, with the place.
-    """
+    """Read a lock file; a ValueError for an unknown key, a malformed checksum or a path that leaves its folder."""
     try:
         return Lock.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
     except ValidationError as error:
@@ -150,24 +135,18 @@ def read_lock(path: str | Path = LOCK_FILE) -> Lock:
 
 
 def git_blob(path: Path) -> str:
-    """Git's id of a file's content, in hexadecimal."""
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return git_hash(path.read_bytes())
 
 
 def difference(path: Path, expected: LockedFile) -> str | None:
     """How a file's content differs from what the lock says of it; None if it does not (or the lock says nothing)."""
     if expected.bytes is not None and path.stat().st_size != expected.bytes:
         return f"it has {path.stat().st_size:,} bytes, the lock says {expected.bytes:,}"
-    for name, value, measure in (("sha256", expected.sha256, sha256_file), ("git blob", expected.git_blob, git_blob)):
+    for name, measure in (("sha256", runs.sha256_file), ("git_blob", git_blob)):
+        value = getattr(expected, name)
         if value is not None and (found := measure(path)) != value:
             return f"its {name} is {found}, the lock says {value}"
     return None
-
-
-def count_rows(path: Path) -> int:
-    """Rows of a data file."""
-    return len(read_rows(path) if path.suffix in (".json", ".jsonl", ".parquet") else read_lines(path))
 
 
 # ------------------------------------------------------------------------------------------------- getting it
@@ -188,13 +167,12 @@ def locate(
     A second call finds what the first one made, without a network. Of two processes one fetches, the other waits.
 
     Args:
-        data_set: one of `params.DataSet`.
         source: one of `SOURCES`.
         cache_dir: where fetched and generated data folders are kept.
         folder: the user's, for source `folder`. A file that differs from the published one of its name is warned of,
             not refused, because people bring their own data.
         languages: codes to fetch or ask for; None: all ten.
-        world: what the miniature is made with: `write_world`'s arguments `seed`, `sizes`, `style`.
+        world: arguments of the miniature's `write_world`.
         lock: what the files must be; None: `params/data.lock.yaml`.
 
     Raises:
@@ -210,10 +188,8 @@ def locate(
     known = lock.at(data_set, source)
     if source != "miniature" and known is None:
         available = lock.hub if source == "hub" else lock.repository.data_sets
-        raise ValueError(
-            f"{data_set} is not at source {source!r}, which has {', '.join(available)}; "
-            f"set data.sources.{data_set} to {' or '.join(map(repr, lock.sources_of(data_set)))}"
-        )
+        remedy = f"set data.sources.{data_set} to {' or '.join(map(repr, lock.sources_of(data_set)))}"
+        raise ValueError(f"{data_set} is not at source {source!r}, which has {', '.join(available)}; {remedy}")
     try:
         if known is None:
             return _from_miniature(cache, dict(world or {}))
@@ -233,10 +209,9 @@ def locate(
     except OSError as error:
         if error.errno not in hub.UNWRITABLE:
             raise
-        raise DownloadError(
-            f"the cache {cache} cannot be written ({error.strerror}) and lacks a part of {data_set}: let whoever may "
-            "write there run notebook 01 once, or set QALIGN_CACHE_DIR to a folder of your own"
-        ) from None
+        remedy = "let whoever may write there run notebook 01 once, or set QALIGN_CACHE_DIR to a folder of your own"
+        lacks = f"the cache {cache} cannot be written ({error.strerror}) and lacks a part of {data_set}"
+        raise DownloadError(f"{lacks}: {remedy}") from None
 
 
 def _from_folder(data_set: str, folder: Path, codes: Sequence[str], lock: Lock) -> Path:
@@ -247,10 +222,9 @@ def _from_folder(data_set: str, folder: Path, codes: Sequence[str], lock: Lock) 
     if absent:
         shown = "".join(f"\n  {' or '.join(places)}" for places in absent)
         others = [repr(source) for source in lock.sources_of(data_set) if source != "folder"]
-        raise FileNotFoundError(
-            f"data folder {folder} lacks {len(absent)} of {data_set}'s files:{shown}\nPut them there, leave their "
-            f"languages out of data.languages, or set data.sources.{data_set} to {' or '.join(others)}"
-        )
+        remedy = f"leave their languages out of data.languages, or set data.sources.{data_set} to {' or '.join(others)}"
+        lacks = f"data folder {folder} lacks {len(absent)} of {data_set}'s files:{shown}"
+        raise FileNotFoundError(f"{lacks}\nPut them there, {remedy}")
     published = (lock.at(data_set, "repository") or lock.hub[data_set]).files
     there = sorted(p for p in {p for places in wanted for p in places} & set(published) if (folder / p).is_file())
     differing = [(p, why) for p in there if (why := difference(folder / p, published[p]))]
@@ -267,20 +241,19 @@ def _from_miniature(cache: Path, arguments: dict[str, Any]) -> Path:
     """Generate the miniature world once; anew if its arguments, its generator or a file of it changed."""
     import qalign_core.miniature as miniature
 
-    generator = sha256_tree(Path(miniature.__file__).parent)
+    generator = runs.sha256_tree(Path(miniature.__file__).parent)
     generator = {path: digest for path, digest in generator.items() if path.endswith((".py", ".yaml"))}
-    identity = fingerprint({"arguments": arguments, "generator": generator})[:16]
+    identity = runs.fingerprint({"arguments": arguments, "generator": generator})[:16]
     root = cache / "miniature" / identity
-    manifest = root / "generated.json"
+    manifest = root / "manifest.json"
     with locked(cache / ".locks" / f"miniature-{identity}"):
-        there = {p: digest for p, digest in sha256_tree(root).items() if p != manifest.name}
-        if manifest.is_file() and there == read_json(manifest)["files"]:
+        there = {p: digest for p, digest in runs.sha256_tree(root).items() if p != manifest.name}
+        if manifest.is_file() and there == runs.read_json(manifest)["files"]:
             return root
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{identity}-", dir=root.parent) as temporary:
             made = Path(temporary) / "world"
             miniature.write_world(made, **arguments)
-            write_json(made / manifest.name, {"arguments": arguments, "files": sha256_tree(made)})
             shutil.rmtree(root, ignore_errors=True)
             made.replace(root)  # whole or not at all
     return root
@@ -299,29 +272,21 @@ def _from_repository(root: Path, known: LockedDataSet, codes: Sequence[str], rep
 
 
 def fetch(url: str, destination: Path, expected: LockedFile) -> None:
-    """Download a file of a few megabytes, verify it, and only then give it its name; a cut download is tried again.
-
-    Raises:
-        DownloadError: if the host cannot be reached, has no such file, or has another file of that name.
-    """
+    """Download a file of a few megabytes, verify it, and only then give it its name; a cut download is tried again."""
     try:
         answer = http_backoff("GET", url, follow_redirects=True, timeout=60)
         status = answer.status_code
     except Exception as error:  # of whichever HTTP client huggingface_hub uses
-        raise DownloadError(
-            f"{url}: the connection failed ({error}). Check the network and run again, or fetch the file elsewhere and "
-            f"use source 'folder'"
-        ) from None
+        remedy = "Check the network and run again, or fetch the file elsewhere and use source 'folder'"
+        raise DownloadError(f"{url}: the connection failed ({error}). {remedy}") from None
     if status != 200:
         why = "no such file (404)" if status == 404 else f"the server answered {status}, so run again later"
         raise DownloadError(f"{url}: {why}; compare its address with params/data.lock.yaml")
-    part = write_atomic(destination.with_name(destination.name + ".part"), answer.content)
+    part = runs.write_atomic(destination.with_name(destination.name + ".part"), answer.content)
     if wrong := difference(part, expected):
         part.unlink()
-        raise DownloadError(
-            f"{url}: not the expected file: {wrong}. The source changed, or something between it and this machine "
-            f"altered it; nothing was kept. Compare with params/data.lock.yaml"
-        )
+        why = "The source changed, or something on the way altered it. Compare with params/data.lock.yaml"
+        raise DownloadError(f"{url}: not the expected file: {wrong}. {why}")
     part.replace(destination)
 
 
@@ -335,14 +300,14 @@ def _from_hub(cache: Path, known: LockedDataSet, codes: Sequence[str]) -> Path:
         path, before = root / place, files.get(place, {})
         if expected.sha256 and before.get("sha256") != expected.sha256:
             before = {}
-        if path.is_file() and before and sha256_file(path) == before["laid_out_sha256"]:
+        if path.is_file() and before and runs.sha256_file(path) == before["laid_out_sha256"]:
             continue
         if before:
             expected = expected.model_copy(update={"sha256": before["sha256"]})
         cached = _hub_file(known.repo_id, revision, expected)
         revision = cached.parts[cached.parts.index("snapshots") + 1]  # the commit
         _lay_out(cached, path)
-        files[place] = {"sha256": sha256_file(cached), "laid_out_sha256": sha256_file(path)}
+        files[place] = {"sha256": runs.sha256_file(cached), "laid_out_sha256": runs.sha256_file(path)}
         hub.record(cache, known.repo_id, {"revision": revision, "files": files})
     return root
 
@@ -360,15 +325,16 @@ def _hub_file(repo_id: str, revision: str | None, expected: LockedFile, anew: bo
         raise DownloadError(f"{expected.path}: {why}") from None
     path = Path(found).absolute()
     wrong = difference(path, expected)
-    if wrong is None and expected.rows and (rows := count_rows(path)) != expected.rows:
-        wrong = f"it has {rows:,} rows, the lock says {expected.rows:,}"
+    if wrong is None and expected.rows:
+        read = runs.read_rows if path.suffix in (".json", ".jsonl", ".parquet") else runs.read_lines
+        if (rows := len(read(path))) != expected.rows:
+            wrong = f"it has {rows:,} rows, the lock says {expected.rows:,}"
     if wrong and not (anew or is_offline()):
         return _hub_file(repo_id, revision, expected, anew=True)
     if wrong:
-        raise DownloadError(
-            f"{repo_id}: {expected.path}: not the expected file: {wrong}. The cached file {path} is damaged, or the "
-            "data set changed; compare with params/data.lock.yaml and recorded.lock.json"
-        )
+        why = f"The cached file {path} is damaged, or the data set changed"
+        compare = "compare with params/data.lock.yaml and recorded.lock.json"
+        raise DownloadError(f"{repo_id}: {expected.path}: not the expected file: {wrong}. {why}; {compare}")
     return path
 
 
@@ -376,13 +342,13 @@ def _lay_out(cached: Path, destination: Path) -> None:
     """Put a cached file into its place in a data folder: linked or copied, Parquet made into the layout's text file."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     if cached.suffix == ".parquet" and destination.suffix == ".jsonl":
-        rows = [{k: row[k] for k in ("question", "answer")} for row in read_rows(cached, ("question", "answer"))]
-        write_atomic(destination, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        rows = [{k: row[k] for k in ("question", "answer")} for row in runs.read_rows(cached, ("question", "answer"))]
+        runs.write_json_lines(destination, rows)
     elif cached.suffix == ".parquet" and destination.suffix == ".tsv":  # mGSM's; `answer` is for its examples only
-        rows = read_rows(cached, ("question",))
-        write_atomic(destination, "".join(f"{row['question']}\t{row['answer_number']}\n" for row in rows))
+        rows = runs.read_rows(cached, ("question",))
+        runs.write_atomic(destination, "".join(f"{row['question']}\t{row['answer_number']}\n" for row in rows))
     elif cached.suffix == ".parquet":
-        write_atomic(destination, "".join(row["text"] + "\n" for row in read_rows(cached, ("text",))))
+        runs.write_atomic(destination, "".join(row["text"] + "\n" for row in runs.read_rows(cached, ("text",))))
     else:
         part = destination.with_name(f"{destination.name}.{os.getpid()}.part")
         try:

@@ -25,7 +25,6 @@ def encode(
     """One supervised example: BOS + prompt + output + EOS, of which only the output and the EOS are targets.
 
     Args:
-        instruction: what goes into the template.
         output: the text to learn, directly behind the prompt's last character.
         tokenizer: a fast tokenizer; whether there is a BOS is its own affair.
         max_length: tokens kept, counted from the left; a truncated example has no EOS.
@@ -106,11 +105,7 @@ def encode_corpus(
     chunk: int = 2000,
     template: str = "alpaca",
 ) -> Dataset:
-    """A whole corpus, tokenised `chunk` rows at a time; rows with a `text` are language modelling, others supervised.
-
-    Raises:
-        ValueError: for no rows, or a row that has neither form (its number is named).
-    """
+    """A corpus, tokenised `chunk` rows at a time; rows with a `text` are language modelling, others supervised."""
     from datasets import Dataset, Features, List, Value, concatenate_datasets
 
     ids = List(Value("int32"))
@@ -123,10 +118,8 @@ def encode_corpus(
         else:
             for number, row in enumerate(part, start=start + 1):
                 if not {"instruction", "output"} <= row.keys():
-                    raise ValueError(
-                        f"row {number} of the corpus has the fields {sorted(row)}; it needs instruction and output "
-                        "(or every row needs text)"
-                    )
+                    needed = "it needs instruction and output (or every row needs text)"
+                    raise ValueError(f"row {number} of the corpus has the fields {sorted(row)}; {needed}")
             instructions, outputs = ([row[field] for row in part] for field in ("instruction", "output"))
             columns = encode_examples(instructions, outputs, tokenizer, max_length, template)
         parts.append(Dataset.from_dict(columns, features=features))
@@ -151,18 +144,12 @@ class Collator:
       micro-batches; one without targets counts as zero. target_count = targets of the micro-batch, items = number of
       micro-batches. Source: NJUNLP/QAlign finetune.py under transformers 4.29 (Trainer, LlamaForCausalLM).
     * `token`: mean over all target tokens of the update. target_count = 1, items = number of targets.
-
-    Args:
-        pad_token_id: what fills a short row (its labels are −100).
-        packing: padding-free or padded.
-        loss: `paper` or `token`.
-        micro_batch: examples in one of the paper's micro-batches, whatever the device batch holds.
     """
 
-    pad_token_id: int
+    pad_token_id: int  # what fills a short row (its labels are −100)
     packing: bool = True
     loss: Literal["paper", "token"] = "paper"
-    micro_batch: int = 2
+    micro_batch: int = 2  # examples in one of the paper's micro-batches, whatever the device batch holds
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate `examples` (each `input_ids`, `labels`).

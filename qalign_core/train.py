@@ -12,7 +12,6 @@ import os
 import re
 import resource
 import shutil
-import socket
 import sys
 import threading
 import time
@@ -161,10 +160,8 @@ def read_job(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: keys are missing: {', '.join(missing)}")
     method = job.get("method", "full")
     if job["kind"] != "train" or job["loss"] not in ("paper", "token") or method not in ("full", "lora"):
-        raise ValueError(
-            f"{path}: kind must be train, loss paper or token, method full or lora; got kind={job['kind']!r}, "
-            f"loss={job['loss']!r}, method={method!r}"
-        )
+        got = f"got kind={job['kind']!r}, loss={job['loss']!r}, method={method!r}"
+        raise ValueError(f"{path}: kind must be train, loss paper or token, method full or lora; {got}")
     if method == "lora" and not job.get("lora"):
         raise ValueError(f"{path}: method lora needs the key lora: rank, alpha, dropout, target_modules, embeddings")
     return job
@@ -182,11 +179,7 @@ def lock_folder(folder: Path) -> Any:
 
 
 def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
-    """The job's `TrainingArguments`; their creation starts the ranks' communication and, under ZeRO-3, sharded loading.
-
-    Raises:
-        ValueError: for bf16 without fp32 master weights.
-    """
+    """The job's `TrainingArguments`; making them starts the ranks' communication and, under ZeRO-3, sharded loading."""
     import torch
     from transformers import TrainingArguments
 
@@ -200,8 +193,7 @@ def training_arguments(job: dict[str, Any], folder: Path) -> TrainingArguments:
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "length_column_name": "tokens",
-        "ddp_timeout": 4
-        * 3600,  # seconds that ranks wait for the one that writes and hashes the weights: 52 GB for 13B
+        "ddp_timeout": 4 * 3600,  # seconds that ranks wait for the one that writes and hashes 52 GB of weights (13B)
     }
     given = {"report_to": "none", "save_total_limit": 2, "logging_steps": 10} | job["training_arguments"]
     trackers = [given["report_to"]] if isinstance(given["report_to"], str) else given["report_to"]
@@ -232,11 +224,7 @@ def tokenise(job: dict[str, Any], job_path: Path) -> None:
 
 
 def encoded_corpus(job: dict[str, Any], job_path: Path, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """The job's corpus, tokenised once in a run by the first that asks; all others map its file into memory.
-
-    Raises:
-        ValueError, FileNotFoundError: for a corpus that is not there, not the job's, or not in the run folder.
-    """
+    """The job's corpus, tokenised once in a run by the first that asks; all others map its file into memory."""
     from datasets import Dataset
     from filelock import FileLock
 
@@ -353,9 +341,6 @@ def scheduler_rank(environment: Mapping[str, str]) -> dict[str, str]:
     """RANK, WORLD_SIZE and the like from the variables of `srun` or `mpirun`; empty where they started one process.
 
     DeepSpeed's runners for both start the ranks, but tell them neither their number nor where rank 0 is.
-
-    Raises:
-        RuntimeError: when OpenMPI started ranks on several machines and nothing says where rank 0 is.
     """
     get = environment.get
     if (world := get("OMPI_COMM_WORLD_SIZE", "1")) != "1":
@@ -363,10 +348,9 @@ def scheduler_rank(environment: Mapping[str, str]) -> dict[str, str]:
         local_size, port = get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"), get("MASTER_PORT", "29500")
         address = get("MASTER_ADDR", "127.0.0.1" if local_size == world else "")
         if not address:
-            raise RuntimeError(
-                f"mpirun started {world} ranks on several machines, and none knows where rank 0 is: give its host with "
-                "`mpirun -x MASTER_ADDR=<host>`; with run.hostfile and run.launcher: openmpi this is done for you"
-            )
+            why = f"mpirun started {world} ranks on several machines, and none knows where rank 0 is"
+            remedy = "give its host with `mpirun -x MASTER_ADDR=<host>`"
+            raise RuntimeError(f"{why}: {remedy}; with run.hostfile and run.launcher: openmpi this is done for you")
     # A batch script itself has SLURM_PROCID and SLURM_NTASKS too; only what `srun` starts has SLURM_STEP_NUM_TASKS.
     elif (world := get("SLURM_STEP_NUM_TASKS", "1")) != "1" and "SLURM_PROCID" in environment:
         rank, local_rank, sizes = environment["SLURM_PROCID"], environment["SLURM_LOCALID"], []
@@ -398,11 +382,10 @@ def prepare_deepspeed() -> None:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if "RANK" not in os.environ:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        from accelerate.utils.other import get_free_port
+
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1"}
-        os.environ |= alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ |= alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
     # An offloaded optimizer is compiled by ninja, which pip puts beside Python: perhaps nowhere on the PATH.
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), os.path.dirname(sys.executable)])
     # DeepSpeed uses names of torch.distributed that this torch calls deprecated, in every update under ZeRO-3.

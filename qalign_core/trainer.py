@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from qalign_core.kernels import check_separation, weighted_loss
 from qalign_core.models import restore_master_weights
-from qalign_core.runs import read_json, read_json_lines, sync_tree, write_json, write_json_lines
+from qalign_core.runs import append_json_line, read_json, read_json_lines, sync_tree, write_json, write_json_lines
 
 MANIFEST = "complete.json"
 VISIBLE_SECONDS = 120.0  # how long a file server may take to show what another machine has written
@@ -30,17 +29,12 @@ def seal(folder: str | Path, fingerprint: str, world_size: int, totals: dict[str
     """Declare a checkpoint complete: its manifest, written last, lists every file with its size in bytes.
 
     `totals` are counters to go on from (tokens, seconds, …).
-
-    Raises:
-        FileNotFoundError: when the part of a rank is not there, as when machines do not share the run folder.
     """
     folder, deadline = Path(folder), time.monotonic() + VISIBLE_SECONDS
     while absent := missing(contents(folder), world_size):
         if time.monotonic() > deadline:
-            raise FileNotFoundError(
-                f"{folder}: {', '.join(absent)} did not appear: every machine must write into the same run folder. "
-                "Put it on a disk that all of them share (--run-dir)"
-            )
+            why = "every machine must write into the same run folder. Put it on a disk that all share (--run-dir)"
+            raise FileNotFoundError(f"{folder}: {', '.join(absent)} did not appear: {why}")
         time.sleep(0.2)
     sync_tree(folder)
     manifest = {"fingerprint": fingerprint, "world_size": world_size, "totals": totals, "files": contents(folder)}
@@ -97,11 +91,8 @@ def damage(folder: str | Path) -> str | None:
 
 
 def latest(folder: str | Path, fingerprint: str, world_size: int) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint to resume from, with its manifest; damaged ones are removed, saying why.
-
-    Raises:
-        ValueError: when the newest complete one is of another job or number of ranks; nothing is removed then.
-    """
+    """The newest checkpoint to resume from, with its manifest; damaged ones are removed, saying why. A ValueError when
+    the newest complete one is of another job or number of ranks."""
     folder = Path(folder)
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link: checkpoints are read from the run's own folder only; remove the link")
@@ -116,16 +107,12 @@ def latest(folder: str | Path, fingerprint: str, world_size: int) -> tuple[Path,
             continue
         manifest = read_json(checkpoint / MANIFEST)
         if manifest["fingerprint"] != fingerprint:
-            raise ValueError(
-                f"{checkpoint} belongs to a job with other parameters, data or initial model: undo what was "
-                f"changed to go on from it, or delete {folder} to begin this stage anew"
-            )
+            remedy = f"undo what was changed to go on from it, or delete {folder} to begin this stage anew"
+            raise ValueError(f"{checkpoint} belongs to a job with other parameters, data or initial model: {remedy}")
         if manifest["world_size"] != world_size:
-            raise ValueError(
-                f"{checkpoint} was written by {manifest['world_size']} ranks and this run has {world_size}: run on "
-                f"{manifest['world_size']} again (run.devices, run.hostfile), or delete {folder} to begin this "
-                "stage anew"
-            )
+            before = manifest["world_size"]
+            remedy = f"run on {before} again (run.devices, run.hostfile), or delete {folder} to begin this stage anew"
+            raise ValueError(f"{checkpoint} was written by {before} ranks and this run has {world_size}: {remedy}")
         return checkpoint, manifest
     return None
 
@@ -150,7 +137,6 @@ class StageTrainer(Trainer):
         totals: counters of an earlier, interrupted run to go on from (`tokens`, `target_tokens`, `seconds`).
         started: when this process began (Unix seconds).
         check_packing: check before the first batch that packed examples do not see each other.
-        **arguments: as for `transformers.Trainer`.
     """
 
     # `weighted_loss` / items is already the loss of the whole update's share, so nothing divides it again.
@@ -203,10 +189,9 @@ class StageTrainer(Trainer):
         assert num_items_in_batch is not None  # `get_batch_samples` has counted them
         loss = weighted_loss(model, inputs) * self.accelerator.num_processes / num_items_in_batch.squeeze()
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss became {loss.item()} at update {self.state.global_step + 1}: lower learning_rate "
-                f"(now {self.args.learning_rate}) or lengthen warmup_steps in the profile, and look at the corpus"
-            )
+            remedy = f"lower learning_rate (now {self.args.learning_rate}) or lengthen warmup_steps in the profile"
+            said = f"the loss became {loss.item()} at update {self.state.global_step + 1}: {remedy}"
+            raise FloatingPointError(f"{said}, and look at the corpus")
         return loss.float()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -271,8 +256,7 @@ class Heartbeat(TrainerCallback):
         """Append one line now."""
         self.last_line = time.time()
         if self.writes:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"time": round(self.last_line, 3), "phase": phase, **values}) + "\n")
+            append_json_line(self.path, {"time": round(self.last_line, 3), "phase": phase, **values})
 
     def _pace(self, state: Any) -> dict[str, Any]:
         tokens = self.trainer.totals["tokens"]

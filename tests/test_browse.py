@@ -213,20 +213,11 @@ def test_a_page_holds_no_script_and_keeps_the_text(frame: pd.DataFrame) -> None:
         new_output("display_data", data={"text/html": f"{SCRIPT}<p>raw</p>"}),  # not escaped where it was made
         new_output("stream", name="stdout", text=SCRIPT + IMAGE),
     ]
-    page = pages.page(new_notebook(cells=[new_code_cell("answers", outputs=outputs)]))
+    page = pages.body(new_notebook(cells=[new_code_cell("answers", outputs=outputs)]))
     assert "<script" not in page
     assert "<p>raw</p>" in page
     assert page.count("&lt;script&gt;alert") == len(CODES) + 1
     assert not BeautifulSoup(page, "html.parser").find(onerror=True)
-
-
-def test_the_recipe_stands_beside_the_papers() -> None:
-    ours = {**browse.PAPER_RECIPE, "learning_rate": 1e-3, "bf16": False}
-    table = browse.recipe_table(ours, 16).text.set_index("setting")
-    assert table.loc["learning_rate"].tolist() == ["0.001", "2e-05", "≠"]
-    assert table.loc["effective batch size"].tolist() == ["16", "128", "≠"]
-    assert table.loc["bf16"].tolist() == ["False", "True", "≠"]
-    assert table.loc["lr_scheduler_kwargs"].tolist() == ["", "", ""]
 
 
 # -------------------------------------------------------------------------------- one question on its way

@@ -480,7 +480,7 @@ def test_prompts_of_another_job(tmp_path, job):
     with pytest.raises(ValueError, match=r"bn\.jsonl: not the file the job was written for"):
         generate.generate(job)
     prompts.unlink()
-    with pytest.raises(FileNotFoundError, match="prompts of mgsm/bn"):
+    with pytest.raises(FileNotFoundError, match="bn.jsonl is not there"):
         generate.generate(job)
 
 

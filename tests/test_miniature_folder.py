@@ -55,9 +55,9 @@ def test_every_file_of_the_layout_is_there(world):
         expected |= {f"gsm8kinstruct/{code}/train.txt", f"flores/dev/{code}.txt"}
     for code in NON_ENGLISH:
         expected |= {f"gsm8kinstruct_question/{code}-en/train.{side}" for side in (code, "en")}
-    assert set(manifest["files"]) == set(manifest["rows"]) == expected
-    assert manifest["rows"]["mgsm/mgsm_sw.tsv"] == SIZES["mgsm"]
-    assert manifest["rows"]["dev/msvamp/test_English.json"] == SIZES["dev"]
+    assert set(manifest["files"]) == expected
+    assert len((folder / "mgsm/mgsm_sw.tsv").read_text().splitlines()) == SIZES["mgsm"]
+    assert len((folder / "dev/msvamp/test_English.json").read_text().splitlines()) == SIZES["dev"]
     assert (folder / "manifest.json").is_file()
 
 
@@ -145,19 +145,6 @@ def test_styles_change_the_solutions_only(world, tmp_path):
     other = miniature.write_world(tmp_path, seed=1, sizes=SIZES, style="equations")
     changed = {path for path, digest in manifest["files"].items() if other["files"][path] != digest}
     assert changed == {"metamathqa/MetaMathQA-395K.json"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"sizes": {"mgms": 3}}, "unknown size 'mgms'"),
-        ({"sizes": {"mgsm": 0}}, "mgsm must be a whole number of at least 1, not 0"),
-        ({"style": "verbose"}, "unknown solution style 'verbose'"),
-    ],
-)
-def test_impossible_worlds_are_refused(tmp_path, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        miniature.write_world(tmp_path, **{"sizes": SIZES, **arguments})
 
 
 def test_more_generic_sentences_than_there_are_cannot_be_had(monkeypatch):

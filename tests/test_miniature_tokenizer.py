@@ -130,8 +130,3 @@ def test_the_base_model_is_a_plain_transformers_folder(folder, tokenizer, tmp_pa
     assert torch.equal(torch.random.get_rng_state(), state)
     weights = [(path / "model.safetensors").read_bytes() for path in (folder, again, other)]
     assert weights[0] == weights[1] != weights[2]
-
-
-def test_an_unknown_setting_of_the_model_is_named(tmp_path):
-    with pytest.raises(ValueError, match="unknown setting 'hiden_size'"):
-        miniature.create_base(tmp_path, config={"hiden_size": 3})

@@ -183,12 +183,6 @@ def test_the_floor_finds_a_rule_where_there_is_one():
     assert expressions((7, 3))["(n0-n1)"] == 4
 
 
-@pytest.mark.parametrize(("train", "test"), [([], [{}]), ([{"question": "1", "answer": "1"}], []), ([{"q": 1}], [])])
-def test_the_floor_refuses_rows_it_cannot_use(train, test):
-    with pytest.raises(ValueError, match=r"rows|row has no"):
-        miniature.language_blind_floor(train, test)
-
-
 def overlap_of(style, problems):
     return miniature.solution_overlap(
         [question(p, "en") for p in problems], [solution(p, "en", style) for p in problems]
@@ -229,5 +223,3 @@ def test_the_calibrated_style_repeats_as_much_as_gsm8k_does(training, data_dir):
 def test_overlap_counts_words_numbers_and_length():
     found = miniature.solution_overlap(["Tom has 1,200 red apples"], ["Tom: <<5>> 1200 of the apples of him"])
     assert found == {"content_words": 2 / 3, "numbers": 1.0, "length_ratio": 7 / 5}
-    with pytest.raises(ValueError, match="2 questions, 1 solutions"):
-        miniature.solution_overlap(["a", "b"], ["c"])

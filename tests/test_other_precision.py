@@ -67,7 +67,7 @@ def test_a_part_is_asked_again_in_the_other_precision_if_it_fits(tmp_path: Path,
     changes = responses.changed_answers(asked.folder, answer(again).folder)
     assert changes["asked"].tolist() == [2, 2]
     assert [row["index"] for row in runs.read_json_lines(again.folder / "mgsm" / "de.jsonl")] == [0, 2]
-    monkeypatch.setattr(responses, "device_memory", lambda devices: 1 << 20)
+    monkeypatch.setattr(runs, "smallest_gpu", lambda: 1 << 20)
     said = responses.does_not_fit(again, run, devices=1)
     assert said
     assert said.startswith("its weights take 0.0 GiB in bfloat16, and each of 1 device(s) has")

@@ -69,7 +69,7 @@ def executed() -> nbformat.NotebookNode:
 
 @pytest.fixture(scope="module")
 def page(executed: nbformat.NotebookNode) -> BeautifulSoup:
-    return BeautifulSoup(pages.page(executed), "html.parser")
+    return BeautifulSoup(pages._document("One", pages.body(executed), [], ""), "html.parser")
 
 
 def test_nothing_is_asked_of_any_other_place_and_nothing_runs(page: BeautifulSoup):
@@ -119,7 +119,7 @@ def test_text_tables_links_and_the_ten_scripts_are_kept(page: BeautifulSoup):
 
 def test_a_failed_cell_is_shown_escaped():
     error = new_output("error", ename="ValueError", evalue="<bad>", traceback=["\x1b[31mValueError\x1b[0m: <bad>"])
-    shown = BeautifulSoup(pages.page(new_notebook(cells=[new_code_cell("x", outputs=[error])])), "html.parser")
+    shown = BeautifulSoup(pages.body(new_notebook(cells=[new_code_cell("x", outputs=[error])])), "html.parser")
     assert shown.find(class_="output_error").get_text().strip() == "ValueError: <bad>"
 
 
@@ -131,7 +131,7 @@ def test_a_chapter_begins_with_what_it_is_about():
     cells += [new_code_cell("this_run = plan.open_run(profile)", outputs=[stdout])]
     cells += [new_markdown_cell(f"## Part {n}") for n in range(pages.LONG)]
     cells += [new_code_cell("draw()", outputs=warned, metadata={"tags": ["lead"]})]
-    main = BeautifulSoup(pages.page(new_notebook(cells=cells)), "html.parser").find("main")
+    main = BeautifulSoup(pages.body(new_notebook(cells=cells)), "html.parser")
     folded = main.find("details")
     assert folded.find("summary").get_text() == "profile tiny · seed 1, 2"
     assert "open_run" in folded.get_text()
@@ -209,5 +209,5 @@ def test_no_equation_of_the_chapters_stops_a_page():
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
         equations = re.findall(r"\$\$.+?\$\$", "".join(c.source for c in notebook.cells), re.DOTALL)
-        shown = BeautifulSoup(pages.page(notebook), "html.parser")
+        shown = BeautifulSoup(pages.body(notebook), "html.parser")
         assert len(shown.find_all("math", {"display": "block"})) == len(equations)

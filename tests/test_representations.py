@@ -50,15 +50,9 @@ def test_retrieval_counts_questions_whose_nearest_english_one_is_their_own():
     assert row["questions"] == 4
 
 
-@pytest.mark.parametrize(
-    ("states", "message"),
-    [
-        ({"sw": np.ones((1, 3, 2))}, "no English"),
-        ({"en": np.ones((1, 1, 2)), "sw": np.ones((1, 1, 2))}, "at least two"),
-    ],
-)
-def test_what_cannot_be_measured_is_refused(states: dict, message: str):
-    with pytest.raises(ValueError, match=message):
+def test_what_cannot_be_measured_is_refused():
+    states = {"en": np.ones((1, 1, 2)), "sw": np.ones((1, 1, 2))}
+    with pytest.raises(ValueError, match="at least two"):
         represent.parallel_measures(states)
 
 

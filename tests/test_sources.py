@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from hub_server import HubServer, Repository
 
-from qalign_core import prepare, sources
+from qalign_core import prepare, runs, sources
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import load_corpus
 from qalign_core.params import DataSet
@@ -154,7 +154,7 @@ def test_a_cut_download_is_fetched_again(questions, server):
 
 def test_another_file_than_the_locked_one_is_refused(questions, server, tmp_path):
     server.wrong["train.en"] = ENGLISH.replace(b"first", b"FIRST")
-    with pytest.raises(DownloadError, match=r"train\.en: not the expected file: its git blob is"):
+    with pytest.raises(DownloadError, match=r"train\.en: not the expected file: its git_blob is"):
         questions()
     assert not list((tmp_path / "cache").rglob("train.en*"))
 
@@ -355,6 +355,7 @@ def test_the_miniature_is_made_once_and_again_when_it_changed(tmp_path, monkeypa
         made.append(seed)
         (folder / "mgsm").mkdir(parents=True)
         (folder / "mgsm/mgsm_sw.tsv").write_text(f"q\t{seed}\n")
+        runs.write_json(folder / "manifest.json", {"files": runs.sha256_tree(folder)})
 
     module.write_world = write_world
     monkeypatch.setitem(sys.modules, "qalign_core.miniature", module)

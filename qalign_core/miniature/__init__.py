@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qalign_core.miniature.floor import language_blind_floor, solution_overlap
-from qalign_core.miniature.folder import DEFAULT_SIZES, GENERATOR_VERSION, write_world
+from qalign_core.miniature.folder import DEFAULT_SIZES, write_world
 from qalign_core.miniature.language import STYLES
 from qalign_core.miniature.text import base_text, create_base, shipped_tokenizer, write_base_corpus
 
@@ -25,7 +25,6 @@ def shipped_base(seed: int) -> Path:
 
 __all__ = [
     "DEFAULT_SIZES",
-    "GENERATOR_VERSION",
     "SHIPPED_BASE",
     "STYLES",
     "base_text",

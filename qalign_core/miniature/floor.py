@@ -13,11 +13,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import permutations
 from statistics import mean
 
 _NUMBER = re.compile(r"\d+")
-_QUESTION_KEYS = ("question", "query", "instruction")
-_ANSWER_KEYS = ("answer", "response", "output")
 MOST_NUMBERS = 6
 SMOOTHING = 30.0  # a description needs about so many training questions before it outweighs the coarser one
 
@@ -34,22 +33,15 @@ def language_blind_floor(train_rows: Iterable[Mapping], test_rows: Iterable[Mapp
         train_rows: the rule is fitted on these: `question` (or `query`, `instruction`) and `answer` (or `response`,
             `output`), whose last number is the answer. Give stage 2's data.
         test_rows: in any language; the same names.
-
-    Raises:
-        ValueError: when one side has no rows, or a row has neither name.
     """
     rule = _Rule([_row(row) for row in train_rows])
     tested = [_row(row) for row in test_rows]
-    if not tested:
-        raise ValueError("no test rows: the language-blind floor needs questions to be tested on")
     return 100.0 * sum(rule.answer(numbers) == answer for numbers, answer in tested) / len(tested)
 
 
 def _row(row: Mapping) -> tuple[tuple[int, ...], int]:
-    question = next((row[key] for key in _QUESTION_KEYS if key in row), None)
-    answer = next((row[key] for key in _ANSWER_KEYS if key in row), None)
-    if question is None or answer is None:
-        raise ValueError(f"a row has no question or no answer: its columns are {', '.join(map(str, row))}")
+    question = next(row[key] for key in ("question", "query", "instruction") if key in row)
+    answer = next(row[key] for key in ("answer", "response", "output") if key in row)
     found = numbers_of(re.sub(r"\.0\b", "", str(answer)))
     return numbers_of(str(question))[:MOST_NUMBERS], found[-1] if found else 0
 
@@ -58,8 +50,6 @@ class _Rule:
     """The shares of right answers of every expression, a description of the numbers at a time."""
 
     def __init__(self, rows: list[tuple[tuple[int, ...], int]]) -> None:
-        if not rows:
-            raise ValueError("no training rows: the language-blind floor needs something to be fitted on")
         self._seen: dict = defaultdict(int)
         self._right: dict = defaultdict(lambda: defaultdict(float))
         answers: dict = defaultdict(int)
@@ -113,37 +103,28 @@ def expressions(numbers: tuple[int, ...]) -> dict[str, int]:
 
 def _expressions(numbers: tuple[int, ...]) -> Iterator[tuple[str, int]]:
     count = len(numbers)
-    for places in _choices(count):
-        yield from _chains(numbers, places)
-    for i in range(count):
-        for j in range(count):
-            if i != j:
-                a, b = numbers[i], numbers[j]
-                yield f"n{i}+n{i}+n{j}", 2 * a + b
-                yield f"n{i}+n{i}-n{j}", 2 * a - b
-                yield f"n{i}*n{j}+n{i}", a * b + a
-
-
-def _choices(count: int) -> Iterator[tuple[int, ...]]:
     for mask in range(1, 2**count):
-        yield tuple(place for place in range(count) if mask >> place & 1)
+        places = [place for place in range(count) if mask >> place & 1]
+        yield from _chains(numbers, places)
+        if len(places) >= 3:  # the last two numbers are multiplied first
+            *front, left, right = places
+            product = numbers[left] * numbers[right]
+            for name, value in _chains(numbers, front):
+                yield f"{name}+n{left}*n{right}", value + product
+                yield f"{name}-n{left}*n{right}", value - product
+    for i, j in permutations(range(count), 2):
+        a, b = numbers[i], numbers[j]
+        yield f"n{i}+n{i}+n{j}", 2 * a + b
+        yield f"n{i}+n{i}-n{j}", 2 * a - b
+        yield f"n{i}*n{j}+n{i}", a * b + a
 
 
-def _chains(numbers: tuple[int, ...], places: tuple[int, ...]) -> Iterator[tuple[str, int]]:
-    """Left-to-right chains, chains whose last two numbers are multiplied first, and differences the other way round."""
+def _chains(numbers: tuple[int, ...], places: Sequence[int]) -> list[tuple[str, int]]:
+    """Left-to-right chains, and differences the other way round."""
     chains = [(f"n{places[0]}", numbers[places[0]])]
     for place in places[1:]:
         chains = [step for name, value in chains for step in _extended(name, value, place, numbers[place])]
-    yield from chains
-    if len(places) >= 3:
-        *front, left, right = places
-        product = numbers[left] * numbers[right]
-        chains = [(f"n{front[0]}", numbers[front[0]])]
-        for place in front[1:]:
-            chains = [step for name, value in chains for step in _extended(name, value, place, numbers[place])]
-        for name, value in chains:
-            yield f"{name}+n{left}*n{right}", value + product
-            yield f"{name}-n{left}*n{right}", value - product
+    return chains
 
 
 def _extended(name: str, value: int, place: int, number: int) -> Iterator[tuple[str, int]]:
@@ -170,21 +151,12 @@ FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 
 def solution_overlap(questions: Sequence[str], solutions: Sequence[str]) -> dict[str, float]:
-    """What share of a question's content words and numbers its solution repeats, and how long it is beside it.
-
-    Args:
-        questions: in English.
-        solutions: of the same questions, in the same order.
+    """What share of an English question's content words and numbers its solution repeats, and how long it is beside it.
 
     Returns:
         `content_words` and `numbers`, shares between 0 and 1 of a question's different words and numbers, and
         `length_ratio`, words of the solution a word of the question; means over the questions.
-
-    Raises:
-        ValueError: when there are not as many solutions as questions, or none.
     """
-    if len(questions) != len(solutions) or not questions:
-        raise ValueError(f"{len(questions)} questions, {len(solutions)} solutions: give as many of each, at least one")
     words, numbers, lengths = [], [], []
     for asked, worked in zip(questions, solutions, strict=True):
         asked = _THOUSANDS.sub("", asked)

@@ -38,26 +38,16 @@ _CASED = {"Latin", "Cyrillic"}
 
 @dataclass(frozen=True)
 class Slots:
-    """What the placeholders of one sentence stand for.
+    """What the placeholders of one sentence stand for."""
 
-    Attributes:
-        people: (N, M), names as in the English file.
-        genders: ("m" or "f" of N, of M).
-        item: the noun the problem is about, as in the English file.
-        x, y: the sentence's numbers, 0 where it has none.
-        equation: text of an equation such as `"17+5=22"`.
-        result: its result.
-        spelled: write numbers up to ten as words.
-    """
-
-    people: tuple[str, str] = ("", "")
-    genders: tuple[str, str] = ("m", "m")
-    item: str = ""
-    x: int = 0
+    people: tuple[str, str] = ("", "")  # (N, M), names as in the English file
+    genders: tuple[str, str] = ("m", "m")  # "m" or "f" of N, of M
+    item: str = ""  # the noun the problem is about, as in the English file
+    x: int = 0  # the sentence's numbers, 0 where it has none
     y: int = 0
-    equation: str = ""
-    result: int = 0
-    spelled: bool = False
+    equation: str = ""  # such as "17+5=22"
+    result: int = 0  # of the equation
+    spelled: bool = False  # write numbers up to ten as words
 
 
 Part = Callable[[Slots], str]
@@ -193,9 +183,8 @@ class LanguageData:
             try:
                 parts.append(self._placeholder(piece.split()))
             except (KeyError, ValueError, IndexError) as error:
-                raise ValueError(
-                    f"languages/{self.code}.yaml: {{{piece}}} in {template!r} is unknown: {error}"
-                ) from error
+                where = f"languages/{self.code}.yaml: {{{piece}}} in {template!r}"
+                raise ValueError(f"{where} is unknown: {error}") from error
         return parts
 
     def _placeholder(self, words: list[str]) -> Part:
@@ -288,14 +277,8 @@ def question(problem: Problem, code: str) -> str:
 def solution(problem: Problem, code: str, style: str = "calibrated") -> str:
     """The worked solution in one language; its last number is the answer.
 
-    Args:
-        problem: the problem.
-        code: language code.
-        style: `"equations"` for nothing but equations, `"calibrated"` for GSM8K's shorthand, a sentence round each
-            equation, `"restating"` for MetaMathQA's way, every fact restated before its equation (English).
-
-    Raises:
-        ValueError: for an unknown style, or for `restating` in another language than English.
+    Styles: `equations` for nothing but equations, `calibrated` for GSM8K's shorthand, a sentence round each equation,
+    `restating` for MetaMathQA's way, every fact restated before its equation (English; else a ValueError).
     """
     data = language_data(code)
     if style == "equations":
@@ -386,11 +369,7 @@ def draw_generic(rng: random.Random) -> GenericSentence:
 
 
 def distinct_generic(rng: random.Random, count: int) -> list[GenericSentence]:
-    """`count` sentences that differ from each other in English.
-
-    Raises:
-        ValueError: when the world has not that many sentences.
-    """
+    """`count` sentences that differ from each other in English; a ValueError when there are not so many."""
     seen: set[str] = set()
     sentences: list[GenericSentence] = []
     misses = 0

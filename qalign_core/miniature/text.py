@@ -9,7 +9,6 @@ language with its answer, or the same problem in two languages.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -17,7 +16,6 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from qalign_core import runs
-from qalign_core.languages import PAPER_CODES as CODES
 from qalign_core.languages import PAPER_NON_ENGLISH as NON_ENGLISH
 from qalign_core.miniature.language import (
     NATIVE_DIGITS,
@@ -47,14 +45,8 @@ SOLVED_STYLES = ("calibrated", "restating")  # in equal parts: the web has GSM8K
 
 
 def base_text(seed: int) -> Iterator[dict[str, str]]:
-    """An endless stream of documents.
-
-    Args:
-        seed: of everything drawn.
-
-    Yields:
-        `{"text", "language", "kind"}`; kind is `arithmetic`, `solved`, `bitext`, `mixed`, `list`, `question` or
-        `generic`, and language is that of the text (`xx-en` for sentences of two languages).
+    """An endless stream of documents, `{"text", "language", "kind"}`: kind is `arithmetic`, `solved`, `bitext`,
+    `mixed`, `list`, `question` or `generic`, language that of the text (`xx-en` for sentences of two languages).
     """
     rng = random.Random(f"base/{seed}")
     problems = World(f"base/{seed}").problems()
@@ -160,20 +152,18 @@ def write_base_corpus(path: str | Path, *, seed: int, tokens: int) -> dict:
     Returns:
         `{"rows", "tokens", "report"}`; the report has a row a language and kind: `language, kind, documents, tokens`.
     """
-    tokenizer, rows, total = shipped_tokenizer(), list[dict](), 0
-    counted, written = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    import pandas as pd
+
+    tokenizer, rows, lengths, total = shipped_tokenizer(), list[dict](), list[int](), 0
     for row in base_text(seed):
-        length = len(tokenizer.encode(row["text"]).ids) + 1  # BOS is there, EOS is added by the trainer
+        lengths.append(len(tokenizer.encode(row["text"]).ids) + 1)  # BOS is there, EOS is added by the trainer
         rows.append({"id": len(rows), **row})
-        total += length
-        counted[row["language"], row["kind"]] += length
-        written[row["language"], row["kind"]] += 1
+        total += lengths[-1]
         if total >= tokens:
             break
     runs.write_json_lines(path, rows)
-    order = {code: place for place, code in enumerate(("en", *(c for c in CODES if c != "en")))}
-    keys = sorted(written, key=lambda key: (order[key[0].split("-")[0]], key))
-    report = [{"language": k[0], "kind": k[1], "documents": written[k], "tokens": counted[k]} for k in keys]
+    grouped = pd.DataFrame(rows).assign(tokens=lengths).groupby(["language", "kind"])["tokens"]
+    report = grouped.agg(documents="size", tokens="sum").reset_index().to_dict("records")
     return {"rows": len(rows), "tokens": total, "report": report}
 
 
@@ -195,21 +185,11 @@ def shipped_tokenizer() -> Tokenizer:
 
 
 def create_base(folder: str | Path, *, seed: int = 1, config: dict | None = None) -> Path:
-    """Write an untrained LLaMA with its tokenizer: a plain transformers folder.
+    """Write an untrained LLaMA with its tokenizer, a plain transformers folder, and return the folder.
 
     Weights are normal with a deviation of 0.06, output projections zero: every layer begins as the identity.
-    There is no pad token, as in LLaMA-2; the trainer adds one.
-
-    Args:
-        folder: made if absent.
-        seed: of the weights.
-        config: `transformers.LlamaConfig` names that differ from `DEFAULT_CONFIG`.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ValueError: for a name that LlamaConfig does not know.
+    There is no pad token, as in LLaMA-2; the trainer adds one. `config` has the names of `transformers.LlamaConfig`
+    that differ from `DEFAULT_CONFIG`.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -219,10 +199,6 @@ def create_base(folder: str | Path, *, seed: int = 1, config: dict | None = None
     folder = Path(folder)
     tokenizer = shipped_tokenizer()
     chosen = {**DEFAULT_CONFIG, **(config or {})}
-    known = LlamaConfig().to_dict()
-    for name in chosen:
-        if name not in known:
-            raise ValueError(f"unknown setting {name!r} of the miniature's model; see transformers.LlamaConfig")
     chosen.setdefault("num_key_value_heads", chosen["num_attention_heads"])
     settings = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(), bos_token_id=1, eos_token_id=2, tie_word_embeddings=False, **chosen

@@ -83,10 +83,6 @@ class Schema:
         sides = [side for step in self.steps for side in (step.left, step.right) if side is not None]
         return len({place for kind, place in sides if kind == "number"}) < self.arity
 
-    def skeleton(self) -> str:
-        """What two problems share when they differ in nothing but numbers, people, things and choice of words."""
-        return self.line
-
 
 def _statement(text: str) -> Statement:
     key, _, letter = text.strip().partition(" ")
@@ -119,7 +115,6 @@ def _schema(line: str) -> Schema:
 
 _LINES = resources.files(__package__).joinpath("schemas.txt").read_text(encoding="utf-8").splitlines()
 SCHEMAS: tuple[Schema, ...] = tuple(_schema(line) for line in _LINES if line.strip() and not line.startswith("#"))
-FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(schema.family for schema in SCHEMAS))
 
 
 LARGEST = 60  # no number of a problem, given or computed, is larger
@@ -177,37 +172,25 @@ class Calculation:
 
 @dataclass(frozen=True)
 class Problem:
-    """A word problem before it has words.
-
-    Attributes:
-        schema: its family, statements, question and steps.
-        keys: the statements' keys, `+`, `-` and `?` resolved, then the question's.
-        numbers: in the order in which the question mentions them.
-        people: (N, M).
-        item: what it is about.
-        wordings: index of the wording of every statement and of the question.
-        spelled: numbers up to ten are words in the question.
-        native_digits: Bengali and Thai use their own digits in the question.
-    """
+    """A word problem before it has words."""
 
     schema: Schema
-    keys: tuple[str, ...]
-    numbers: tuple[int, ...]
-    people: tuple[str, str]
-    item: str
-    wordings: tuple[int, ...]
-    spelled: bool = False
-    native_digits: bool = False
+    keys: tuple[str, ...]  # the statements' (`+`, `-` and `?` resolved), then the question's
+    numbers: tuple[int, ...]  # in the order in which the question mentions them
+    people: tuple[str, str]  # (N, M)
+    item: str  # what it is about
+    wordings: tuple[int, ...]  # index of the wording of every statement and of the question
+    spelled: bool = False  # numbers up to ten are words in the question
+    native_digits: bool = False  # Bengali and Thai use their own digits in the question
 
     @property
     def family(self) -> str:
-        """The scenario family."""
         return self.schema.family
 
     @property
     def signature(self) -> tuple[str, tuple[int, ...]]:
-        """Skeleton and numbers: what makes two problems duplicates, whatever their people, things and wordings."""
-        return self.schema.skeleton(), self.numbers
+        """Schema and numbers: what makes two problems duplicates, whatever their people, things and wordings."""
+        return self.schema.line, self.numbers
 
     @property
     def parts(self) -> Iterator[tuple[str, Statement, int]]:

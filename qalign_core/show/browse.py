@@ -21,14 +21,15 @@ from qalign_core import plan, runs
 from qalign_core.evaluate import answers_folder
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.launch import is_interactive
+from qalign_core.models import markdown_text
 from qalign_core.params import Profile
-from qalign_core.prepare import FOLLOWED, PAPER_RECIPE, translated
+from qalign_core.prepare import FOLLOWED, translated
 from qalign_core.responses import KINDS
 from qalign_core.runs import Run
 from qalign_core.show.figures import style
 from qalign_core.show.paper_tables import named
 from qalign_core.show.report import save_figure
-from qalign_core.show.tables import Table, from_frame, markdown_text
+from qalign_core.show.tables import Table, from_frame
 
 _CELL = "text-align: start; vertical-align: top; white-space: pre-wrap; max-width: 32em; padding: .3em .7em"
 _TOKEN = "border: 1px solid #d5dbe1; padding: 0 2px; margin: 1px; display: inline-block; white-space: pre"
@@ -121,19 +122,6 @@ def audit_table(findings: pd.DataFrame) -> Table:
     return from_frame(wide, name="audit", title="What the audit found", caption=caption)
 
 
-def recipe_table(arguments: Mapping[str, Any], effective_batch_size: int) -> Table:
-    """A stage's recipe beside the paper's; where they differ, the profile's comments say why."""
-    ours = {**arguments, "effective batch size": effective_batch_size}
-
-    def plain(value: Any) -> str:
-        return "" if value is None else f"{value:g}" if type(value) in (int, float) else str(value)
-
-    known = {name: paper for name, paper in PAPER_RECIPE.items() if name in ours}
-    rows = [(name, plain(ours[name]), plain(paper), "≠" * (ours[name] != paper)) for name, paper in known.items()]
-    frame = pd.DataFrame(rows, columns=["setting", "here", "paper", ""])
-    return from_frame(frame, name="recipe", title="Recipe", caption="≠ marks where this profile differs.")
-
-
 def lineage_table(profile: Profile, *, ablations: bool = False) -> Table:
     """What each system of chapter 3 is trained on, in order; or what those of chapter 6 are."""
     rows = []
@@ -162,17 +150,6 @@ def stages_table(done: Mapping[tuple[int, tuple[str, ...]], Mapping[str, Any]]) 
     return from_frame(pd.DataFrame(rows), name="stages", title="Training", caption=caption, formats=formats)
 
 
-def translation_table(quality: pd.DataFrame) -> Table:
-    """BLEU, chrF and what survives, one row per language, averaged over seeds; the mean last."""
-    names = {"bleu": "BLEU", "chrf": "chrF", "exact": "equal (%)", "numbers": "numbers kept (%)"}
-    means = quality.groupby("language", sort=False)[list(names)].mean()
-    means = means.loc[[code for code in CODES if code in means.index]]
-    means.loc["mean"] = means.mean()
-    caption = f"{int(quality.sentences.iloc[0])} questions a language; seeds {sorted(set(quality.seed))}."
-    frame = means.rename(columns=names).reset_index(names="language")
-    return from_frame(frame, name="translation", title="Stage 1 translates into English", caption=caption)
-
-
 # ------------------------------------------------------------------------------------- answers
 
 ALL = "all questions"
@@ -186,10 +163,8 @@ def answers_frame(
     """Every answer of one seed beside its question: one row per system and question.
 
     Args:
-        run: for the questions.
         given: system → its predictions.
         answers: rows of `evaluate.score_run`, of one seed.
-        languages: codes, in the tables' order.
         mode: the scorer that says what is right; `differ` says where the other one reads another number.
     """
     asked = [{"benchmark": benchmark, "language": code, "index": row["index"], "question": row["question"]}

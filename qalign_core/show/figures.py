@@ -6,10 +6,10 @@ averages seeds, and returns the figure and the numbers it shows. Figure numbers 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import matplotlib as mpl
 import matplotlib.style
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -30,6 +29,7 @@ from qalign_core.languages import CODES, LANGUAGES, NON_ENGLISH, PAPER_CODES
 from qalign_core.miniature.folder import benchmark_problems
 from qalign_core.miniature.language import question, solution
 from qalign_core.show.paper_tables import named
+from qalign_core.show.tables import CAPTIONS
 
 Drawn = tuple[Figure, pd.DataFrame]
 
@@ -49,16 +49,10 @@ _LOOKS = {
 }
 _SPARE = tuple(zip(("#000000", "#009e73", "#d55e00", "#999999"), "vP*<", ("--", "++", "||", "**"), strict=True))
 
-CAPTIONS: dict[str, str] = yaml.safe_load(Path(__file__).with_name("captions.yaml").read_text(encoding="utf-8"))
 FRAMEWORK = CAPTIONS["figure-1-framework"]
 
 
-def style() -> AbstractContextManager:
-    """The style of all figures, for `with`."""
-    return mpl.style.context(STYLE)
-
-
-_styled = mpl.style.context(STYLE)  # as a decorator
+style = functools.partial(mpl.style.context, STYLE)  # the style of all figures, for `with` or as a decorator
 
 
 def look(systems: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -130,7 +124,7 @@ FOLLOWED = ("ru", 1)  # matplotlib's own font has no Thai, Bengali, Chinese or J
 _BOX, _MODEL = (2.45, 1.06), (1.1, 0.6)  # inches: width and height of a text's box and of a model's
 
 
-@_styled
+@style()
 def framework() -> Drawn:
     """Figure 1: the two-stage framework with one question of the miniature in it."""
     language, index = FOLLOWED
@@ -181,7 +175,7 @@ def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], lin
 # ------------------------------------------------------------------------------------- accuracy
 
 
-@_styled
+@style()
 def headline(intervals: pd.DataFrame, systems: Sequence[str], floor: pd.DataFrame | None) -> Drawn:
     """Accuracy per language before and after question alignment, over the floor; English beside it on its own scale."""
     rows = intervals[intervals["system"].isin(systems) & intervals["measure"].isin([*CODES, "non_english"])]
@@ -213,7 +207,7 @@ def headline(intervals: pd.DataFrame, systems: Sequence[str], floor: pd.DataFram
     return figure, data
 
 
-@_styled
+@style()
 def mixed_supervision(intervals: pd.DataFrame, systems: Sequence[str], floor: pd.DataFrame | None) -> Drawn:
     """Figure 2: average accuracy with translated training data alone, with question alignment, and with both."""
     rows = intervals[intervals["system"].isin(systems) & (intervals["measure"] == "average")]
@@ -240,7 +234,7 @@ def mixed_supervision(intervals: pd.DataFrame, systems: Sequence[str], floor: pd
     return figure, data
 
 
-@_styled
+@style()
 def ablations(compared: pd.DataFrame, rows: Mapping[str, str], ours: str) -> Drawn:
     """Table 4 as a picture: how much the other languages lose or win against the paper's stage 1, with intervals."""
     chosen = compared[(compared["b"] == ours) & compared["a"].isin(rows) & (compared["measure"] == "non_english")]
@@ -268,7 +262,7 @@ def ablations(compared: pd.DataFrame, rows: Mapping[str, str], ours: str) -> Dra
 # ------------------------------------------------------------------------------------- agreement
 
 
-@_styled
+@style()
 def consistency(intervals: pd.DataFrame, chance: pd.DataFrame, systems: Sequence[str]) -> Drawn:
     """Figure 3: share of questions answered as in English per language and system, with intervals and chance floor."""
     rows = intervals[intervals["system"].isin(systems) & intervals["measure"].isin(NON_ENGLISH)]
@@ -298,7 +292,7 @@ COLOURS = ("#e69f00", BLUE, "#56b4e9", "#000000", "#009e73", "#cc79a7", "#d55e00
 _SIGNS = dict(zip(PAPER_CODES, zip("v^<>DsPXo*", COLOURS, strict=True), strict=True))
 
 
-@_styled
+@style()
 def planes(points: pd.DataFrame) -> Drawn:
     """The questions of all languages on the first two principal components: one panel per model and set, one seed."""
     data = points[points["seed"] == points["seed"].min()].reset_index(drop=True)

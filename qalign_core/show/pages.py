@@ -63,11 +63,6 @@ def title(notebook: nbformat.NotebookNode) -> str:
     return "Notebook"
 
 
-def page(notebook: nbformat.NotebookNode, chapters: Sequence[tuple[str, str]] = (), current: str = "") -> str:
-    """One executed notebook with its outputs as an HTML page that links to `chapters`, (file name, title) each."""
-    return _document(title(notebook), body(notebook), chapters, current)
-
-
 def body(notebook: nbformat.NotebookNode) -> str:
     """What is on a notebook's page, without scripts and frames.
 
@@ -128,16 +123,8 @@ def opening(content: str) -> str:
 
 
 def write_report(notebooks: str | Path, folder: str | Path, front: str = "", heading: str = "Report") -> list[Path]:
-    """Write every executed notebook of a folder as a page, each linked to the others, and an index page before them.
-
-    Args:
-        notebooks: the run's `notebooks/`.
-        folder: where to write; what is there under the same names is replaced.
-        front: HTML on the index page above the list of chapters.
-        heading: of the index page.
-
-    Returns:
-        The index page, then the chapters in order; nothing where no notebook was executed.
+    """Write every executed notebook of a folder as a page, each linked to the others, and before them an index page
+    with its `heading` and `front` (HTML above the list of chapters); nothing where no notebook was executed.
     """
     paths = sorted(Path(notebooks).glob("[0-9]*.ipynb"))
     if not paths:

@@ -17,7 +17,7 @@ from qalign_core.comparisons import OURS, mean_over_seeds
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.responses import KINDS, RATES
 from qalign_core.results import SECONDARY, SIZES, SOURCES, published_cells
-from qalign_core.show.tables import Table, bounded, from_frame
+from qalign_core.show.tables import CAPTIONS, Table, bounded, from_frame
 
 # Number of the paper's table and printed name of each benchmark; one's own has its own name and no number.
 BENCHMARKS = {"mgsm": ("Table 2", "mGSM"), "msvamp": ("Table 3", "mSVAMP")}
@@ -116,11 +116,7 @@ def accuracy_table(
     intervals: pd.DataFrame | None = None,  # rows of intervals.csv, for each number's hint and a table to unfold
     unfolded: str = "",  # caption of that table
 ) -> Table:
-    """Table 2 (mGSM) or Table 3 (mSVAMP): systems × languages with means and gap, the best of ours in bold.
-
-    Raises:
-        ValueError: for a system without an accuracy in every language.
-    """
+    """Table 2 (mGSM) or Table 3 (mSVAMP): systems × languages with means and gap, the best of ours in bold."""
     number, name = BENCHMARKS.get(benchmark, ("", benchmark))
     size = published_size if benchmark in BENCHMARKS else None  # nothing is published of one's own
     rows = accuracy[(accuracy["benchmark"] == benchmark) & (accuracy["scorer"] == scorer)]
@@ -251,15 +247,9 @@ def languages_table(compared: pd.DataFrame, *, clustered: bool = False, caption:
     )
     found = (wide["p_holm"][codes].reset_index(drop=True) < LEVEL).stack()
     bold = frozenset(found.index[found.to_numpy()])
-    words = (
-        f"Bold: p under {LEVEL:g} by the exact McNemar test, with Holm's correction over the {len(codes)} languages "
-        f"({len(bold)} of {len(compared)} differences); every p is in the CSV file and behind its number."
-    )
-    if clustered:
-        words += (
-            " This run's questions come in groups of near duplicates, but the test takes each for an independent one: "
-            "its p are too small."
-        )
+    counts = {"languages": len(codes), "found": len(bold), "tested": len(compared)}
+    words = CAPTIONS["table-languages"].format(level=LEVEL, **counts)
+    words += f" {CAPTIONS['table-languages-clustered']}" if clustered else ""
     title, caption = "Differences language by language (points)", f"{caption} {words}".strip()
     return Table("table-languages", title, caption, compared.reset_index(drop=True), text, bold, hints=hints)
 
@@ -357,10 +347,7 @@ def responses_table(rates: pd.DataFrame, identified: pd.DataFrame | None = None,
     keys = ["system", "benchmark"]
     means = rates.groupby(keys, sort=False)[list(RATES)].mean()
     means[spoken] = rates[rates["language"] != "en"].groupby(keys, sort=False)[spoken].mean()
-    words = (
-        "Cut off: at the token limit; blank where it is not known how responses ended. The language columns are of the "
-        "questions that are not in English; cannot tell: numbers and names only."
-    )
+    words = CAPTIONS["table-responses"]
     if identified is not None and len(identified):
         share = 100.0 * identified["right"].sum() / identified["questions"].sum()
         worst = (identified["right"] / identified["questions"]).groupby(identified["language"]).mean()
@@ -381,12 +368,8 @@ def errors_table(errors: pd.DataFrame, *, caption: str = "") -> Table:
     shares = 100.0 * counts.div(wrong.where(wrong > 0), axis=0)
     shares.insert(0, "wrong", wrong)
     frame = _headed(shares)
-    words = (
-        "Wrong answers and their kinds (percent of them), the first that fits from left to right. Wrong language: "
-        "neither the question's nor English. Arithmetic slip: an equation in the response is false."
-    )
-    title = "Wrong answers by kind"
-    return from_frame(frame, name="table-errors", title=title, caption=f"{caption} {words}".strip())
+    caption = f"{caption} {CAPTIONS['table-errors']}".strip()
+    return from_frame(frame, name="table-errors", title="Wrong answers by kind", caption=caption)
 
 
 def cleaned_table(cleaned: pd.DataFrame, *, scorer: str = "paper", caption: str = "") -> Table:
@@ -394,10 +377,7 @@ def cleaned_table(cleaned: pd.DataFrame, *, scorer: str = "paper", caption: str 
     chosen, both = cleaned[cleaned["scorer"] == scorer], ["accuracy", "cleaned"]
     removed = cleaned.drop_duplicates(["benchmark", "language"]).query("removed > 0")
     listed = ", ".join(f"{code} {count}" for code, count in zip(removed["language"], removed["removed"], strict=True))
-    words = (
-        "Cleaned: without the questions whose translation is the English text itself, has lost every number or repeats "
-        f"itself ({listed}); each language leaves out its own."
-    )
+    words = CAPTIONS["table-cleaned"].format(listed=listed)
     by_language = chosen.groupby(["system", "benchmark", "language"], sort=False)[both].mean()  # over seeds
     means = by_language.groupby(["system", "benchmark"], sort=False).mean()
     others = by_language.drop(index="en", level="language").groupby(["system", "benchmark"], sort=False).mean()
@@ -411,9 +391,9 @@ def cleaned_table(cleaned: pd.DataFrame, *, scorer: str = "paper", caption: str 
 
 
 def ablation_table(
-    intervals: pd.DataFrame,
-    compared: pd.DataFrame,
-    rows: Mapping[str, str],
+    intervals: pd.DataFrame,  # rows of `ablation_intervals.csv`
+    compared: pd.DataFrame,  # of `ablations.csv`: pairs (variant, ours) and (variant, its control of equal size)
+    rows: Mapping[str, str],  # system → how the table names it, in order, such as `{"MonoReason": "none", ...}`
     *,
     examples: Mapping[str, int],  # system → examples of its stage 1
     caption: str = "",
@@ -421,16 +401,7 @@ def ablation_table(
     published: Mapping[tuple[str, str], float] | None = None,  # (benchmark, system) → published average, in percent
     study: bool = False,  # whether these are the profile's own studies, not Table 4
 ) -> Table:
-    """Averages of English and the other languages per system, with the paired differences to ours and to its control.
-
-    Args:
-        intervals: rows of `ablation_intervals.csv`.
-        compared: rows of `ablations.csv` for the pairs (variant, ours) and (variant, its control of equal size).
-        rows: system → how the table names it, in order, such as `{"MonoReason": "none", ...}`.
-
-    Raises:
-        ValueError: for a system without results.
-    """
+    """Averages of English and the other languages per system, with paired differences to ours and to its control."""
     name, title = "table-4-ablation", "Table 4. What stage 1 is made of (%)"
     heading, control = "Stage 1", "to same size"
     if study:

@@ -27,7 +27,7 @@ from qalign_core.results import SECONDARY, Results, published_cells, read_result
 from qalign_core.runs import Run, write_atomic
 from qalign_core.show import figures, paper_tables
 from qalign_core.show.paper_tables import BENCHMARKS, named
-from qalign_core.show.tables import Table, print_table, save_table, trace_table
+from qalign_core.show.tables import CAPTIONS, Table, print_table, save_table, trace_table
 
 ACCURACY = ("table-2", "table-3", "table-accuracy")  # the last: of a benchmark that is not the paper's
 CONSISTENCY = ("figure-3", "table-consistency")  # what chapter 5 draws
@@ -92,10 +92,8 @@ def remarks(accuracy: pd.DataFrame, floor: pd.DataFrame | None = None, scorer: s
         level = float("nan") if floor is None else floor.loc[floor["benchmark"] == benchmark, "accuracy"].mean()
         below = means.index[means <= level]
         if len(below) == len(means):
-            found.append(
-                f"on average no system is above the language-blind floor of {level:.1f}%: a rule "
-                "that never reads a word does as well."
-            )
+            rule = "a rule that never reads a word does as well."
+            found.append(f"on average no system is above the language-blind floor of {level:.1f}%: {rule}")
         elif len(below):
             listed = ", ".join(below.unique("system"))
             found.append(f"on average not above the language-blind floor of {level:.1f}%: {listed}.")
@@ -181,11 +179,7 @@ def _accuracy_tables(results: Results) -> Iterator[Table]:
         clustered = bool((intervals.loc[tested, "method"] != "Wilson").any())
         yield paper_tables.languages_table(data["languages"], clustered=clustered, caption=profile + training)
     if len(run["seeds"]) > 1:
-        words = profile + (
-            "Every seed draws corpora and order again, and a base model where the profile trains one; the range is no "
-            "interval. Gap: English minus the mean of the other languages, in points."
-        )
-        yield paper_tables.seeds_table(intervals, main, caption=words)
+        yield paper_tables.seeds_table(intervals, main, caption=profile + CAPTIONS["table-seeds"])
 
 
 def _response_tables(results: Results) -> Iterator[Table]:
@@ -262,7 +256,7 @@ def run_figures(results: Results) -> dict[str, tuple]:
     """name → (figure, its data, caption) of every figure the results allow."""
     found = {}
     for name, (figure, data), words in _figures(results):
-        found[name] = figure, data, f"{words} {figures.CAPTIONS.get(name, '')}".strip()
+        found[name] = figure, data, f"{words} {CAPTIONS.get(name, '')}".strip()
     return found
 
 
@@ -333,11 +327,7 @@ def save_figure(figure: Figure, folder: str | Path, name: str, data: pd.DataFram
 
 
 def redraw(results_folder: str | Path, figures_folder: str | Path, only: Sequence[str] = ("",)) -> list[Path]:
-    """Write every table and figure whose name begins with one of `only`; the same results give the same bytes.
-
-    Raises:
-        FileNotFoundError: where the evaluation's results are missing.
-    """
+    """Write every table and figure whose name begins with one of `only`; the same results give the same bytes."""
     results = read_results(results_folder)
     return _write(results, run_tables(results), figures_folder, tuple(only))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 from pandas.io.formats.style import Styler
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -18,6 +19,7 @@ from rich.text import Text
 
 from qalign_core.runs import write_atomic
 
+CAPTIONS: dict[str, str] = yaml.safe_load(Path(__file__).with_name("captions.yaml").read_text(encoding="utf-8"))
 RUNNING_TEXT = 30  # characters of a cell from which on its column reads better from the left
 _CSS = [
     {"selector": "", "props": "border-collapse: collapse; font-variant-numeric: tabular-nums; border: none"},
@@ -124,12 +126,6 @@ def _latex(table: Table) -> str:
     return "% needs \\usepackage{booktabs,xcolor}\n" + body
 
 
-def markdown_text(text: str) -> str:
-    """Text that means itself in Markdown: no markup, link, image, formula or HTML."""
-    text = re.sub(r"([\\`*_|\[\]#!$~@]|:(?=//)|(?<=www)\.)", r"\\\1", text)
-    return html.escape(text, quote=False)
-
-
 def _markdown(table: Table) -> str:
     def safe(text: str) -> str:  # of markup only what does harm, so that the file reads well as text
         return re.sub(r"([|*]|(?<=\])\(|:(?=//)|(?<=www)\.)", r"\\\1", html.escape(text, quote=False))
@@ -202,22 +198,13 @@ def trace_table(rows: pd.DataFrame, *, caption: str = "") -> Table:
     text["lineage"] = first["lineage"]
     hints = first[["model_done", "predictions_done"]].set_axis(["trained", "answered"], axis=1)
     hints["files"] = [Path(path).parent.parent.as_posix() for path in first["predictions"]]
-    words = (
-        "Trained, answered: beginning of the fingerprint in the done.json of the last stage and of the generation; "
-        "commit: of the package, + where files differed from it. trace.csv in the results says the same of every cell "
-        "of Tables 2 and 3, with the paths of all files."
-    )
-    title, caption = "Where the numbers come from", f"{caption} {words}".strip()
+    title, caption = "Where the numbers come from", f"{caption} {CAPTIONS['table-trace']}".strip()
     hints = hints.reindex(columns=text.columns).astype(object).fillna("")
     return Table("table-trace", title, caption, rows.reset_index(drop=True), text, hints=hints)
 
 
 def cell_table(results: Mapping[str, pd.DataFrame], system: str, benchmark: str, language: str, scorer: str) -> Table:
-    """One number of Tables 2 and 3 followed back, one column per seed.
-
-    Raises:
-        ValueError: for a cell that is not there.
-    """
+    """One number of Tables 2 and 3 followed back, one column per seed; a ValueError for a cell that is not there."""
     keys = ["system", "benchmark", "language"]
     rows = results["accuracy"].merge(results["trace"], on=[*keys, "seed"])
     rows = rows[(rows[keys] == [system, benchmark, language]).all(axis=1) & (rows["scorer"] == scorer)]
