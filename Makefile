@@ -79,8 +79,9 @@ publish: $(VENV)/.ready  ## make figures/mini anew: three seeds, all test questi
 	@$(BIN)/python -m qalign_core.show.report $(PUBLISHED).part/results $(PUBLISHED).part
 	@rm -rf $(PUBLISHED) && mv $(PUBLISHED).part $(PUBLISHED)
 
+# Two files at a time: most of a test's time is one process that starts another.
 test: $(VENV)/.ready-dev  ## run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.ready-dev  ## run the tests that take minutes, too
 	@$(BIN)/python -m pytest -m "slow or not slow"
