@@ -351,6 +351,8 @@ ROWS = {  # how README's table of Table 4 calls the systems
     "X→En generic sentences (1,350)": "X→En FLORES",
     "En→X questions (10,800)": "En→X questions",
     "none": "MonoReason",
+    "shuffled pairs (10,800)": "Shuffled pairs",
+    "foreign questions alone (11,618)": "Questions alone",
 }
 
 
