@@ -440,11 +440,12 @@ def smallest_gpu() -> int | None:
 
 
 def git_commit() -> str | None:
-    """Commit of the package's checkout (with `+changes` if the tree differs from it), or None outside of one."""
+    """Commit of the package's checkout (with `+changes` if code or profiles differ from it), or None outside of one."""
     ask = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True)
     try:
         commit = ask(["git", "rev-parse", "HEAD"]).stdout.strip()
-        changes = ask(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
+        # Not the notebooks: in a fresh clone git would read each through nbstripout, a second apiece.
+        changes = ask(["git", "status", "--porcelain", "--untracked-files=no", ".", "../params"]).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
     return commit + ("+changes" if changes else "")
