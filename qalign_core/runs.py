@@ -444,8 +444,8 @@ def git_commit() -> str | None:
     ask = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True)
     try:
         commit = ask(["git", "rev-parse", "HEAD"]).stdout.strip()
-        # Not the notebooks: in a fresh clone git would read each through nbstripout, a second apiece.
-        changes = ask(["git", "status", "--porcelain", "--untracked-files=no", ".", "../params"]).stdout.strip()
+        # Not the notebooks: in a fresh clone git status would read each through nbstripout.
+        changes = ask(["git", "diff", "--name-only", "HEAD", "--", ".", "../params"]).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
     return commit + ("+changes" if changes else "")

@@ -281,3 +281,18 @@ def test_a_process_number_of_another_machine_is_not_watched():
         with watching_child(lifeline) as child:
             assert child.said == "free"
             child.kill()
+
+
+def test_a_jobs_commit_reads_no_notebook_through_its_filter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a fresh clone nbstripout would read them all, at the end of every job."""
+    root, clone, seen = Path(runs.__file__).parents[1], tmp_path / "clone", tmp_path / "seen"
+    if not (root / ".git").exists():
+        pytest.skip("this is no git checkout")
+    subprocess.run(["git", "clone", "-q", str(root), str(clone)], check=True)
+    subprocess.run(["git", "config", "filter.nbstripout.clean", f"touch {seen}; cat"], cwd=clone, check=True)
+    monkeypatch.setattr(runs, "__file__", str(clone / "qalign_core" / "runs.py"))
+    commit = runs.git_commit()
+    assert len(commit or "") == 40
+    assert not seen.exists()
+    (clone / "params" / "mini.yaml").write_text("", encoding="utf-8")
+    assert runs.git_commit() == f"{commit}+changes"
