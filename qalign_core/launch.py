@@ -197,13 +197,13 @@ def refuse_other_settings(job: dict[str, Any], folder: Path, run: Run) -> None:
 
 
 def trained_first(job: Job, run: Run) -> bool:
-    """Whether the model a job begins from is still to be trained; a JobError if it was deleted since."""
-    path = run.folder / str(job.content.get("model", {}).get("path", ""))
-    if not run.relative(path).startswith("models/seed-") or path.is_dir():
+    """Whether the model a job begins from is still to be trained; a JobError if files of it were deleted since."""
+    stage = run.folder.joinpath(str(job.content.get("model", {}).get("path", ""))).parent
+    if not run.relative(stage).startswith("models/seed-") or stage.parent.name.startswith("seed-"):  # the base
         return False
-    if (done := path.with_name("done.json")).is_file():
-        raise JobError(f"{path} was deleted; delete {done} too, to have it trained again")
-    return True
+    if gone := runs.missing_file(stage):
+        raise JobError(f"{stage / gone} was deleted; delete {stage / 'done.json'} too, to have it trained again")
+    return not (stage / "done.json").is_file()  # a folder without it may be half a model
 
 
 def run_groups(groups: Iterable[Sequence[Job]], profile: Profile, run: Run) -> list[str]:

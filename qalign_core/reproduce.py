@@ -372,8 +372,7 @@ def _state(name: str, make: Callable[..., Job], *arguments: Any) -> tuple[str, b
         job = make(*arguments)
         path = job.folder / "job.json"
         if job.done:
-            files = runs.read_object(path.with_name("done.json")).get("files", {})
-            gone = next((file for file in files if not (job.folder / file).is_file()), None)
+            gone = runs.missing_file(job.folder)
             return name, True, f"but {gone} is gone; delete its done.json too, to have it made again" if gone else ""
         if not path.is_file():
             return name, False, "not begun"

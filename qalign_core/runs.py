@@ -386,6 +386,13 @@ def is_done(job_path: str | Path) -> bool:
     return wanted is not None and found == wanted
 
 
+def missing_file(folder: Path) -> str | None:
+    """The first file that the folder's `done.json` lists and that is not there any more."""
+    done = folder / "done.json"
+    files = read_object(done).get("files", {}) if done.is_file() else {}
+    return next((name for name in files if not (folder / name).is_file()), None)
+
+
 def write_done(folder: Path, fingerprint: str, metrics: dict[str, Any], **more: Any) -> Path:
     """Write a job's `done.json`, the last thing it does; what it speaks of must be on disk by then.
 

@@ -475,13 +475,23 @@ def test_a_damaged_record_of_a_job_is_named_and_nothing_is_changed(run: Run, dir
 
 def test_a_model_that_was_deleted_is_not_looked_for_on_the_hub(run: Run, direct):
     stage = run.stage(1, ["metamathqa"])
-    runs.write_json(stage / "done.json", {})
+    runs.write_json(stage / "done.json", {"files": {"model/config.json": "", "model/model.safetensors": ""}})
     job = stub_job(run, "done()", model={"path": run.relative(stage / "model")})
-    with pytest.raises(JobError, match=r"metamathqa/model was deleted; delete .*metamathqa/done\.json too"):
+    runs.write_json(stage / "model" / "config.json", {})
+    gone = r"metamathqa/model/model\.safetensors was deleted; delete .*metamathqa/done\.json too"
+    with pytest.raises(JobError, match=gone):
         run_job(job, stub_profile(), run, show=False)
-    (stage / "model").mkdir()
+    (stage / "model" / "model.safetensors").touch()
     run_job(job, stub_profile(), run, show=False)
     assert job.done
+
+
+def test_a_model_that_was_half_written_is_still_to_be_trained(run: Run):
+    half = run.stage(1, ["metamathqa"]) / "model"
+    runs.write_json(half / "config.json", {})
+    assert launch.trained_first(stub_job(run, "done()", model={"path": run.relative(half)}), run)
+    base = run.stage(1, []) / "model"  # comes without a done.json
+    assert not launch.trained_first(stub_job(run, "done()", model={"path": run.relative(base)}), run)
 
 
 def test_other_settings_over_a_job_that_was_only_begun_are_taken(run: Run, direct):
