@@ -211,7 +211,7 @@ def test_what_holds_or_cannot_be_read_is_left_alone(text: str, code: str):
 
 
 def test_a_response_that_loops_costs_little():
-    begun = time.perf_counter()
+    begun = time.process_time()
     for text in (
         "3 + 4 = " * 2000,
         "= " * 5000,
@@ -220,7 +220,7 @@ def test_a_response_that_loops_costs_little():
         "1 2 3 4 " * 2000 + "= 5",
     ):
         false_equations(text, "en")
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5  # seconds of one core
 
 
 def test_human_solutions_are_rarely_called_false_and_changed_ones_mostly(data_dir: Path):
