@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import HubServer
 
 from qalign_core import languages
 
@@ -81,6 +82,22 @@ def only_the_languages_of_the_paper() -> Iterator[None]:
     yield
     languages.LANGUAGES.clear()
     languages.LANGUAGES.update(before)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    """A hub and a git host on the loopback, which are asked instead of the real ones: nobody is logged in, caches are
+    empty."""
+    with HubServer() as hub:
+        places = {"HF_ENDPOINT": hub.url, "QALIGN_REPOSITORY_URL": f"{hub.url}/raw", "NO_PROXY": "127.0.0.1"}
+        places |= {"HF_HUB_CACHE": str(tmp_path / "hf"), "QALIGN_CACHE_DIR": str(tmp_path / "cache")}
+        for name, value in (places | {"HF_TOKEN_PATH": str(tmp_path / "no-token")}).items():
+            monkeypatch.setenv(name, value)
+        for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)  # between attempts
+        yield hub
 
 
 def _folder_from_environment(variable: str) -> Path:

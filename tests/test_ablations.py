@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
+from scored_answers import answers_of
 
 from qalign_core import evaluate, params, represent, results, runs
 from qalign_core.languages import CODES
@@ -26,26 +27,11 @@ MAIN = ("MonoReason", "QAlign")
 KINDS = {name: "main" if name in MAIN else "study" if name == STUDY else "ablation" for name in SKILL}
 
 
-def answers_of(systems: dict[str, float], questions: int = 30) -> pd.DataFrame:
-    """Scored answers: English right half as often again."""
-    rng, parts = np.random.default_rng(2), []
-    for system, skill in systems.items():
-        for benchmark in ("mgsm", "msvamp"):
-            for code in CODES:
-                right = rng.random(questions) < skill * (1.5 if code == "en" else 1)
-                part = pd.DataFrame({"index": range(questions), "correct_paper": right, "correct_fixed": right})
-                part = part.assign(answer_paper=np.where(right, 7.0, 1.0), gold=7.0, gold_fixed=7.0, has_number=True)
-                part = part.assign(answer_fixed=part["answer_paper"], finish_reason="stop", empty=False)
-                key = {"system": system, "seed": 1, "benchmark": benchmark, "language": code}
-                parts.append(part.assign(**key, response_language="en"))
-    return pd.concat(parts, ignore_index=True)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with everything chapter 6 writes."""
     place = tmp_path_factory.mktemp("run") / "results"
-    answers = answers_of(SKILL)
+    answers = answers_of(SKILL, questions=30)
     systems = {name: {"lineage": ["metamathqa"], "table": KINDS[name]} for name in SKILL}
     results.write_results(place, answers[answers["system"].isin(MAIN)], profile="test", systems=systems)
     declared = [(name, "QAlign") for name in SKILL if name != "QAlign"] + [("X→En FLORES", SMALL)]

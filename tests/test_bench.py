@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
 import statistics
 import subprocess
@@ -27,11 +27,9 @@ def run(script: str, *arguments: str) -> str:
 
 def load(name: str) -> ModuleType:
     """A benchmark as a module; the folder is no package."""
-    spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCH)
+        return importlib.import_module(name)
 
 
 # ------------------------------------------------------------------------------------------------- training

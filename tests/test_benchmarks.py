@@ -9,16 +9,15 @@ import pytest
 
 from qalign_core.benchmarks import BENCHMARKS, corrected, load_benchmark
 from qalign_core.languages import CODES, LANGUAGES
-from qalign_core.runs import BadRow
+from qalign_core.runs import BadRow, write_json_lines
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "mgsm").mkdir()
-    (tmp_path / "msvamp").mkdir()
     (tmp_path / "mgsm/mgsm_sw.tsv").write_text('"quoted" swali?\t1,000\nmaswali\tmawili\t2\n', encoding="utf-8")
     rows = [{"query": "unused", "m_query": " as it stands . ", "equation": "+", "response": "8.0"}]
-    (tmp_path / "msvamp/test_Swahili.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_json_lines(tmp_path / "msvamp/test_Swahili.json", rows)
     return tmp_path
 
 
@@ -92,10 +91,6 @@ def test_impossible_requests_name_what_is_possible(folder):
 # ------------------------------------------------------------------------------------------------- one's own
 
 
-def write_rows(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
 @pytest.mark.parametrize(
     ("language", "answer", "number"),
     [
@@ -119,7 +114,7 @@ def write_rows(path, *rows):
     ],
 )
 def test_golds_of_ones_own_are_read_in_their_files_language(tmp_path, language, answer, number):
-    write_rows(tmp_path / f"{language}.jsonl", {"question": "?", "answer": answer})
+    write_json_lines(tmp_path / f"{language}.jsonl", [{"question": "?", "answer": answer}])
     assert load_benchmark("school", language, tmp_path)["answer"][:] == [number]
 
 
@@ -128,9 +123,8 @@ def test_fields_and_formats_of_ones_own(tmp_path):
     expected = [{"question": "one?", "answer": "1"}, {"question": "two?", "answer": "2"}]
     (tmp_path / "en.json").write_text(json.dumps(rows))
     pd.DataFrame(rows).to_parquet(tmp_path / "sw.parquet")
-    write_rows(
-        tmp_path / "de.jsonl", *({"doc": {"q": row["question"]}, "gold": [row["answer_number"]]} for row in rows)
-    )
+    nested = [{"doc": {"q": row["question"]}, "gold": [row["answer_number"]]} for row in rows]
+    write_json_lines(tmp_path / "de.jsonl", nested)
     assert load_benchmark("school", "en", tmp_path).to_list() == expected
     assert load_benchmark("school", "sw", tmp_path).to_list() == expected
     table = pd.DataFrame([{"id": name, **row} for name, row in zip(("10", "9"), rows, strict=True)])
@@ -146,7 +140,7 @@ def test_fields_and_formats_of_ones_own(tmp_path):
 
 def test_rows_that_cannot_be_asked_are_listed_together_and_can_be_dropped(tmp_path):
     golds = ["1", "x = 3", None, "4", "5 apples"]
-    write_rows(tmp_path / "en.jsonl", *({"question": "?", "answer": gold} for gold in golds))
+    write_json_lines(tmp_path / "en.jsonl", [{"question": "?", "answer": gold} for gold in golds])
     listed = r" 3 such rows in all: 1, 2, 4 \(from 0\)\. Mend .*school\.drop: \[1, 2, 4\]"
     said = "line 2: the gold answer 'x = 3' .* with the marks of English.*" + listed
     with pytest.raises(BadRow, match=said):
@@ -158,7 +152,7 @@ def test_rows_that_cannot_be_asked_are_listed_together_and_can_be_dropped(tmp_pa
 
 def test_corrections_of_some_rows_are_applied(tmp_path):
     rows = [{"index": i, "question": f"Frage {i}?", "answer": "1"} for i in range(3)]
-    write_rows(tmp_path / "de.jsonl", {"index": 2, "answer": "70.000"}, {"index": 0, "question": "Neu?"})
+    write_json_lines(tmp_path / "de.jsonl", [{"index": 2, "answer": "70.000"}, {"index": 0, "question": "Neu?"}])
     found = corrected(rows, "fixed", "de", tmp_path)
     assert [(row["question"], row["answer"]) for row in found] == [
         ("Neu?", "1"),
@@ -170,14 +164,13 @@ def test_corrections_of_some_rows_are_applied(tmp_path):
     (tmp_path / "parquet").mkdir()
     table.to_parquet(tmp_path / "parquet" / "de.parquet")
     assert corrected(rows, "fixed", "de", tmp_path / "parquet") == found
-    write_rows(tmp_path / "de.jsonl", {"index": 2, "gold": "5"})
-    with pytest.raises(BadRow, match="line 1: neither question nor answer is corrected; the line has index, gold"):
-        corrected(rows, "fixed", "de", tmp_path)
-    write_rows(tmp_path / "de.jsonl", {"index": 2, "answer": "five"})
-    with pytest.raises(BadRow, match=r"line 1: the gold answer 'five' .*benchmarks\.fixed\.drop: \[2\]"):
-        corrected(rows, "fixed", "de", tmp_path)
-    write_rows(tmp_path / "de.jsonl", {"index": 3, "answer": "5"})
-    with pytest.raises(BadRow, match=r"line 1: fixed corrects rows 0 to 2, and there is no row 3"):
-        corrected(rows, "fixed", "de", tmp_path)
+    for row, said in (
+        ({"index": 2, "gold": "5"}, "line 1: neither question nor answer is corrected; the line has index, gold"),
+        ({"index": 2, "answer": "five"}, r"line 1: the gold answer 'five' .*benchmarks\.fixed\.drop: \[2\]"),
+        ({"index": 3, "answer": "5"}, "line 1: fixed corrects rows 0 to 2, and there is no row 3"),
+    ):
+        write_json_lines(tmp_path / "de.jsonl", [row])
+        with pytest.raises(BadRow, match=said):
+            corrected(rows, "fixed", "de", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no <language>\.jsonl of corrections, which fixed needs"):
         corrected(rows, "fixed", "de", tmp_path / "none")

@@ -5,7 +5,6 @@ Everything here is what README's "Going further" tells a reader to write: a prof
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -18,9 +17,9 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
-from tiny_training import ENVIRONMENT
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
+from profiles import with_changes
+from tiny_training import ENVIRONMENT, byte_level, run_jobs
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
 
 from qalign_core import evaluate, generate, params, plan, prepare, prompts, runs
 from qalign_core.audit import token_lengths
@@ -70,30 +69,13 @@ CONFIGS = {"llama3": LlamaConfig, "qwen": Qwen2Config, "mistral": MistralConfig}
 def make_base(folder: Path, family: str) -> Path:
     """A model of a few thousand weights with a byte-level tokenizer and the chat template of its family."""
     bos, eos, others, template = SPECIAL[family]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        [question for rows in QUESTIONS.values() for question, _ in rows],
-        trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False),
-    )
-    tokenizer.add_special_tokens([token for token in (bos, eos, *others) if token])
-    if bos:
-        place = (bos, tokenizer.token_to_id(bos))
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[place])
-    names = {"eos_token": eos} | ({"bos_token": bos} if bos else {})
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **names).save_pretrained(folder)
+    questions = [question for rows in QUESTIONS.values() for question, _ in rows]
+    rows = byte_level(folder, questions, bos, eos, *others, chat_template=template)
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = CONFIGS[family](**sizes, num_key_value_heads=2, vocab_size=tokenizer.get_vocab_size())
+    config = CONFIGS[family](**sizes, num_key_value_heads=2, vocab_size=rows)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
-
-
-def write_lines(path: Path, rows: list[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +90,9 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for side in (code, "en"):
             (pairs / f"train.{side}").write_text("".join(f"{q}\n" for q, _ in QUESTIONS[side]), encoding="utf-8")
     for code, rows in QUESTIONS.items():
-        write_lines(home / "sums" / f"{code}.jsonl", [{"question": q, "answer": a} for q, a in rows])
+        runs.write_json_lines(home / "sums" / f"{code}.jsonl", [{"question": q, "answer": a} for q, a in rows])
     solved = [{"instruction": q, "output": f"The answer is {a}"} for q, a in QUESTIONS["en"]]
-    write_lines(home / "solved.jsonl", solved * 4)
+    runs.write_json_lines(home / "solved.jsonl", solved * 4)
     languages = {"ko": ("Korean", "한국어", "Hangul"), "te": ("Telugu", "తెలుగు", "Telugu")}
     profile = {
         "run": {"profile": "outside", "seeds": [1], "devices": 1},
@@ -149,12 +131,8 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(home: Path, **changes: object) -> Profile:
-    """The outside profile, with keys such as `model.template` changed."""
-    sections = yaml.safe_load((home / "outside.yaml").read_text(encoding="utf-8"))
-    for place, value in changes.items():
-        section, _, key = place.partition("__")
-        sections[section][key] = value
-    return params.validate(sections)
+    """The outside profile, with keys such as `model__template` changed."""
+    return params.validate(with_changes(runs.read_yaml(home / "outside.yaml"), changes))
 
 
 @pytest.fixture(scope="module")
@@ -172,11 +150,9 @@ def road(outside: Path) -> tuple[Profile, Run]:
 
 def train(jobs: list[plan.Job]) -> None:
     """Train stages one after the other, in one process."""
-    command = [sys.executable, str(Path(__file__).with_name("tiny_training.py"))]
-    command += [str(runs.write_json(job.folder / "job.json", job.content)) for job in jobs]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=280, check=False)
+    run_jobs([runs.write_json(job.folder / "job.json", job.content) for job in jobs])
     errors = [path.read_text(encoding="utf-8") for job in jobs for path in job.folder.glob("error.txt")]
-    assert all(job.done for job in jobs), [*errors, done.stdout, done.stderr]
+    assert all(job.done for job in jobs), errors
 
 
 # ------------------------------------------------------------------------------------------------- the whole road
@@ -457,9 +433,7 @@ def test_a_corpus_names_languages_of_its_own_profile_only(outside: Path):
 
 @pytest.mark.parametrize("source", ["miniature", "repository"])
 def test_a_source_that_cannot_have_the_language_is_refused_before_anything_is_fetched(outside: Path, source: str):
-    described = yaml.safe_load((outside / "outside.yaml").read_text(encoding="utf-8"))["data"]["new_languages"]
-    del described["ko"]["folder"]
-    profile = load(outside, data__new_languages=described, data__sources={"questions": source})
+    profile = load(outside, data__new_languages__ko__folder=None, data__sources={"questions": source})
     with pytest.raises(
         ProfileError, match=rf"source {source} of questions has no files in Korean: give data\.new_lang"
     ):
@@ -483,9 +457,7 @@ def test_files_of_another_language_are_not_replaced(outside: Path, tmp_path: Pat
 
 
 def test_files_that_a_language_lacks_are_named(outside: Path, tmp_path: Path):
-    described = yaml.safe_load((outside / "outside.yaml").read_text(encoding="utf-8"))["data"]["new_languages"]
-    described["ko"]["folder"] = str(tmp_path)
-    profile = load(outside, data__new_languages=described)
+    profile = load(outside, data__new_languages__ko__folder=str(tmp_path))
     with pytest.raises(
         FileNotFoundError, match=r"new_languages\.ko: .* holds no gsm8kinstruct_question/ko-en/train\.ko"
     ):

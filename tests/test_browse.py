@@ -9,17 +9,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 from bs4 import BeautifulSoup
 from datasets import Dataset
 from nbconvert import HTMLExporter
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_markdown_cell, new_notebook
+from profiles import changed
 
-from qalign_core import audit, params, plan, runs
-from qalign_core.params import PARAMS_FOLDER, Profile
-from qalign_core.responses import KINDS, RATES
+from qalign_core import audit, plan, runs
+from qalign_core.params import Profile
 from qalign_core.runs import Run
-from qalign_core.show import browse, pages, paper_tables
+from qalign_core.show import browse
 
 SCRIPT = "<script>alert('x')</script>"
 IMAGE = '"><img src=x onerror=alert(1)>'
@@ -180,19 +179,11 @@ def test_the_audit_keeps_the_first_rows_it_found():
     assert lost["example"][:-1] == lost["rows"][0][1][: audit.EXAMPLE_CHARACTERS - 1]
 
 
-def test_a_script_in_a_plain_table_or_token_is_shown_as_text() -> None:
+def test_a_script_in_a_plain_table_a_token_or_a_remark_is_shown_as_text() -> None:
     table = browse.text_table(pd.DataFrame({SCRIPT: [SCRIPT], "code": [IMAGE]}), language="code")
     for text in (table, browse.token_view([SCRIPT, IMAGE], [-100, 1])):
         assert harmless(text)
         assert "&lt;script&gt;" in text
-
-
-def test_a_script_in_the_name_of_a_system_or_a_remark_is_shown_as_text() -> None:
-    rates = pd.DataFrame([{"system": SCRIPT, "benchmark": IMAGE, "language": "bn", **dict.fromkeys(RATES, 1.0)}])
-    errors = pd.DataFrame([{"system": SCRIPT, "benchmark": IMAGE, "kind": kind, "answers": 1} for kind in KINDS])
-    for table in (paper_tables.responses_table(rates), paper_tables.errors_table(errors)):
-        assert "<script" not in table._repr_html_()
-        assert "<img" not in table._repr_html_()
     assert "<script" not in browse.remarks_note([SCRIPT]).data
 
 
@@ -207,33 +198,18 @@ def test_a_remark_or_caption_is_text_and_neither_image_nor_link_nor_formula(run:
         assert html.unescape(re.sub("<[^>]*>", "", page)).strip() == text
 
 
-def test_a_page_holds_no_script_and_keeps_the_text(frame: pd.DataFrame) -> None:
-    outputs = [
-        new_output("display_data", data={"text/html": browse.question_view(frame, "mgsm", 0)}),
-        new_output("display_data", data={"text/html": f"{SCRIPT}<p>raw</p>"}),  # not escaped where it was made
-        new_output("stream", name="stdout", text=SCRIPT + IMAGE),
-    ]
-    page = pages.body(new_notebook(cells=[new_code_cell("answers", outputs=outputs)]))
-    assert "<script" not in page
-    assert "<p>raw</p>" in page
-    assert page.count("&lt;script&gt;alert") == len(CODES) + 1
-    assert not BeautifulSoup(page, "html.parser").find(onerror=True)
-
-
 # -------------------------------------------------------------------------------- one question on its way
 
 QUESTIONS = {"sw": "Ana ana matufaha <3>?", "en": "Ann has <3> apples?"}
 
 
 def profile_of(**systems: Any) -> Profile:
-    sections = yaml.safe_load((PARAMS_FOLDER / "smoke.yaml").read_text(encoding="utf-8"))
-    sections["data"]["languages"] = list(QUESTIONS)
-    sections["systems"] = systems or {
+    systems = systems or {
         "MonoReason": {"lineage": ["metamathqa"]},
         "QAlign": {"lineage": ["questions-x-en", "metamathqa"]},
         "SFT": {"lineage": ["metamathqa"]},
     }
-    return params.validate(sections)
+    return changed("smoke", data__languages=list(QUESTIONS), systems=systems)
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
+from profiles import changed
 
 from qalign_core import corpora, params, plan, prepare, prompts, runs
 from qalign_core.corpora import COLUMNS, Row, build_corpus, corpus_seed, load_corpus, read_corpus
 from qalign_core.languages import LANGUAGES, STAGE1_ORDER
 from qalign_core.models import base_tokenizer
-from qalign_core.params import KNOWN_CORPORA, PARAMS_FOLDER, CorpusChoice, Profile
+from qalign_core.params import KNOWN_CORPORA, CorpusChoice, Profile
 from qalign_core.prompts import translation_instruction
 from qalign_core.runs import BadRow
 from qalign_core.supervision import IGNORED, encode_examples
@@ -33,8 +33,10 @@ def write_lines(path, lines):
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def write_json_lines(path, rows):
+def write_own(path: Path, *rows: Any) -> Path:
+    """JSON lines, in which half a character may stand."""
     write_lines(path, [json.dumps(row) for row in rows])
+    return path
 
 
 @pytest.fixture
@@ -48,8 +50,8 @@ def world(tmp_path):
     write_lines(tmp_path / "flores/dev/en.txt", [f"sentence {i}" for i in range(4)])
     for code, prefix in (("sw", "sw "), ("fr", "fr "), ("en", "")):
         solved = [{"question": f"{prefix}question {i}", "answer": f"{prefix}solution {i}"} for i in range(3)]
-        write_json_lines(tmp_path / f"gsm8kinstruct/{code}/train.txt", solved)
-    write_json_lines(tmp_path / "gsm8k/train.jsonl", [{"question": "g", "answer": "s"}])
+        runs.write_json_lines(tmp_path / f"gsm8kinstruct/{code}/train.txt", solved)
+    runs.write_json_lines(tmp_path / "gsm8k/train.jsonl", [{"question": "g", "answer": "s"}])
     (tmp_path / "metamathqa").mkdir()
     rows = [{"query": "one\ntwo ", "response": " r", "type": "GSM_Rephrased", "original_question": "o"}]
     (tmp_path / "metamathqa/MetaMathQA-395K.json").write_text(json.dumps(rows))
@@ -64,8 +66,7 @@ def outcomes(corpus):
 
 
 def test_stage_1_rows_are_the_authors(data_dir, reference_dir):
-    with (reference_dir / "golden" / "stage1_rows.jsonl").open(encoding="utf-8") as stream:
-        golden = [json.loads(line) for line in stream]
+    golden = runs.read_json_lines(reference_dir / "golden" / "stage1_rows.jsonl")
     assert len(golden) == 5
     for expected in golden:
         found = load_corpus("questions-x-en", data_dir, [expected["language"]])
@@ -129,12 +130,11 @@ def test_a_blank_side_is_dropped_and_counted(world):
 
 
 def test_responses_are_joined_through_the_questions(world):
-    solved = [{"question": f"question {i}", "answer": f"solution {i}"} for i in (2, 0)]
-    write_json_lines(world / "gsm8kinstruct/en/train.txt", [*solved, {"question": "question 2", "answer": "later"}])
-    write_json_lines(
-        world / "gsm8kinstruct/fr/train.txt",
-        [{"question": f"fr question {i}", "answer": f"fr solution {i}"} for i in (1, 2)],
-    )
+    solved = ((2, "solution 2"), (0, "solution 0"), (2, "later"))
+    english = [{"question": f"question {i}", "answer": answer} for i, answer in solved]
+    french = [{"question": f"fr question {i}", "answer": f"fr solution {i}"} for i in (1, 2)]
+    runs.write_json_lines(world / "gsm8kinstruct/en/train.txt", english)
+    runs.write_json_lines(world / "gsm8kinstruct/fr/train.txt", french)
     corpus = build_corpus("responses-x-en", world, ["fr"])
     assert outcomes(corpus) == {
         ("fr", "kept"): 1,
@@ -180,7 +180,7 @@ def mathoctopus(tmp_path):
 
     rows = [row(code, f"{code}?") for code in LANGUAGES]
     rows += [row("fr", "Her English class has\nInstruction:\nhow many?"), row("zh", "A Swahili class?")]
-    write_json_lines(tmp_path / "gsm8kinstruct/MGSM8KInstruct_Parallel.json", rows)
+    runs.write_json_lines(tmp_path / "gsm8kinstruct/MGSM8KInstruct_Parallel.json", rows)
     return tmp_path
 
 
@@ -345,9 +345,7 @@ def test_languages_are_left_out_or_chosen():
 
 def test_the_report_accounts_for_every_row():
     choice = CorpusChoice(of=["x"], without=["sw"], share=0.5, limit=5)
-    report = corpora.derive("new", pairs(), choice, seed=1, target_tokens=words).report
-    counted = {(line.language, line.outcome): line.rows for line in report.itertuples()}
-    assert counted == {
+    assert outcomes(corpora.derive("new", pairs(), choice, seed=1, target_tokens=words)) == {
         ("sw", "language left out"): 40,
         ("th", "not sampled"): 20,
         ("th", "beyond the limit"): 15,
@@ -421,11 +419,6 @@ def test_controls_need_translations():
 
 
 # ------------------------------------------------------------------------------------------------- a file of one's own
-
-
-def write_own(path: Path, *rows: Any) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def test_a_file_of_ones_own_is_read_with_english_assumed(tmp_path: Path):
@@ -531,13 +524,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Profile, runs.Ru
     own = write_own(
         folder / "own.jsonl", {"instruction": "2 + 2?", "output": "4"}, {"instruction": "1?", "output": "1"}
     )
-    sections = yaml.safe_load((PARAMS_FOLDER / "smoke.yaml").read_text(encoding="utf-8"))
-    sections["data"]["languages"] = ["th", "de", "en"]
-    sections["data"]["corpora"] = {**CORPORA, "my-corpus": {"path": str(own)}}
-    sections["data"]["miniature"]["sizes"] = MADE
-    names = [name for name in sections["data"]["corpora"] if name != "questions-x-en"]
-    sections["systems"] = {name: {"lineage": [name]} for name in names}
-    profile = params.validate(sections)
+    chosen = {**CORPORA, "my-corpus": {"path": str(own)}}
+    systems = {name: {"lineage": [name]} for name in chosen if name != "questions-x-en"}
+    data = {"data__languages": ["th", "de", "en"], "data__corpora": chosen, "data__miniature__sizes": MADE}
+    profile = changed("smoke", systems=systems, **data)
     run = plan.open_run(profile, folder / "run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QALIGN_CACHE_DIR", str(folder / "cache"))

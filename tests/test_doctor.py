@@ -10,28 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from hub_server import HubServer, Repository
+from hub_server import Repository
+from profiles import changed
 
 from qalign_core import cost, doctor, params
 from qalign_core.doctor import GIB, OK, PROBLEM, WARNING, Finding
-from qalign_core.params import PARAMS_FOLDER, Profile
+from qalign_core.params import PARAMS_FOLDER
 from qalign_core.runs import Run
 from qalign_core.sources import read_lock
 
 ROOT = PARAMS_FOLDER.parent
-
-
-def asked(*arguments: str, options: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *options, "-m", "qalign_core.doctor", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def program(folder: Path, name: str, prints: str, code: int = 0) -> None:
@@ -48,14 +36,6 @@ def tools(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return folder
-
-
-def profile_of(name: str, **sections: dict) -> Profile:
-    """A shipped profile with some keys of its sections set otherwise."""
-    content = yaml.safe_load((PARAMS_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-    for section, keys in sections.items():
-        content[section] = {**content[section], **keys}
-    return params.validate(content)
 
 
 def by_check(findings) -> dict[str, Finding]:
@@ -76,7 +56,9 @@ def test_this_machine_is_ready_for_smoke_and_nothing_is_written(tmp_path: Path, 
 
 
 def test_without_packages_it_says_so_and_goes_on() -> None:
-    done = asked(options=("-S",))
+    command = [sys.executable, "-S", "-m", "qalign_core.doctor"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1
     assert "✗ packages: missing: accelerate" in done.stdout
     assert done.stderr == ""
@@ -120,7 +102,7 @@ def test_a_compiler_is_asked_for_by_offloading_alone(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", str(tmp_path))
     assert doctor.compiler(params.load("mini")).state == OK
     assert doctor.compiler(params.load("llama2-13b")).state == OK  # deepspeed: auto, and no GPU needs offloading here
-    offloading = profile_of("llama2-13b", training={"deepspeed": "deepspeed/zero3-offload.json"})
+    offloading = changed("llama2-13b", training__deepspeed="deepspeed/zero3-offload.json")
     assert doctor.compiler(offloading).state == PROBLEM
 
 
@@ -193,7 +175,7 @@ def test_the_probe_runs_with_this_torch(monkeypatch) -> None:
 
 
 def test_the_disk_that_a_profile_fills(tmp_path: Path, monkeypatch) -> None:
-    profile = profile_of("one-gpu", training={"method": "full", "lora": None})
+    profile = changed("one-gpu", training__method="full", training__lora=None)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     run = Run(tmp_path / "run")
     parameters = 1.5437e9  # of Qwen2.5-1.5B
@@ -214,7 +196,7 @@ def test_the_disk_that_a_profile_fills(tmp_path: Path, monkeypatch) -> None:
 
 def test_memory_that_offloading_needs(monkeypatch) -> None:
     monkeypatch.setattr(doctor, "memory", lambda: 64 * GIB)
-    offloading = profile_of("llama2-13b", training={"deepspeed": "deepspeed/zero3-offload.json"})
+    offloading = changed("llama2-13b", training__deepspeed="deepspeed/zero3-offload.json")
     assert by_check(doctor.machine(offloading))["memory"].state == PROBLEM
     assert by_check(doctor.machine(params.load("mini")))["memory"].state == OK
     monkeypatch.setattr(doctor, "memory", lambda: 2 * GIB)
@@ -222,44 +204,36 @@ def test_memory_that_offloading_needs(monkeypatch) -> None:
 
 
 def test_files_that_a_profile_names(tmp_path: Path) -> None:
-    profile = profile_of("smoke", run={"hostfile": str(tmp_path / "hosts")})
+    profile = changed("smoke", run__hostfile=str(tmp_path / "hosts"))
     (found,) = doctor.files(profile)
     assert (found.state, "run.hostfile: no file" in found.found) == (PROBLEM, True)
     (tmp_path / "hosts").write_text("worker-1 slots=2\n", encoding="utf-8")
     found = by_check(doctor.files(profile))
     assert "(1 machines)" in found["files"].found
     assert found["launcher"].check == "launcher"
-    theirs = {"Theirs": {"predictions": str(tmp_path / "no-such-folder")}}
-    assert "systems.Theirs.predictions" in next(doctor.files(profile_of("smoke", systems=theirs))).found
-    for section, keys in (
-        ("evaluation", {"benchmarks": {"mine": {"max_new_tokens": 9, "folder": str(tmp_path / "gone")}}}),
-        ("data", {"corpora": {"mine": {"path": str(tmp_path / "gone")}}}),
+    gone = str(tmp_path / "gone")
+    for change, said in (
+        ({"systems__Theirs": {"predictions": gone}}, "systems.Theirs.predictions"),
+        ({"evaluation__benchmarks": {"mine": {"max_new_tokens": 9, "folder": gone}}}, "gone is not there"),
+        ({"data__corpora": {"mine": {"path": gone}}}, "gone is not there"),
     ):
-        assert "gone is not there" in next(doctor.files(profile_of("smoke", **{section: keys}))).found
+        assert said in next(doctor.files(changed("smoke", **change))).found
 
 
 # ------------------------------------------------------------------------------------------------- data and models
 
 
 @pytest.fixture
-def server(monkeypatch, tmp_path):
-    with HubServer() as hub:
-        lock = read_lock()
-        mgsm, first = lock.hub["mgsm"], next(iter(lock.hub["mgsm"].files.values()))
-        hub.repositories = {
-            f"datasets/{mgsm.repo_id}": Repository({first.path: b"x"}, commit=mgsm.revision or "c0ffee" + "0" * 34),
-            "owner/open": Repository({"config.json": b"{}", "model.safetensors": b""}),
-            "owner/pickles": Repository({"config.json": b"{}", "pytorch_model-00001-of-00002.bin": b""}),
-            "owner/gated": Repository({"config.json": b"{}", "model.safetensors": b""}, token="hf_right"),
-        }
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setenv("QALIGN_CACHE_DIR", str(tmp_path / "cache"))
-        monkeypatch.setenv("QALIGN_REPOSITORY_URL", f"{hub.url}/raw")
-        for variable in ("HF_TOKEN", "HF_HUB_OFFLINE"):
-            monkeypatch.delenv(variable, raising=False)
-        yield hub
+def server(server):
+    mgsm = read_lock().hub["mgsm"]
+    first = next(iter(mgsm.files.values()))
+    server.repositories = {
+        f"datasets/{mgsm.repo_id}": Repository({first.path: b"x"}, commit=mgsm.revision or "c0ffee" + "0" * 34),
+        "owner/open": Repository({"config.json": b"{}", "model.safetensors": b""}),
+        "owner/pickles": Repository({"config.json": b"{}", "pytorch_model-00001-of-00002.bin": b""}),
+        "owner/gated": Repository({"config.json": b"{}", "model.safetensors": b""}, token="hf_right"),
+    }
+    return server
 
 
 def test_models_of_the_hub(server, monkeypatch, tmp_path: Path) -> None:
@@ -315,7 +289,7 @@ def test_data_in_a_folder(tmp_path: Path, monkeypatch) -> None:
 
 def test_bf16_that_would_be_emulated_is_a_problem(monkeypatch) -> None:
     monkeypatch.setattr("qalign_core.runs.has_native_bf16", lambda: False)
-    found = by_check(doctor.machine(profile_of("mini", training={"bf16": True})))["bf16"]
+    found = by_check(doctor.machine(changed("mini", training__bf16=True)))["bf16"]
     assert (found.state, "training.bf16: false" in found.found) == (PROBLEM, True)
 
 

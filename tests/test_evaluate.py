@@ -12,6 +12,7 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
+from profiles import changed
 
 from qalign_core import comparisons, doctor, evaluate, params, plan, prepare, reproduce, results, runs
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
@@ -209,29 +210,11 @@ def test_it_stands_beside_every_seed_or_beside_its_own(folder: Path, run: Run):
         assert set(evaluate.score_run(profile_of(theirs(folder, **own), seeds=[0, 1]), run)["seed"]) == seeds
 
 
-@pytest.mark.parametrize(
-    ("content", "error", "message"),
-    [
-        (None, FileNotFoundError, r"missing: .*mgsm/de\.jsonl"),
-        (["a 3"], ValueError, r"de\.jsonl: the benchmark has 2 questions; predictions missing: 1"),
-    ],
-)
-def test_what_is_missing_is_named(
-    folder: Path, run: Run, content: list[str] | None, error: type[Exception], message: str
-):
-    (folder / "mgsm" / "de.jsonl").unlink()
-    if content:
-        runs.write_json_lines(folder / "mgsm" / "de.jsonl", [{"output": text} for text in content])
-    with pytest.raises(error, match=message):
-        evaluate.score_run(profile_of(theirs(folder)), run)
-    folder.rename(folder.with_name("elsewhere"))
-    with pytest.raises(FileNotFoundError, match="is not a folder: no predictions there"):
-        evaluate.score_run(profile_of(theirs(folder)), run)
-
-
-def test_another_field_is_named(folder: Path, run: Run):
+def test_another_field_or_folder_is_named(folder: Path, run: Run):
     with pytest.raises(ValueError, match=r"row 1: no field 'index'; the line has output"):
         evaluate.score_run(profile_of({"predictions": str(folder)}), run)
+    with pytest.raises(FileNotFoundError, match="is not a folder: no predictions there"):
+        evaluate.score_run(profile_of(theirs(folder / "elsewhere")), run)
 
 
 @pytest.mark.parametrize(
@@ -305,15 +288,7 @@ def test_outputs_saved_into_a_notebook_are_no_change(folder: Path, tmp_path: Pat
 
 
 def smoke_with(**changes: Any) -> Profile:
-    sections = yaml.safe_load((PARAMS_FOLDER / "smoke.yaml").read_text(encoding="utf-8"))
-    sections["data"]["languages"] = ["sw", "en"]
-    for key, value in changes.items():
-        *way, last = key.split("__")
-        place = sections
-        for name in way:
-            place = place.setdefault(name, {})
-        place[last] = value
-    return params.validate(sections)
+    return changed("smoke", data__languages=["sw", "en"], **changes)
 
 
 @pytest.fixture
@@ -481,17 +456,14 @@ def test_every_variant_is_compared_with_ours_and_the_small_ones_with_their_contr
 
 
 def test_a_study_is_a_few_systems_over_derived_corpora(tmp_path: Path):
-    sections = yaml.safe_load((PARAMS_FOLDER / "mini.yaml").read_text(encoding="utf-8"))
-    sections["data"].setdefault("corpora", {}).update(
-        {
-            "quarter": {"of": ["questions-x-en"], "share": 0.25},
-            "without-sw": {"of": ["questions-x-en"], "without": ["sw"]},
-        }
-    )
     lineages = {"A": ["quarter", "metamathqa"], "C": ["without-sw", "metamathqa"]}
-    sections["systems"] = {name: sections["systems"][name] for name in ("MonoReason", "QAlign")}
-    sections["systems"] |= {name: {"lineage": lineage, "table": "study"} for name, lineage in lineages.items()}
-    profile, run = params.validate(sections), Run(tmp_path)
+    systems = {name: params.load("mini").systems[name].model_dump() for name in ("MonoReason", "QAlign")}
+    systems |= {name: {"lineage": lineage, "table": "study"} for name, lineage in lineages.items()}
+    corpora = {
+        "data__corpora__quarter": {"of": ["questions-x-en"], "share": 0.25},
+        "data__corpora__without-sw": {"of": ["questions-x-en"], "without": ["sw"]},
+    }
+    profile, run = changed("mini", systems=systems, **corpora), Run(tmp_path)
     for stage in ("questions-x-en", "quarter", "without-sw"):
         done = {"metrics": {"rows": 7, "target_tokens": 70}}
         runs.write_json(run.stage(profile.run.seeds[0], [stage]) / "done.json", done)

@@ -25,7 +25,6 @@ from qalign_core.decoding import (
     PROCESSOR_TOKENS,
     GreedyDecoder,
     Sequence,
-    cache_bytes_per_token,
     choose_batch_tokens,
     free_memory,
 )
@@ -79,8 +78,9 @@ def prompts(shared: int) -> list[list[int]]:
     return [template + tokens(dice.randrange(1, 40)) for _ in range(12)]
 
 
-def alone(model: PreTrainedModel, prompt: list[int]) -> list[int]:
-    config = GenerationConfig(do_sample=False, max_new_tokens=LIMIT, eos_token_id=None, pad_token_id=0)
+def alone(model: PreTrainedModel, prompt: list[int], limit: int = LIMIT, eos: int | None = None) -> list[int]:
+    """What transformers itself says to one prompt."""
+    config = GenerationConfig(do_sample=False, max_new_tokens=limit, eos_token_id=eos, pad_token_id=0)
     tokens = torch.tensor([prompt])
     output = model.generate(tokens, attention_mask=torch.ones_like(tokens), generation_config=config)
     return output[0, len(prompt) :].tolist()
@@ -120,10 +120,6 @@ def test_what_prompts_share_is_read_once() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- batch size
-
-
-def test_the_cache_of_a_token_is_measured() -> None:
-    assert cache_bytes_per_token(llama()) == 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, head size, bytes
 
 
 @pytest.mark.parametrize(

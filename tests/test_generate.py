@@ -14,42 +14,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_fast_decoding import CONTEXT, VOCABULARY, alone, llama
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from qalign_core import decoding, generate, runs
 from qalign_core.decoding import GreedyDecoder, Sequence
 from qalign_core.generate import Answers
 
-VOCABULARY = 48
-CONTEXT = 128
 MAX_NEW_TOKENS = 40
 PAD, BOS = 0, 1
-
-
-def random_model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        initializer_range=0.6,
-        bos_token_id=BOS,
-        eos_token_id=None,
-        pad_token_id=PAD,
-    )
-    return LlamaForCausalLM(config).eval()
-
-
-def one_at_a_time(model: LlamaForCausalLM, input_ids: list[int], max_new_tokens: int, eos: int | None) -> list[int]:
-    config = GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=eos, pad_token_id=PAD)
-    tokens = torch.tensor([input_ids])
-    output = model.generate(tokens, attention_mask=torch.ones_like(tokens), generation_config=config)
-    return output[0, len(input_ids) :].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +33,15 @@ def prompts() -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def model() -> LlamaForCausalLM:
-    return random_model()
+def model() -> PreTrainedModel:
+    torch.manual_seed(0)
+    return llama().eval()
 
 
 @pytest.fixture(scope="module")
 def reference(model, prompts) -> tuple[int, list[tuple[list[int], str]]]:
     """EOS, chosen so that answers end at many different times, and every answer decoded alone."""
-    free = [one_at_a_time(model, prompt, MAX_NEW_TOKENS, None) for prompt in prompts]
+    free = [alone(model, prompt, MAX_NEW_TOKENS) for prompt in prompts]
     ends = {
         token: {tokens.index(token) if token in tokens else MAX_NEW_TOKENS for tokens in free}
         for token in range(2, VOCABULARY)
@@ -75,7 +50,7 @@ def reference(model, prompts) -> tuple[int, list[tuple[list[int], str]]]:
     assert len(ends[eos]) >= 8, "the answers of the test's model should end at many different times"
     expected = []
     for prompt in prompts:
-        output = one_at_a_time(model, prompt, MAX_NEW_TOKENS, eos)
+        output = alone(model, prompt, MAX_NEW_TOKENS, eos)
         expected.append((output[:-1], "stop") if output[-1] == eos else (output, "length"))
     assert {reason for _, reason in expected} == {"stop", "length"}
     return eos, expected
@@ -209,6 +184,10 @@ def read_responses(job: Path) -> list[tuple[str, str]]:
     return found
 
 
+def metrics_of(job: Path) -> dict:
+    return runs.read_json(job.with_name("done.json"))["metrics"]
+
+
 def generated_keys(job: Path) -> list[str]:
     files = sorted((job.parent / "generated").glob("rank-*.jsonl"))
     return [row["key"] for file in files for row in runs.read_json_lines(file)]
@@ -310,7 +289,7 @@ def test_what_was_answered_before_a_kill_is_kept(job, responses, monkeypatch):
     keys = generated_keys(job)
     assert len(keys) == len(set(keys)) == 40
     assert read_responses(job) == responses
-    assert runs.read_json(job.with_name("done.json"))["metrics"]["generated"] == 40 - kept.count(b"\n")
+    assert metrics_of(job)["generated"] == 40 - kept.count(b"\n")
 
 
 def test_sigkill_then_start_again(tmp_path, model_dir, texts, responses):
@@ -337,21 +316,13 @@ def test_a_stale_answer_is_never_used(tmp_path, model_dir, texts, job):
     changed = [*texts[:-1], texts[-1] + " w5"]
     job = write_job(tmp_path, model_dir, changed)
     generate.generate(job)  # one prompt differs: one new answer
-    assert len(set(generated_keys(job)) - first) == 1
-    assert runs.read_json(job.with_name("done.json"))["metrics"]["generated"] == 1
+    assert len(set(generated_keys(job)) - first) == metrics_of(job)["generated"] == 1
 
-    job = write_job(tmp_path, model_dir, texts, model_fingerprint="m2")
-    generate.generate(job)  # other weights: nothing is kept
-    assert runs.read_json(job.with_name("done.json"))["metrics"]["generated"] == 40
-
-    tasks = [task | {"max_new_tokens": 5} for task in runs.read_json(job)["tasks"]]
-    job = write_job(tmp_path, model_dir, texts, tasks=tasks)
-    generate.generate(job)  # another limit: nothing is kept
-    assert runs.read_json(job.with_name("done.json"))["metrics"]["generated"] == 40
-
-    job = write_job(tmp_path, model_dir, texts, tasks=tasks, dtype="bfloat16")
-    generate.generate(job)  # another precision: nothing is kept
-    assert runs.read_json(job.with_name("done.json"))["metrics"]["generated"] == 40
+    limited = [task | {"max_new_tokens": 5} for task in runs.read_json(write_job(tmp_path, model_dir, texts))["tasks"]]
+    for changes in ({"model_fingerprint": "m2"}, {"tasks": limited}, {"tasks": limited, "dtype": "bfloat16"}):
+        job = write_job(tmp_path, model_dir, texts, **changes)
+        generate.generate(job)  # other weights, another limit, another precision: nothing is kept
+        assert metrics_of(job)["generated"] == 40
 
 
 def test_a_damaged_answer_is_an_error(job):
@@ -386,7 +357,7 @@ def test_ranks_one_after_the_other(job, responses, monkeypatch):
         generate.generate(job)
     assert read_responses(job) == responses
     assert len(generated_keys(job)) == 40
-    assert runs.read_json(job.with_name("done.json"))["metrics"]["ranks"] == 3
+    assert metrics_of(job)["ranks"] == 3
 
 
 def test_a_line_that_another_rank_left_unfinished_is_asked_again(job, responses, monkeypatch):
@@ -397,7 +368,7 @@ def test_a_line_that_another_rank_left_unfinished_is_asked_again(job, responses,
     as_rank(monkeypatch, 0, 1)
     generate.generate(job)
     assert read_responses(job) == responses
-    assert runs.read_json(job.with_name("done.json"))["metrics"]["generated"] == 21
+    assert metrics_of(job)["generated"] == 21
 
 
 def test_rank_0_does_not_wait_for_the_dead(job, monkeypatch):

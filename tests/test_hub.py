@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hub_server import HubServer, Repository
+from profiles import changed
 from tiny_training import make_base
 from transformers import AutoModelForCausalLM
 
-from qalign_core import evaluate, hub, launch, models, params, plan, runs
+from qalign_core import evaluate, hub, launch, models, params, plan, results, runs
 from qalign_core.runs import Run
 
 NAME, FIRST, SECOND = "owner/tiny-7B", "a" * 40, "b" * 40
@@ -31,17 +31,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    with HubServer() as found:
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setenv("HF_ENDPOINT", found.url)
-        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf"))
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
-        monkeypatch.setenv("QALIGN_CACHE_DIR", str(tmp_path / "cache"))
-        yield found
-
-
 def fetch(convert: bool = True) -> Path:
     return hub.fetch(hub.pin(NAME, None), convert)
 
@@ -55,8 +44,7 @@ def test_the_first_download_is_recorded_and_kept_to(server: HubServer, tmp_path:
     assert hub.pinned(NAME, SECOND)["revision"] == SECOND  # the profile names one
     # A run begun elsewhere from the first commit is not gone on with from the second.
     monkeypatch.setenv("QALIGN_CACHE_DIR", str(tmp_path / "another"))
-    profile = params.load("llama2-7b")
-    profile = profile.model_copy(update={"model": profile.model.model_copy(update={"base": NAME})})
+    profile = changed("llama2-7b", model__base=NAME)
     run = Run(tmp_path / "run")
     runs.write_json(run.corpus("gsm8k").with_suffix(".json"), {"sha256": "c", "rows": 3})
     job = plan.stage_job(profile, run, 1234, ["gsm8k"])
@@ -128,34 +116,6 @@ def test_what_is_not_just_weights_is_refused(server: HubServer, published: dict[
     assert os.environ["DISABLE_SAFETENSORS_CONVERSION"]
 
 
-def test_a_system_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    profile, run, ran = params.load("checkpoints"), Run(tmp_path), []
-
-    def job_of(profile, run, system, seed):
-        return plan.Job({"fingerprint": system}, tmp_path / system)
-
-    def run_jobs(jobs, *_):
-        for job in jobs:
-            ran.append(job.folder.name)
-            if "WizardMath" in job.folder.name:
-                raise launch.JobError("the hub has no such model")
-            for name in ("job.json", "done.json"):
-                runs.write_json(job.folder / name, job.content)
-
-    monkeypatch.setattr(plan, "prediction_job", job_of)
-    monkeypatch.setattr(launch, "run_jobs", run_jobs)
-    logged: list[str] = []
-    monkeypatch.setattr(evaluate, "log_evaluation", lambda profile, run, system, *_: logged.append(system))
-    failures = launch.run_groups(evaluate.answering_jobs(profile, run), profile, run)
-    assert failures == [f"WizardMath {size}: the hub has no such model" for size in ("7B", "13B")]
-    assert ran == list(profile.systems)
-    left = [name for name in profile.systems if "WizardMath" not in name]
-    assert logged == list(evaluate.answered(profile, run).systems) == left
-    monkeypatch.setattr(launch, "run_jobs", lambda *_: (_ for _ in ()).throw(launch.JobError("no network")))
-    with pytest.raises(launch.JobError, match="no network"):
-        launch.run_groups([[job_of(profile, run, "WizardMath 7B", 0)]], profile, run)
-
-
 def test_checkpoints_answer_beside_one_that_is_gone(
     server: HubServer, published: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -175,6 +135,7 @@ def test_checkpoints_answer_beside_one_that_is_gone(
     assert "the hub has no model nobody/gone-7B" in failures[0]
     assert failures[0] in capsys.readouterr().out
     assert list(evaluate.answered(profile, run).systems) == ["Ours 7B"]
+    assert results.read_log(run.results)["system"].tolist() == ["Ours 7B"]
     done = runs.read_json(run.checkpoint_predictions("Ours 7B") / "benchmarks" / "done.json")
     assert done["model"] == {"path": NAME, "revision": FIRST}
     assert done["metrics"]["questions"] == 3

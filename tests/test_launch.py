@@ -113,6 +113,23 @@ def error_of(run: Run, code: str, **changes: Any) -> str:
     return str(error.value)
 
 
+def finished(run: Run, code: str = "done()", before: str = "", **changes: Any) -> Job:
+    """A job that was run to its good end."""
+    job = stub_job(run, code, before)
+    run_job(job, stub_profile(**changes), run, show=False)
+    assert job.done
+    return job
+
+
+def refusal_of(run: Run, job: Job, said: str) -> str:
+    """What a job that must not start says; it leaves the folder as it is."""
+    before = runs.sha256_tree(job.folder)
+    with pytest.raises(JobError, match=said) as error:
+        run_job(job, stub_profile(), run, show=False)
+    assert runs.sha256_tree(job.folder) == before
+    return str(error.value)
+
+
 def process_group(number: int) -> list[int]:
     """The living processes of a group."""
     found = []
@@ -160,6 +177,8 @@ def test_a_failing_job_of_several_is_the_one_named_and_may_be_passed_over(run: R
     assert len(failures) == 1
     assert failures[0].startswith("job-1: job-1 ended")
     assert [job.done for job in jobs] == [True, False, True]
+    with pytest.raises(JobError, match="no such thing"):  # where all of them failed
+        launch.run_groups([jobs[1:2]], stub_profile(), run)
 
 
 def test_jobs_before_one_that_cannot_be_prepared_run_first(run: Run, direct: None):
@@ -299,7 +318,8 @@ def test_interrupting_a_real_kernel_stops_the_whole_group_within_ten_seconds(run
             reply = client.get_shell_msg(timeout=60)
         assert time.monotonic() - begun < 10
         assert reply["content"]["ename"] == "Interrupted"
-        assert len(reply["content"]["traceback"]) == 1  # one sentence
+        said = "job: stopped; what is finished is kept. Run the cell again to go on from the last checkpoint."
+        assert reply["content"]["traceback"] == [said]
         assert process_group(group) == []
     finally:
         client.stop_channels()
@@ -318,24 +338,20 @@ def test_a_second_interrupt_stops_a_stubborn_job_at_once(run: Run, supervise):
 
 
 def test_an_interrupted_job_can_be_run_again(run: Run, supervise):
-    code = "time.sleep(60) if not (folder / 'go').exists() else done()"
-    job = stub_job(run, code)
+    job = stub_job(run, "time.sleep(60) if not (folder / 'go').exists() else done()")
     process, _ = supervise(job, "direct")
     process.send_signal(signal.SIGINT)
     process.wait(timeout=10)
     (job.folder / "go").touch()
-    process = subprocess.run(
-        [sys.executable, "-c", SUPERVISOR, str(run.folder), "direct", "1", json.dumps(job.content)], timeout=30
-    )
-    assert process.returncode == 0
+    command = [sys.executable, "-c", SUPERVISOR, str(run.folder), "direct", "1", json.dumps(job.content)]
+    subprocess.run(command, timeout=30, check=True)
     assert job.done
     assert (job.folder / "log.txt").read_text().count("==== ") == 2
 
 
 def test_processes_left_behind_by_a_successful_job_are_ended(run: Run, direct, monkeypatch):
     monkeypatch.setattr(launch, "GRACE_SECONDS", 0.2)
-    job = stub_job(run, "done()", before="spawn()")
-    run_job(job, stub_profile(), run, show=False)
+    job = finished(run, before="spawn()")
     child = int((job.folder / "child-0.pid").read_text())
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
@@ -412,9 +428,7 @@ for _ in range(14):
     os.utime(folder / "progress.jsonl", (1, 1))  # a file server whose clock is wrong, or a laptop that slept
 done()
 """
-        job = stub_job(run, code)
-        run_job(job, stub_profile(silence_seconds=3), run, show=False)
-        assert job.done
+        finished(run, code, silence_seconds=3)
 
 
 # ------------------------------------------------------------------------------------------------- one folder, one job
@@ -437,40 +451,27 @@ def test_other_settings_over_a_finished_job_are_named_and_nothing_is_changed(run
     run_job(job, stub_profile(), run, show=False)
     (job.folder / "model").mkdir()
     (job.folder / "model" / "weights").write_text("finished")
-    before = runs.sha256_tree(job.folder)
     other = stub_job(run, "done()", training_arguments={"learning_rate": 2e-5, "seed": 1}, loss="token")
-    with pytest.raises(JobError) as error:
-        run_job(other, stub_profile(), run, show=False)
-    message = str(error.value)
-    assert "job was finished with other settings than the profile has now" in message
+    message = refusal_of(run, other, "job was finished with other settings than the profile has now")
     assert '  loss: "paper" then, "token" now\n' in message
     assert "  training_arguments.learning_rate: 1e-05 then, 2e-05 now\n" in message
     assert "seed" not in message
-    with pytest.raises(JobError, match="an earlier stage or its data differs"):
-        run_job(Job({**job.content, "fingerprint": "other"}, job.folder), stub_profile(), run, show=False)
     assert "--run-dir" in message
-    assert runs.sha256_tree(job.folder) == before
+    refusal_of(run, Job({**job.content, "fingerprint": "other"}, job.folder), "an earlier stage or its data differs")
 
 
 def test_other_settings_over_checkpoints_are_named_and_nothing_is_changed(run: Run, direct, monkeypatch):
     error_of(run, "sys.exit(1)")
     monkeypatch.setattr(launch.train, "newest_step", lambda folder: 40)
-    job = stub_job(run, "done()")
-    before = runs.sha256_tree(job.folder)
-    with pytest.raises(JobError, match="job has been trained for 40 updates with other settings than the profile has"):
-        run_job(job, stub_profile(), run, show=False)
-    assert runs.sha256_tree(job.folder) == before
+    said = "job has been trained for 40 updates with other settings than the profile has"
+    refusal_of(run, stub_job(run, "done()"), said)
 
 
 @pytest.mark.parametrize("content", ["[]", "{"])
 def test_a_damaged_record_of_a_job_is_named_and_nothing_is_changed(run: Run, direct, content: str):
-    job = stub_job(run, "done()")
-    run_job(job, stub_profile(), run, show=False)
+    job = finished(run)
     (job.folder / "done.json").write_text(content)
-    before = runs.sha256_tree(job.folder)
-    with pytest.raises(JobError, match=r"done\.json: .*delete or repair"):
-        run_job(job, stub_profile(), run, show=False)
-    assert runs.sha256_tree(job.folder) == before
+    refusal_of(run, job, r"done\.json: .*delete or repair")
 
 
 def test_a_model_that_was_deleted_is_not_looked_for_on_the_hub(run: Run, direct):
@@ -496,9 +497,7 @@ def test_a_model_that_was_half_written_is_still_to_be_trained(run: Run):
 
 def test_other_settings_over_a_job_that_was_only_begun_are_taken(run: Run, direct):
     error_of(run, "sys.exit(1)")
-    job = stub_job(run, "done()")
-    run_job(job, stub_profile(), run, show=False)
-    assert job.done
+    finished(run)
 
 
 # ------------------------------------------------------------------------------------------------- the command
@@ -539,19 +538,30 @@ def started(tmp_path_factory) -> dict[str, list[str]]:
     return {Path(call[0]).name: call[1:] for call in calls}
 
 
+def ranks_of(command: list[str]) -> dict[str, list[int]]:
+    """What DeepSpeed's launcher is told to start."""
+    encoded = next(word.removeprefix("--world_info=") for word in command if word.startswith("--world_info="))
+    return json.loads(base64.urlsafe_b64decode(encoded))
+
+
 def test_pdsh_starts_the_launcher_of_every_machine(started: dict[str, list[str]]):
     words = started["pdsh"]
     assert words[words.index("-w") + 1] == "worker-1,worker-2"
-    world = next(word for word in words if word.startswith("--world_info=")).removeprefix("--world_info=")
-    assert json.loads(base64.urlsafe_b64decode(world)) == {"worker-1": [0, 1], "worker-2": [0, 1]}
+    assert ranks_of(words) == {"worker-1": [0, 1], "worker-2": [0, 1]}
     assert words[words.index("--module") :][-2:] == ["qalign_core.train", "/shared/run/job.json"]
     assert "--master_addr=10.0.0.1" in words
 
 
-def test_openmpi_starts_a_rank_a_slot(started: dict[str, list[str]]):
-    words = started["mpirun"]
-    assert words[words.index("-n") + 1] == "4"
-    assert words[words.index("-hostfile") + 1].endswith("hosts.txt")
+@pytest.mark.parametrize(
+    ("tool", "options"),
+    [
+        ("mpirun", {"-n": "4", "-hostfile": "hosts.txt"}),
+        ("srun", {"-n": "4", "--partition": "gpu", "--gpus-per-node": "2"}),
+    ],
+)
+def test_openmpi_and_slurm_start_a_rank_a_device(started: dict[str, list[str]], tool: str, options: dict[str, str]):
+    words = started[tool]
+    assert {option: Path(words[words.index(option) + 1]).name for option in options} == options
     assert words[-5:] == [sys.executable, "-u", "-m", "qalign_core.train", "/shared/run/job.json"]
 
 
@@ -566,23 +576,8 @@ time.sleep(1)
 assert beats.stat().st_mtime_ns > before
 done()
 """
-    job = stub_job(run, code)
-    run_job(job, stub_profile(hostfile=str(hosts)), run, show=False)
+    job = finished(run, code, hostfile=str(hosts))
     assert not (job.folder / ".beats").exists()
-
-
-def test_slurm_starts_a_rank_a_device_with_the_profiles_arguments(started: dict[str, list[str]]):
-    words = started["srun"]
-    assert words[words.index("-n") + 1] == "4"
-    assert words[words.index("--partition") + 1] == "gpu"
-    assert words[words.index("--gpus-per-node") + 1] == "2"
-    assert words[-5:] == [sys.executable, "-u", "-m", "qalign_core.train", "/shared/run/job.json"]
-
-
-def ranks_of(command: list[str]) -> dict[str, list[int]]:
-    """What DeepSpeed's launcher is told to start."""
-    encoded = next(word.removeprefix("--world_info=") for word in command if word.startswith("--world_info="))
-    return json.loads(base64.urlsafe_b64decode(encoded))
 
 
 def test_on_this_machine_every_start_has_a_free_port_of_its_own():
@@ -614,9 +609,7 @@ while rank == 0 and not (folder / "rank-1.pid").exists():
     time.sleep(0.05)
 done()
 """
-    job = stub_job(run, code)
-    run_job(job, stub_profile(devices=2), run, show=False)
-    log = (job.folder / "log.txt").read_text()
+    log = (finished(run, code, devices=2).folder / "log.txt").read_text()
     assert all(f"rank {rank} {rank} GPU-8932f937,GPU-4a5b" in log for rank in range(2)), log
 
 
@@ -666,9 +659,8 @@ def test_the_latest_state_is_the_last_whole_line(tmp_path: Path):
 
 def test_progress_reads_as_a_line():
     state = {"phase": "training", "step": 1200, "total_steps": 9258, "loss": 0.51234, "tokens_per_second": 12345.6}
-    assert launch.describe({**state, "seconds_left": 3725}) == (
-        "training · 1,200/9,258 · loss 0.512 · 12,346 tokens/s · 1:02:05 left"
-    )
+    line = "training · 1,200/9,258 · loss 0.512 · 12,346 tokens/s · 1:02:05 left"
+    assert launch.describe({**state, "seconds_left": 3725}) == line
     assert launch.describe({"phase": "generating", "done": 3, "total": 10}) == "generating · 3/10"
     assert launch.describe({"phase": "loading"}) == "loading"
     assert launch.describe(None) == "starting"

@@ -14,7 +14,7 @@ from jupyter_client.manager import KernelManager
 from jupyterlab.commands import get_app_dir
 from nbclient import NotebookClient
 
-from qalign_core import launch, params, plan, reproduce, runs
+from qalign_core import params, reproduce, runs
 from qalign_core.params import PARAMS_FOLDER, ProfileError
 from qalign_core.reproduce import NOTEBOOKS_FOLDER
 from qalign_core.runs import Run
@@ -64,19 +64,6 @@ def test_a_cell_that_a_browser_runs_has_menus(kernel: KernelManager):
     assert WIDGET in shown
 
 
-def test_an_interrupted_job_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def interrupt(*_) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(launch, "_supervise", interrupt)
-    job = plan.Job({"kind": "generate", "fingerprint": "f"}, tmp_path / "job")
-    monkeypatch.setattr(launch, "trained_first", lambda *_: False)
-    with pytest.raises(launch.Interrupted) as stopped:
-        launch.run_job(job, params.load("smoke"), Run(tmp_path))
-    said = "job: stopped; what is finished is kept. Run the cell again to go on from the last checkpoint."
-    assert stopped.value._render_traceback_() == [said]  # all that IPython shows
-
-
 # ------------------------------------------------------------------------------------------------- make lab
 
 
@@ -92,15 +79,14 @@ def test_a_notebook_opened_by_hand_uses_the_profile_that_jupyterlab_was_started_
     assert params.from_notebook() == params.load("mini")
 
 
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", *arguments]
+    return subprocess.run(command, cwd=NOTEBOOKS_FOLDER.parent, capture_output=True, text=True, check=False)
+
+
 def test_make_lab_starts_on_loopback_at_a_page_that_is_there():
     root = NOTEBOOKS_FOLDER.parent
-    made = subprocess.run(
-        ["make", "-n", "lab", "VENV=v", "PROFILE=params/smoke.yaml"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    made = make("-n", "lab", "VENV=v", "PROFILE=params/smoke.yaml").stdout
     assert f'QALIGN_PROFILE="{root / "params" / "smoke.yaml"}"' in made  # a path: kernels start in another folder
     assert "--ServerApp.ip=127.0.0.1" in made
     assert "token" not in made  # JupyterLab makes one itself, and asks for it
@@ -114,21 +100,19 @@ def test_make_lab_starts_on_loopback_at_a_page_that_is_there():
 @pytest.mark.parametrize(("given", "said"), [("", "--allow-root"), ("--no-browser", "--allow-root --no-browser")])
 def test_make_lab_as_root_says_what_to_pass(given: str, said: str, tmp_path: Path):
     (tmp_path / ".ready").touch()
-    command = ["make", "-s", "--no-print-directory", "lab"]  # as under a make that says which folder it enters
-    command += [f"VENV={tmp_path}", "BIN=/none", "USER_ID=0", f"LAB={given}"]
-    done = subprocess.run(command, cwd=NOTEBOOKS_FOLDER.parent, capture_output=True, text=True, check=False)
+    lab = ["-s", "--no-print-directory", "lab"]  # as under a make that says which folder it enters
+    lab += [f"VENV={tmp_path}", "BIN=/none", "USER_ID=0"]
+    done = make(*lab, f"LAB={given}")
     assert done.returncode == 2
     assert done.stdout == f'JupyterLab does not run as root unless it is told to: make lab LAB="{said}"\n'
-    told = subprocess.run([*command[:-1], f"LAB={said}"], cwd=NOTEBOOKS_FOLDER.parent, capture_output=True, check=False)
-    assert b"JupyterLab does not" not in told.stdout
+    assert "JupyterLab does not" not in make(*lab, f"LAB={said}").stdout
 
 
 @pytest.mark.parametrize("target", ["doctor", "reproduce", "dry-run", "lab", "figures"])
 def test_make_takes_a_profile_whose_path_has_a_blank(target: str, tmp_path: Path):
     profile = tmp_path / "my prof.yaml"
     profile.write_bytes((PARAMS_FOLDER / "smoke.yaml").read_bytes())
-    command = ["make", "-n", target, "VENV=v", f"PROFILE={profile}"]
-    made = subprocess.run(command, cwd=NOTEBOOKS_FOLDER.parent, capture_output=True, text=True, check=True).stdout
+    made = make("-n", target, "VENV=v", f"PROFILE={profile}").stdout
     assert made.count("my prof.yaml") == made.count(f'"{profile}"') == 1 + (target == "lab")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -34,11 +34,8 @@ def task_file(path: Path) -> dict:
 
 @pytest.fixture
 def tasks(monkeypatch) -> ModuleType:
-    pytest.importorskip("datasets")
-    spec = importlib.util.spec_from_file_location("qalign_lm_eval_tasks", FOLDER / "tasks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("tasks")
 
 
 @pytest.fixture

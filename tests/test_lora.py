@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from forked_training import STAND_STILL
+from profiles import changed
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job
+from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, run_jobs
 from transformers import AutoModelForCausalLM
 
 from qalign_core import launch, params, plan, prepare, train
@@ -29,7 +29,7 @@ from qalign_core.models import (
     merged,
     save_model,
 )
-from qalign_core.params import PARAMS_FOLDER, LoraSection, ProfileError
+from qalign_core.params import LoraSection, ProfileError
 from qalign_core.runs import is_done, read_json, read_json_lines, sha256_file, write_json
 from qalign_core.trainer import MANIFEST
 
@@ -130,9 +130,7 @@ def test_a_matrix_without_a_weight_is_an_error(folder: Path) -> None:
 
 
 def profile_with(**training: Any) -> params.Profile:
-    sections = yaml.safe_load((PARAMS_FOLDER / "smoke.yaml").read_text(encoding="utf-8"))
-    sections["training"] |= training
-    return params.validate(sections)
+    return changed("smoke", **{f"training__{key}": value for key, value in training.items()})
 
 
 def test_lora_is_a_method_and_its_numbers_are_checked() -> None:
@@ -169,9 +167,7 @@ def jobs(folder: Path) -> dict[str, Path]:
         "bf16": lora_job(folder / "bf16", folder / "tied", 2, SETTINGS | {"embeddings": True}, bf16=True),
         "undisturbed": lora_job(folder / "undisturbed", folder / "base", 2, dropping, max_steps=60, save_steps=10),
     }
-    command = [sys.executable, str(Path(__file__).with_name("tiny_training.py")), *map(str, found.values())]
-    finished = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False)
-    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+    run_jobs(found.values())
     return found
 
 
@@ -240,15 +236,14 @@ def test_a_killed_run_ends_with_the_very_weights(jobs: dict[str, Path], folder: 
 def test_qaligns_two_stages_go_the_road_of_full_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QALIGN_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    sections = yaml.safe_load((PARAMS_FOLDER / "smoke.yaml").read_text(encoding="utf-8"))
-    sections["data"]["languages"] = ["sw", "en"]
-    sections["systems"] = {"QAlign": {"lineage": ["questions-x-en", "metamathqa"]}}
-    sections["training"] |= {
-        "method": "lora",
-        "lora": {"rank": RANK, "alpha": 8},
-        "deepspeed": "deepspeed/zero3.json",
-    }
-    profile = params.validate(sections)
+    profile = changed(
+        "smoke",
+        data__languages=["sw", "en"],
+        systems={"QAlign": {"lineage": ["questions-x-en", "metamathqa"]}},
+        training__method="lora",
+        training__lora={"rank": RANK, "alpha": 8},
+        training__deepspeed="deepspeed/zero3.json",
+    )
     run = plan.open_run(profile, tmp_path / "run")
     prepare.write_corpora(profile, run)
     prepare.write_benchmarks(profile, run)

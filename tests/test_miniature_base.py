@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -22,12 +22,9 @@ SIZE_LIMIT = 25 * 2**20  # bytes, of all of them
 
 @pytest.fixture(scope="module")
 def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("maker", PARAMS_FOLDER.parent / "tools" / "miniature_base.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PARAMS_FOLDER.parent / "tools")
+        return importlib.import_module("miniature_base")
 
 
 @pytest.fixture(params=PROFILE.run.seeds)

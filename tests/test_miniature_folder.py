@@ -21,33 +21,36 @@ SIZES = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
-    return folder, miniature.write_world(folder, seed=1, sizes=SIZES)
+    miniature.write_world(folder, seed=1, sizes=SIZES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def manifest(folder):
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
 
 
 def json_lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_the_same_seed_writes_the_same_bytes(world, tmp_path):
-    _, manifest = world
+def test_the_same_seed_writes_the_same_bytes(manifest, tmp_path):
     assert miniature.write_world(tmp_path, seed=1, sizes=SIZES) == manifest
     for path, digest in manifest["files"].items():
         assert hashlib.sha256((tmp_path / path).read_bytes()).hexdigest() == digest
     assert json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8")) == manifest
 
 
-def test_another_seed_draws_other_training_data_but_the_same_tests(world, tmp_path):
-    _, manifest = world
+def test_another_seed_draws_other_training_data_but_the_same_tests(manifest, tmp_path):
     other = miniature.write_world(tmp_path, seed=2, sizes=SIZES)
     for path, digest in manifest["files"].items():
         same = path.startswith(("mgsm/", "msvamp/", "dev/"))
         assert (other["files"][path] == digest) == same, path
 
 
-def test_every_file_of_the_layout_is_there(world):
-    folder, manifest = world
+def test_every_file_of_the_layout_is_there(folder, manifest):
     expected = {"gsm8k/train.jsonl", "metamathqa/MetaMathQA-395K.json"}
     for code in CODES:
         for prefix in ("", "dev/"):
@@ -61,8 +64,7 @@ def test_every_file_of_the_layout_is_there(world):
     assert (folder / "manifest.json").is_file()
 
 
-def test_benchmarks_ask_the_same_in_ten_languages(world):
-    folder, _ = world
+def test_benchmarks_ask_the_same_in_ten_languages(folder):
     answers = set()
     for code in CODES:
         lines = (folder / f"mgsm/mgsm_{code}.tsv").read_text(encoding="utf-8").splitlines()
@@ -88,8 +90,7 @@ def prefix_value(tokens, numbers):
     return {"+": left + right, "-": left - right, "*": left * right, "/": left / right}[head], rest
 
 
-def test_the_equations_of_the_out_of_domain_benchmark_give_its_answers(world):
-    folder, _ = world
+def test_the_equations_of_the_out_of_domain_benchmark_give_its_answers(folder):
     checked = 0
     for row in json_lines(folder / "msvamp/test_English.json"):
         numbers = [int(number) for number in re.findall(r"\d+", row["query"])]
@@ -104,8 +105,7 @@ def test_the_equations_of_the_out_of_domain_benchmark_give_its_answers(world):
     assert prefix_equation(("-", 1, ("*", 0, 2))) == "- number1 * number0 number2"
 
 
-def test_question_pairs_hold_every_solved_question(world):
-    folder, _ = world
+def test_question_pairs_hold_every_solved_question(folder):
     english = [row["question"] for row in json_lines(folder / "gsm8kinstruct/en/train.txt")]
     for code in NON_ENGLISH:
         solved = [row["question"] for row in json_lines(folder / f"gsm8kinstruct/{code}/train.txt")]
@@ -117,8 +117,7 @@ def test_question_pairs_hold_every_solved_question(world):
         assert [pairs[source] for source in solved] == english
 
 
-def test_stage_2_has_the_fields_of_metamathqa(world):
-    folder, _ = world
+def test_stage_2_has_the_fields_of_metamathqa(folder):
     rows = json.loads((folder / "metamathqa/MetaMathQA-395K.json").read_text(encoding="utf-8"))
     assert len(rows) == SIZES["metamathqa"]
     assert {frozenset(row) for row in rows} == {frozenset(("query", "response", "type", "original_question"))}
@@ -132,16 +131,14 @@ def test_stage_2_has_the_fields_of_metamathqa(world):
     assert json_lines(folder / "gsm8k/train.jsonl")[0]["answer"].split("\n")[-1].startswith("#### ")
 
 
-def test_generic_sentences_differ_and_hold_no_numbers(world):
-    folder, _ = world
+def test_generic_sentences_differ_and_hold_no_numbers(folder):
     lines = {code: (folder / f"flores/dev/{code}.txt").read_text(encoding="utf-8").splitlines() for code in CODES}
     assert len(set(lines["en"])) == SIZES["flores"]
     assert {len(side) for side in lines.values()} == {SIZES["flores"]}
     assert not any(re.search(r"\d", line) for side in lines.values() for line in side)
 
 
-def test_styles_change_the_solutions_only(world, tmp_path):
-    _, manifest = world
+def test_styles_change_the_solutions_only(manifest, tmp_path):
     other = miniature.write_world(tmp_path, seed=1, sizes=SIZES, style="equations")
     changed = {path for path, digest in manifest["files"].items() if other["files"][path] != digest}
     assert changed == {"metamathqa/MetaMathQA-395K.json"}

@@ -45,10 +45,9 @@ def ask(*bases: str, run: Path, **environment: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_a_gated_and_an_unknown_base_say_how_to_get_in(tmp_path: Path):
-    with HubServer() as hub:
-        hub.repositories = {"meta-llama/Gated": Repository({"config.json": b"{}"}, token="secret")}
-        said = ask("meta-llama/Gated", "nobody/nothing", str(tmp_path / "none"), run=tmp_path, HF_ENDPOINT=hub.url)
+def test_a_gated_and_an_unknown_base_say_how_to_get_in(server: HubServer, tmp_path: Path):
+    server.repositories = {"meta-llama/Gated": Repository({"config.json": b"{}"}, token="secret")}
+    said = ask("meta-llama/Gated", "nobody/nothing", str(tmp_path / "none"), run=tmp_path, HF_ENDPOINT=server.url)
     assert said[0].startswith("DownloadError model.base: meta-llama/Gated is gated: accept its terms at ")
     assert said[0].endswith("/meta-llama/Gated, then log in (hf auth login) or set HF_TOKEN")
     assert "the hub has no model nobody/nothing, nor is there such a folder" in said[1]
@@ -96,22 +95,19 @@ def test_the_dry_run_says_what_is_missing_and_goes_on(tmp_path: Path, monkeypatc
 # ------------------------------------------------------------------------------------------------- caches
 
 
-def test_a_full_cache_serves_without_a_network_and_without_being_written(tmp_path: Path, monkeypatch):
+def test_a_full_cache_serves_without_a_network_and_is_not_written(server: HubServer, tmp_path: Path, monkeypatch):
     cache, lock = tmp_path / "cache", lock_of()
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with HubServer() as hub:
-        hub.repositories = {"datasets/owner/mgsm": Repository({"mgsm_sw.tsv": MGSM})}
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        sources.locate("mgsm", "hub", cache_dir=cache, languages=["sw"], lock=lock)
+    server.repositories = {"datasets/owner/mgsm": Repository({"mgsm_sw.tsv": MGSM})}
+    sources.locate("mgsm", "hub", cache_dir=cache, languages=["sw"], lock=lock)
     sources.locate("mgsm", "miniature", cache_dir=cache, world=WORLD)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(os, "access", lambda path, mode, **_: mode != os.W_OK)  # as on a disk mounted to be read
-    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
+    before, asked = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}, len(server.requests)
     found = sources.locate("mgsm", "hub", cache_dir=cache, languages=["sw"], lock=lock)
     assert (found / "mgsm" / "mgsm_sw.tsv").read_bytes() == MGSM
     assert (sources.locate("mgsm", "miniature", cache_dir=cache, world=WORLD) / "mgsm").is_dir()
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
+    assert len(server.requests) == asked
 
 
 @pytest.fixture

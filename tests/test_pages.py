@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from scored_answers import answers_of
 
 from qalign_core import results, runs
 from qalign_core.languages import CODES, LANGUAGES
@@ -166,14 +166,9 @@ def test_pages_link_to_one_another_in_order(tmp_path: Path):
 
 def test_the_front_page_holds_tables_figures_and_warnings_and_loads_nothing(tmp_path: Path):
     run = Run(tmp_path)
-    rows = [(s, c, right) for s, right in (("MonoReason", 2), ("<b>QAlign</b>", 5)) for c in CODES]
-    answers = pd.DataFrame(rows, columns=["system", "language", "right"])
-    answers = answers.loc[answers.index.repeat(10)].assign(seed=1, benchmark="mgsm", has_number=True, gold=7.0)
-    answers["index"] = answers.groupby(["system", "language"]).cumcount()
-    right = answers["index"] < answers["right"]
-    answers = answers.assign(correct_paper=right, correct_fixed=right, answer_paper=7.0, answer_fixed=7.0)
+    answers = answers_of({"MonoReason": 0.2, "<b>QAlign</b>": 0.5}, benchmarks=("mgsm",), questions=10)
     systems = {name: {"lineage": []} for name in ("MonoReason", "<b>QAlign</b>")}
-    found = results.write_results(run.results, answers.assign(gold_fixed=7.0), profile="tiny", systems=systems)
+    found = results.write_results(run.results, answers, profile="tiny", systems=systems)
     runs.write_atomic(run.figures / "figure-1-framework.png", base64.b64decode(PIXEL))
     runs.write_atomic(run.figures / "figure-1-framework.txt", "Two <stages>.")
     nbformat.write(new_notebook(cells=[new_markdown_cell("# One\n\ntext")]), tmp_path / "01_a.ipynb")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from profiles import sections_of
 
 from qalign_core import params, plan
 from qalign_core.params import PARAMS_FOLDER, SECTIONS, Arguments, LoraSection, ProfileError
@@ -17,19 +17,9 @@ SHIPPED = sorted(path.stem for path in PARAMS_FOLDER.glob("*.yaml") if not path.
 LLAMA = ["llama2-7b", "llama2-13b"]
 
 
-def sections(name: str = "llama2-7b") -> dict[str, Any]:
-    return yaml.safe_load((PARAMS_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-
-
 def changed(path: str, value: Any) -> dict[str, Any]:
     """The sections of llama2-7b with one key (`section/key/...`) set to `value`."""
-    found = copy.deepcopy(sections())
-    *way, last = path.split("/")
-    place = found
-    for key in way:
-        place = place.setdefault(key, {})
-    place[last] = value
-    return found
+    return sections_of("llama2-7b", **{path.replace("/", "__"): value})
 
 
 def refusal(path: str, value: Any) -> str:
@@ -129,19 +119,6 @@ def test_the_checkpoints_profile_trains_nothing():
     profile = params.load("checkpoints")
     assert profile.lineages() == []
     assert all("/" in system.checkpoint for system in profile.systems.values())
-
-
-def test_lineages_share_their_prefixes():
-    found = params.load("llama2-7b").lineages()
-    assert [lineage for lineage in found if lineage[0] == "questions-x-en"] == [
-        ["questions-x-en"],
-        ["questions-x-en", "metamathqa"],
-        ["questions-x-en", "gsm8kinstruct"],
-        ["questions-x-en", "gsm8kinstruct", "metamathqa"],
-    ]
-    assert len({tuple(lineage) for lineage in found}) == len(found) == 17
-    for lineage in found:
-        assert len(lineage) == 1 or found.index(lineage[:-1]) < found.index(lineage)
 
 
 def test_a_stage_has_its_own_differences_and_the_rest_in_common():
@@ -306,7 +283,7 @@ def test_aliases_of_aliases_do_not_make_a_huge_message(tmp_path: Path):
     lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
     lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefg", "bcdefgh", strict=True)]
     path = tmp_path / "laughs.yaml"
-    text = yaml.safe_dump(sections()).replace("  profile: llama2-7b", "  profile: *h")
+    text = yaml.safe_dump(sections_of("llama2-7b")).replace("  profile: llama2-7b", "  profile: *h")
     path.write_text("\n".join([*lines, text]).replace("run:", "run: &run", 1), encoding="utf-8")
     with pytest.raises(ProfileError, match=r"a: unknown key") as error:
         params.load(path)
@@ -355,7 +332,7 @@ def test_a_key_that_is_there_twice_is_refused_with_its_line(tmp_path: Path, old:
 
 
 def test_a_key_may_override_what_is_merged_in(tmp_path: Path):
-    text = "defaults: &all {max_length: 64, packing: true}\n" + yaml.safe_dump(sections())
+    text = "defaults: &all {max_length: 64, packing: true}\n" + yaml.safe_dump(sections_of("llama2-7b"))
     path = tmp_path / "merged.yaml"
     path.write_text(text.replace("max_length: 512", "<<: *all\n  max_length: 512", 1), encoding="utf-8")
     with pytest.raises(ProfileError, match="defaults: unknown key") as error:

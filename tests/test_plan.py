@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from profiles import with_changes
 from rich.console import Console
 
 from qalign_core import cost, launch, models, params, plan, prepare, prompts, reproduce, runs
@@ -53,13 +54,7 @@ def profile_of(base: Path, **changes: Any) -> Profile:
             "dtype": "float32",
         },
     }
-    for key, value in changes.items():
-        section, _, name = key.partition("__")
-        if name:
-            sections[section][name] = value
-        else:
-            sections[section] = value
-    return params.validate(sections)
+    return params.validate(with_changes(sections, changes))
 
 
 @pytest.fixture

@@ -8,16 +8,15 @@ import shutil
 import subprocess
 import sys
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from matplotlib import font_manager, ft2font
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
+from scored_answers import answers_of
 
 from qalign_core import comparisons, results, scorer
 from qalign_core.languages import CODES
@@ -41,26 +40,9 @@ TABLES += ("consistency-mgsm", "consistency-msvamp", "consistency-split")
 SCRIPT = "<script>alert('x')</script>"
 
 
-def make_answers(seeds=(1,), questions=40):
-    """Scored answers of all systems on both benchmarks, English better than the rest."""
-    rng = np.random.default_rng(5)
-    parts = []
-    for system, skill in SKILL.items():
-        for seed in seeds:
-            for benchmark in ("mgsm", "msvamp"):
-                for code in CODES:
-                    right = rng.random(questions) < skill + (0.3 if code == "en" else 0)
-                    answer = np.where(right, 7.0, rng.integers(20, 25, questions))
-                    part = pd.DataFrame({"index": range(questions), "answer_paper": answer, "answer_fixed": answer})
-                    part["correct_paper"] = part["correct_fixed"] = right
-                    key = {"system": system, "seed": seed, "benchmark": benchmark, "language": code}
-                    parts.append(part.assign(**key, gold=7.0, gold_fixed=7.0, has_number=np.arange(questions) % 5 > 0))
-    return pd.concat(parts, ignore_index=True)
-
-
 @pytest.fixture(scope="module")
 def answers():
-    return make_answers()
+    return answers_of(SKILL)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +125,7 @@ def test_several_seeds_are_averaged_and_intervals_come_on_demand(answers):
 
 
 def test_two_seeds_are_points_and_a_range_and_never_one_interval():
-    answers = make_answers(seeds=(1, 2))
+    answers = answers_of(SKILL, seeds=(1, 2))
     accuracy, both = scorer.accuracy(answers), comparisons.intervals(answers, draws=100)
     rows = accuracy.query("system == 'QAlign' and benchmark == 'mgsm' and language == 'th' and scorer == 'paper'")
     table = paper_tables.accuracy_table(accuracy, "mgsm", systems=["QAlign"], published_size=None, intervals=both)
@@ -335,19 +317,6 @@ def test_nothing_is_drawn_outside_the_picture(results_folder):
         assert legend.x1 <= figure.bbox.x1
 
 
-def test_larger_letters_put_the_legend_on_more_rows():
-    with matplotlib.rc_context({"legend.fontsize": 13}):
-        figure = Figure(figsize=(5.1, 2.8), layout="constrained")
-        axis = figure.subplots()
-        for name in ("MultiReason", "QAlign", "QAlign + mixed", figures.FLOOR):
-            axis.plot([0, 1], label=name)
-        figures._legend(figure, [axis])
-        FigureCanvasAgg(figure).draw()
-    legend = figure.legends[0].get_window_extent()
-    assert figure.bbox.x0 <= legend.x0
-    assert legend.x1 <= figure.bbox.x1
-
-
 def test_one_question_of_the_miniature_runs_through_all_steps():
     _, steps = figures.framework()
     assert steps["input"].tolist()[::2] == [steps.loc[0, "input"]] * 2  # the foreign question
@@ -440,8 +409,7 @@ def test_tables_that_may_be_empty_are_left_out(results_folder, tmp_path):
 
 def test_a_system_may_have_any_name(tmp_path):
     names = {"SFT": "5", "MonoReason": r"$\frac{a$ ![x](http://evil/p.png)"}
-    answers = make_answers(questions=4)
-    answers = answers[answers["system"].isin(names) & (answers["benchmark"] == "mgsm")].replace({"system": names})
+    answers = answers_of({name: SKILL[old] for old, name in names.items()}, benchmarks=("mgsm",), questions=4)
     systems = {name: SYSTEMS[old] for old, name in names.items()}
     folder = tmp_path / "results"
     results.write_results(folder, answers, profile="test", systems=systems, pairs=[("5", names["MonoReason"])])

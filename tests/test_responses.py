@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from profiles import changed
 
-from qalign_core import params, responses, runs, scorer
+from qalign_core import responses, runs, scorer
 from qalign_core.responses import false_equations
 from qalign_core.runs import Run
 
@@ -33,12 +34,6 @@ CASES = [
     ("es", "Tiene 3 + 4 = 7 manzanas. La respuesta es 7", "stop", "12", "other"),
     ("fr", "7", "stop", "12", "other"),
 ]
-
-
-def profile(benchmark: str = "mgsm") -> params.Profile:
-    base = params.load("mini")
-    benchmarks = {benchmark: base.evaluation.benchmarks["mgsm"]}
-    return base.model_copy(update={"evaluation": base.evaluation.model_copy(update={"benchmarks": benchmarks})})
 
 
 @pytest.fixture(scope="module")
@@ -110,18 +105,20 @@ GERMAN = [
 
 def test_averages_without_the_questions_that_translation_broke(tmp_path: Path):
     run = Run(tmp_path)
-    base = profile("msvamp")
-    chosen = base.model_copy(update={"data": base.data.model_copy(update={"languages": ["de", "en"]})})
+    profiles = {
+        name: changed("mini", data__languages=["de", "en"], evaluation__benchmarks={name: {"max_new_tokens": 9}})
+        for name in ("mgsm", "msvamp")
+    }
     for code, texts in (("de", GERMAN), ("en", ENGLISH)):
         rows = [{"index": i, "question": text, "answer": "1"} for i, text in enumerate(texts)]
         runs.write_json_lines(run.benchmark("msvamp", code), rows)
-    broken = responses.broken_questions(chosen, run)
+    broken = responses.broken_questions(profiles["msvamp"], run)
     assert broken[["language", "index", "check"]].to_numpy().tolist() == [
         ["de", 0, "has no number left"],
         ["de", 1, "untranslated"],
         ["de", 3, "repeats itself"],
     ]
-    assert responses.broken_questions(profile("mgsm"), run).empty
+    assert responses.broken_questions(profiles["mgsm"], run).empty
     rows = pd.DataFrame(
         [("Ours", 1, "msvamp", code, i, code == "en" or i == 2, True) for code in ("de", "en") for i in range(4)],
         columns=["system", "seed", "benchmark", "language", "index", "correct_paper", "correct_fixed"],
@@ -214,7 +211,7 @@ def test_what_holds_or_cannot_be_read_is_left_alone(text: str, code: str):
 
 
 def test_a_response_that_loops_costs_little():
-    begun = time.perf_counter()
+    begun = time.process_time()
     for text in (
         "3 + 4 = " * 2000,
         "= " * 5000,
@@ -223,7 +220,7 @@ def test_a_response_that_loops_costs_little():
         "1 2 3 4 " * 2000 + "= 5",
     ):
         false_equations(text, "en")
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5  # seconds of one core
 
 
 def test_human_solutions_are_rarely_called_false_and_changed_ones_mostly(data_dir: Path):

@@ -9,35 +9,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scored_answers import answers_of
 
 from qalign_core import comparisons, evaluate, results, runs
-from qalign_core.languages import CODES, NON_ENGLISH
+from qalign_core.languages import NON_ENGLISH
 
 SKILL = {"MonoReason": 0.3, "QAlign": 0.6, "Other": 0.4}
 SYSTEMS = {name: {"lineage": ["metamathqa"]} for name in SKILL}
 GROUPS = {"mgsm": pd.Series(np.arange(20) // 2)}
 
 
-def answers_of(skill: dict[str, float], languages=CODES, benchmarks=("mgsm", "msvamp")) -> pd.DataFrame:
-    """Twenty scored questions per benchmark and language; every fifth response has no number."""
-    rng, parts = np.random.default_rng(3), []
-    for system, share in skill.items():
-        for benchmark in benchmarks:
-            for code in languages:
-                right = rng.random(20) < share
-                numbers = np.where(right, np.arange(20) + 1, 90 + rng.integers(0, 3, 20)).astype(float)
-                part = pd.DataFrame({"index": range(20), "answer_paper": numbers, "answer_fixed": numbers})
-                part = part.assign(
-                    correct_paper=right, correct_fixed=right, has_number=np.arange(20) % 5 > 0, empty=False
-                )
-                key = {"system": system, "seed": 1, "benchmark": benchmark, "language": code}
-                parts.append(part.assign(**key, finish_reason="stop", response_language=code))
-    return pd.concat(parts, ignore_index=True)
-
-
 @pytest.fixture(scope="module")
 def answers() -> pd.DataFrame:
-    return answers_of(SKILL)
+    return answers_of(SKILL, questions=20)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +76,7 @@ def test_evaluating_again_keeps_consistency_of_the_same_answers_and_removes_the_
 
 
 def test_evaluating_again_keeps_the_ablations_unless_what_they_are_compared_with_changed(tmp_path: Path):
-    answers = answers_of(SKILL, ("sw", "en"), ("mgsm",))
+    answers = answers_of(SKILL, languages=("sw", "en"), benchmarks=("mgsm",))
     systems = SYSTEMS | {"Varied": {"lineage": ["x", "metamathqa"], "table": "ablation"}}
 
     def evaluated(answers: pd.DataFrame, systems: dict) -> set[str]:
@@ -111,20 +95,13 @@ def test_evaluating_again_keeps_the_ablations_unless_what_they_are_compared_with
 
 
 def test_a_language_left_out_is_compared_in_that_language(tmp_path: Path):
-    answers = answers_of({"MonoReason": 0.3, "QAlign": 0.6, "QAlign without sw": 0.5}, ("sw", "th", "en"), ("mgsm",))
+    answers = answers_of(SKILL | {"QAlign without sw": 0.5}, languages=("sw", "th", "en"), benchmarks=("mgsm",))
     pairs = [("MonoReason", "QAlign"), ("QAlign without sw", "QAlign"), ("QAlign without sw", "MonoReason")]
     evaluate.write_ablations(tmp_path, answers, pairs, {"QAlign without sw": ["sw"]})
     found = results.read_table(tmp_path / "ablations.csv").groupby(["a", "b"])["measure"].apply(list)
     assert found["MonoReason", "QAlign"] == list(comparisons.MEASURES)
     for other in ("QAlign", "MonoReason"):
         assert found["QAlign without sw", other] == [*comparisons.MEASURES, "sw"]
-
-
-def test_english_alone_has_no_consistency(tmp_path: Path):
-    answers = answers_of(SKILL, ("en",))
-    found = results.write_results(tmp_path, answers, profile="test", systems=SYSTEMS)
-    assert "non_english" not in set(found.tables["intervals"]["measure"])
-    assert not set(results.CONSISTENCY) & set(results.write_consistency(tmp_path).tables)
 
 
 # ------------------------------------------------------------------------------------------------- damage
@@ -179,12 +156,6 @@ def test_a_kill_between_a_file_and_its_checksum_leaves_it_readable(folder: Path,
         results.write_csv(copied, "solved", before.head(3))
     monkeypatch.undo()
     assert len(results.read_results(copied).tables["solved"]) == 3
-
-
-def test_names_of_digits_stay_text(tmp_path: Path):
-    answers = answers_of({"5": 0.4}, ("sw", "en"), ("mgsm",))
-    found = results.write_results(tmp_path, answers, profile="test", systems={"5": {}})
-    assert found.tables["accuracy"]["system"].unique().tolist() == ["5"]
 
 
 # ------------------------------------------------------------------------------------------------- published numbers

@@ -9,15 +9,11 @@ import pytest
 
 from qalign_core import scorer
 from qalign_core.languages import CODES
+from qalign_core.runs import read_json_lines, write_json_lines
 from qalign_core.scorer import extract_number, read_benchmark, read_predictions, response_language
 
 RESPONSES = {"en": "The answer is: 12", "de": "Die Antwort ist: 3,5", "bn": "উত্তর হল: 12"}
 GOLD = {"en": "12", "de": "3.5", "bn": "12"}
-
-
-def write_lines(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 @pytest.fixture
@@ -26,8 +22,8 @@ def run(tmp_path):
     for code in GOLD:
         gold = [{"index": i, "question": f"{code} question {i}?", "answer": GOLD[code]} for i in range(2)]
         answered = [{**row, "prompt": "...", "response": RESPONSES[code], "finish_reason": "stop"} for row in gold]
-        write_lines(tmp_path / "benchmarks" / "mgsm" / f"{code}.jsonl", gold)
-        write_lines(tmp_path / "predictions" / "mgsm" / f"{code}.jsonl", answered)
+        write_json_lines(tmp_path / "benchmarks" / "mgsm" / f"{code}.jsonl", gold)
+        write_json_lines(tmp_path / "predictions" / "mgsm" / f"{code}.jsonl", answered)
     return tmp_path
 
 
@@ -210,7 +206,7 @@ def test_both_scorers_are_always_computed_and_the_rows_they_differ_in_are_listed
 
 
 def test_the_language_of_the_response_decides_how_its_numbers_are_read(run):
-    write_lines(
+    write_json_lines(
         run / "predictions" / "mgsm" / "de.jsonl",
         [{"index": i, "question": f"de question {i}?", "response": r, "finish_reason": "stop"}
          for i, r in enumerate(["He has 1.250 dollars left", "Das sind 1.250 Dollar"])],
@@ -231,7 +227,7 @@ def test_accuracy_has_exactly_the_agreed_columns(run):
 def test_empty_responses_and_responses_without_a_number_are_counted_not_right(run):
     rows = [{"index": 0, "question": "en question 0?", "response": " ", "finish_reason": "length"},
             {"index": 1, "question": "en question 1?", "response": "twelve", "finish_reason": "stop"}]  # fmt: skip
-    write_lines(run / "predictions" / "mgsm" / "en.jsonl", rows)
+    write_json_lines(run / "predictions" / "mgsm" / "en.jsonl", rows)
     english = scored(run).query("language == 'en'")
     assert english["empty"].tolist() == [True, False]
     assert english["has_number"].tolist() == [False, False]
@@ -276,18 +272,15 @@ def test_a_scorer_that_finds_nothing_is_wrong_and_not_right_about_a_gold_answer_
 
 def test_missing_and_extra_predictions_are_refused(run):
     path = run / "predictions" / "mgsm" / "de.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    write_lines(path, rows[:1])
-    with pytest.raises(
-        ValueError, match=r"de\.jsonl: .*2 questions; predictions missing: 1 \(index 1\), too many: none"
+    rows = read_json_lines(path)
+    for given, said in (
+        (rows[:1], r"de\.jsonl: .*2 questions; predictions missing: 1 \(index 1\), too many: none"),
+        ([*rows, {**rows[0], "index": 7}], r"de\.jsonl: .*too many: 1 \(index 7\)"),
+        ([*rows, rows[0]], r"de\.jsonl: index 0 occurs more than once"),
     ):
-        scored(run)
-    write_lines(path, [*rows, {**rows[0], "index": 7}])
-    with pytest.raises(ValueError, match=r"de\.jsonl: .*too many: 1 \(index 7\)"):
-        scored(run)
-    write_lines(path, [*rows, rows[0]])
-    with pytest.raises(ValueError, match=r"de\.jsonl: index 0 occurs more than once"):
-        scored(run)
+        write_json_lines(path, given)
+        with pytest.raises(ValueError, match=said):
+            scored(run)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"missing: .*mgsm/de\.jsonl"):
         scored(run)
@@ -295,9 +288,9 @@ def test_missing_and_extra_predictions_are_refused(run):
 
 def test_predictions_of_another_run_are_refused(run):
     path = run / "predictions" / "mgsm" / "de.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = read_json_lines(path)
     rows[1]["question"] = "another question?"
-    write_lines(path, rows)
+    write_json_lines(path, rows)
     with pytest.raises(ValueError, match=r"de\.jsonl: the question of row 1 is not the benchmark's .*another run"):
         scored(run)
 
@@ -307,7 +300,7 @@ def test_broken_prediction_files_are_named_with_their_line(run):
     path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
     with pytest.raises(ValueError, match=r"de\.jsonl: line 2: not JSON"):
         scored(run)
-    write_lines(path, [{"index": 0, "question": "q", "output": "1"}])
+    write_json_lines(path, [{"index": 0, "question": "q", "output": "1"}])
     with pytest.raises(ValueError, match=r"row 1: no field 'response'; the line has index, output, question"):
         scored(run)
     with pytest.raises(FileNotFoundError, match=r"mgsm/th\.jsonl"):
@@ -321,7 +314,7 @@ OURS = {"index": "doc_id", "question": "doc.question", "response": "resps.0.0", 
 
 
 def read_log(folder, rows, **how):
-    write_lines(folder / "samples_mgsm_en_2026-01-31.jsonl", rows)
+    write_json_lines(folder / "samples_mgsm_en_2026-01-31.jsonl", rows)
     files = "samples_{benchmark}_{language}_*.jsonl"
     return read_predictions(folder, ["mgsm"], ["en"], **{"fields": OURS, "files": files} | how)
 

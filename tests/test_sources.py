@@ -8,15 +8,13 @@ import json
 import subprocess
 import sys
 import textwrap
-import types
-from pathlib import Path
 from typing import get_args
 
 import pandas as pd
 import pytest
-from hub_server import HubServer, Repository
+from hub_server import Repository
 
-from qalign_core import prepare, runs, sources
+from qalign_core import miniature, prepare, runs, sources
 from qalign_core.benchmarks import load_benchmark
 from qalign_core.corpora import load_corpus
 from qalign_core.params import DataSet
@@ -55,19 +53,10 @@ def lock_of(changes: dict | None = None, **hub: dict) -> Lock:
 
 
 @pytest.fixture
-def server(monkeypatch, tmp_path):
-    with HubServer() as hub:
-        hub.raw = {f"{COMMIT}/data/train.sw": SWAHILI, f"{COMMIT}/data/train.en": ENGLISH}
-        hub.repositories = {"datasets/owner/mgsm": Repository({"mgsm_sw.tsv": MGSM})}
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf"))
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setenv("QALIGN_REPOSITORY_URL", f"{hub.url}/raw")
-        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)  # between attempts
-        yield hub
+def server(server):
+    server.raw = {f"{COMMIT}/data/train.sw": SWAHILI, f"{COMMIT}/data/train.en": ENGLISH}
+    server.repositories = {"datasets/owner/mgsm": Repository({"mgsm_sw.tsv": MGSM})}
+    return server
 
 
 @pytest.fixture
@@ -345,11 +334,7 @@ def test_a_data_set_that_its_source_does_not_have_is_refused_with_those_that_do(
 
 
 def test_the_miniature_is_made_once_and_again_when_it_changed(tmp_path, monkeypatch):
-    made = []
-    module = types.ModuleType("qalign_core.miniature")
-    module.__file__ = str(tmp_path / "package" / "__init__.py")
-    (tmp_path / "package").mkdir()
-    Path(module.__file__).write_text("# version 1")
+    made, generator = [], runs.write_atomic(tmp_path / "package" / "__init__.py", "# version 1")
 
     def write_world(folder, *, seed):
         made.append(seed)
@@ -357,9 +342,8 @@ def test_the_miniature_is_made_once_and_again_when_it_changed(tmp_path, monkeypa
         (folder / "mgsm/mgsm_sw.tsv").write_text(f"q\t{seed}\n")
         runs.write_json(folder / "manifest.json", {"files": runs.sha256_tree(folder)})
 
-    module.write_world = write_world
-    monkeypatch.setitem(sys.modules, "qalign_core.miniature", module)
-    monkeypatch.setattr("qalign_core.miniature", module, raising=False)
+    monkeypatch.setattr(miniature, "write_world", write_world)
+    monkeypatch.setattr(miniature, "__file__", str(generator))
 
     def world(seed):
         return sources.locate("mgsm", "miniature", cache_dir=tmp_path / "cache", world={"seed": seed})
@@ -368,7 +352,7 @@ def test_the_miniature_is_made_once_and_again_when_it_changed(tmp_path, monkeypa
     assert made == [1, 2]
     (world(1) / "mgsm/mgsm_sw.tsv").write_text("edited\t0\n")
     assert load_benchmark("mgsm", "sw", world(1))[0]["answer"] == "1"
-    Path(module.__file__).write_text("# version 2")
+    generator.write_text("# version 2")
     world(1)
     assert made == [1, 2, 1, 1]
 

@@ -37,14 +37,6 @@ def test_wilson_covers_the_truth():
     assert 0.94 <= coverage(low, high, 100 * p) <= 0.96
 
 
-def test_wilson_at_the_ends():
-    low, high = comparisons.wilson(np.array([0, 250]), np.array([250, 250]))
-    assert low[0] == pytest.approx(0)
-    assert high[1] == pytest.approx(100)
-    assert high[0] == pytest.approx(100 - low[1])
-    assert 1 < high[0] < 2
-
-
 def test_cluster_bootstrap_covers_the_average_over_languages():
     values = answers_of(np.random.default_rng(2), 0.4)
     _, low, high = comparisons.bootstrap(values, draws=1000)

@@ -6,8 +6,6 @@ Mistral's is SentencePiece's. Both others cut text by an expression that may joi
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,8 @@ from typing import Any
 import pytest
 import torch
 from test_supervision import sentencepiece_folder
-from tiny_training import ENVIRONMENT, losses, make_corpus, make_job
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaConfig,
-    MistralConfig,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-)
+from tiny_training import byte_level, losses, make_corpus, make_job, run_jobs
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig, Qwen2Config
 
 from qalign_core import generate
 from qalign_core.decoding import GreedyDecoder, Sequence
@@ -35,8 +25,6 @@ from qalign_core.prompts import alpaca
 from qalign_core.runs import read_json, write_json
 from qalign_core.supervision import IGNORED, Collator, encode, encode_corpus
 
-# How GPT-4's and then LLaMA-3's and Qwen's tokenizers cut a text: one character that is no letter may lead a word.
-CUTS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIZES |= {"num_key_value_heads": 2}
 ROPE = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -53,34 +41,15 @@ class Kind:
     rows: int  # of the embedding
 
 
-def byte_level(folder: Path, bos: str | None, eos: str, **names: str) -> int:
-    """A byte-level tokenizer of LLaMA-3's and Qwen's kind: special tokens behind the others; returns its length."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(CUTS), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=420, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    tokenizer.train_from_iterator([alpaca("7 plus 8"), "### Response:Anna", "Anna has 15"] * 9, trainer)
-    tokenizer.add_special_tokens([token for token in (bos, eos) if token])
-    if bos:
-        place = (bos, tokenizer.token_to_id(bos))
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[place])
-        names["bos_token"] = bos
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, **names).save_pretrained(folder)
-    return tokenizer.get_vocab_size()
-
-
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kind]:
     root = tmp_path_factory.mktemp("kinds")
     make_corpus(root / "corpus.jsonl", rows=24)
     for name in ("llama3", "qwen", "mistral"):
         (root / name).mkdir()
-    rows = {"llama3": byte_level(root / "llama3", "<|begin_of_text|>", "<|end_of_text|>")}
-    rows["qwen"] = byte_level(root / "qwen", None, "<|endoftext|>", pad_token="<|endoftext|>") + 40  # as Qwen's: spare
+    texts, end = [alpaca("7 plus 8"), "### Response:Anna", "Anna has 15"] * 9, "<|endoftext|>"
+    rows = {"llama3": byte_level(root / "llama3", texts, "<|begin_of_text|>", "<|end_of_text|>")}
+    rows["qwen"] = byte_level(root / "qwen", texts, None, end, pad_token=end) + 40  # as Qwen's: spare
     rows["mistral"] = len(AutoTokenizer.from_pretrained(sentencepiece_folder(root / "mistral")))
     configs: dict[str, Any] = {
         "llama3": LlamaConfig(**SIZES, vocab_size=rows["llama3"], rope_parameters=ROPE),
@@ -193,9 +162,7 @@ def test_a_stage_trains_and_leaves_a_model_of_its_kind(kinds: dict[str, Kind], t
         recipe = {"max_steps": 12, "learning_rate": 1e-2, "max_length": 512}
         jobs[name] = make_job(tmp_path / name, kind.folder, corpus, 2, method=method, **recipe)
         write_json(jobs[name], read_json(jobs[name]) | {"lora": LoraSection(rank=4).model_dump()})
-    command = [sys.executable, str(Path(__file__).with_name("tiny_training.py")), *map(str, jobs.values())]
-    finished = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False)
-    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+    run_jobs(jobs.values())
     for name, job in jobs.items():
         assert not job.with_name("error.txt").exists(), job.with_name("error.txt").read_text()
         assert sum(losses(job)[-3:]) < sum(losses(job)[:3])

@@ -6,8 +6,6 @@ import json
 import math
 import os
 import shutil
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_supervision import plain_loss
-from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, progress
+from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, progress, run_jobs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qalign_core import runs, supervision, train
@@ -28,19 +26,6 @@ GOLDEN = [
     *(5.81593, 5.84111, 5.72131, 5.59975, 5.55184, 5.45229, 5.33110, 5.26463, 5.20056, 5.11864),
     *(5.06010, 5.00028, 4.95079, 4.91999, 4.87453, 4.86710, 4.83508, 4.82532, 4.83159, 4.81851),
 ]
-
-
-def run_jobs(jobs: list[Path], ranks: int) -> None:
-    """Run jobs in one process a rank; two ranks are started by DeepSpeed's launcher."""
-    command = [sys.executable]
-    if ranks > 1:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        command += ["-m", "deepspeed.launcher.runner", "--num_gpus", str(ranks), "--master_port", port]
-    command += [str(Path(__file__).with_name("tiny_training.py")), *map(str, jobs)]
-    finished = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False)
-    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +59,8 @@ def jobs(folder: Path) -> dict[str, Path]:
     two["token-by-2"] = job("token-by-2", 1, loss="token", gradient_accumulation_steps=2)
     two["still-by-2"] = job("still-by-2", 3, **still)
     three = {"still-by-3": job("still-by-3", 3, **still)}  # no weight divides by 3
-    run_jobs(list(one.values()), ranks=1)
-    run_jobs(list(two.values()), ranks=2)
-    run_jobs(list(three.values()), ranks=3)
+    for ranks, chosen in enumerate((one, two, three), start=1):
+        run_jobs(chosen.values(), ranks)
     return one | two | three
 
 
@@ -123,7 +107,7 @@ def test_an_offloaded_stage_is_the_same(folder: Path, tmp_path: Path, monkeypatc
         name: make_job(tmp_path / name, folder / "base", folder / "corpus.jsonl", zero, **of_one)
         for name, (zero, of_one) in changes.items()
     }
-    run_jobs(list(made.values()), ranks=2)
+    run_jobs(made.values(), ranks=2)
     assert list(Path(extensions).rglob("cpu_adam.so"))
     assert losses(made["offloaded"]) == pytest.approx(losses(made["here"]), abs=1e-4)
     here, offloaded, after = (load_file(job.parent / "model" / "model.safetensors") for job in made.values())

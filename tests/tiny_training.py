@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
+import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +35,29 @@ def make_corpus(path: Path, rows: int = 96) -> Path:
             }
             stream.write(json.dumps(row) + "\n")
     return path
+
+
+# How GPT-4's and then LLaMA-3's and Qwen's tokenizers cut a text: one character that is no letter may lead a word.
+CUTS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def byte_level(folder: Path, texts: list[str], bos: str | None, eos: str, *others: str, **settings: str) -> int:
+    """A byte-level tokenizer of LLaMA-3's and Qwen's kind: special tokens behind the others; returns its length."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(CUTS), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([token for token in (bos, eos, *others) if token])
+    if bos:
+        place = (bos, tokenizer.token_to_id(bos))
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[place])
+        settings["bos_token"] = bos
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, **settings).save_pretrained(folder)
+    return tokenizer.get_vocab_size()
 
 
 def make_base(folder: Path, tied: bool = False) -> Path:
@@ -94,6 +120,19 @@ def progress(job: Path) -> list[dict[str, Any]]:
 def losses(job: Path) -> list[float]:
     """The job's loss curve, one value an update."""
     return [row["loss"] for row in progress(job)]
+
+
+def run_jobs(jobs: Iterable[Path], ranks: int = 1) -> None:
+    """Run jobs one after the other, in one process per rank; several ranks are started by DeepSpeed's launcher."""
+    command = [sys.executable]
+    if ranks > 1:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        command += ["-m", "deepspeed.launcher.runner", "--num_gpus", str(ranks), "--master_port", port]
+    command += [__file__, *map(str, jobs)]
+    finished = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False)
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
 
 
 def main(jobs: list[str]) -> None:
