@@ -396,11 +396,11 @@ def summary(profile: Profile, run: Run, console: Console) -> None:
     from qalign_core.results import read_results
     from qalign_core.show import pages, report
 
-    heading, front = "QAlign", ""
+    front = ""
     if (run.results / "accuracy.csv").is_file():
         results = read_results(run.results)
         tables = report.run_tables(results)
-        heading, front = report.heading(results), report.front(run, results, tables)
+        front = report.front(run, results, tables)
         report.print_results(results, tables, console)
         averages = results.tables["intervals"].query("measure == 'average'")
         averages = averages.groupby(["system", "benchmark"])["estimate"].mean()
@@ -409,7 +409,7 @@ def summary(profile: Profile, run: Run, console: Console) -> None:
             verdict = "reproduced" if abs(here - published) <= tolerance else "not reproduced"
             said = f"{system} on {benchmark}: {here:.1f} here, {published} published: {verdict}"
             console.print(f"{said} (within {tolerance:g} points, as said beforehand)", style="bold", soft_wrap=True)
-    pages_written = pages.write_report(run.notebooks, run.report, front, heading)
+    pages_written = pages.write_report(run.notebooks, run.report, front, f"QAlign, profile {profile.run.profile}")
     console.print("\n[bold]Open[/]")
     for path in [*pages_written[:1], run.figures, run.results]:
         if path.exists():

@@ -7,8 +7,6 @@ import json
 import os
 import platform
 import subprocess
-import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -69,21 +67,10 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def loads(text: str) -> Any:
-    """A JSON text's value; what JSON allows and Python cannot hold is a `json.JSONDecodeError`, too."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        raise
-    except (ValueError, RecursionError):
-        too_much = "a number of thousands of digits, or lists nested thousands deep"
-        raise json.JSONDecodeError(too_much, text, 0) from None
-
-
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; a DamagedFileError names the file and the line when it is not JSON."""
     try:
-        return loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         said = f"line {error.lineno}: not JSON ({error.msg})"
     except UnicodeDecodeError as error:
@@ -117,7 +104,7 @@ def progress_lines(path: str | Path, last: int | None = None) -> list[dict[str, 
     with suppress(OSError), Path(path).open("rb") as stream:
         stream.seek(max(0, os.fstat(stream.fileno()).st_size - last) if last else 0)
         for line in stream.read().split(b"\n")[:-1]:
-            with suppress(ValueError, RecursionError):
+            with suppress(ValueError):
                 found.append(json.loads(line))
     return [state for state in found if isinstance(state, dict)]
 
@@ -193,7 +180,7 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     path, found = Path(path), []
     for number, line in enumerate(read_lines(path) if path.stat().st_size else [], start=1):
         try:
-            found.append(loads(line))
+            found.append(json.loads(line))
         except json.JSONDecodeError as error:
             why = "the file needs one JSON object a line, so repair this line or fetch the file again"
             raise BadRow(f"{path}: line {number}: not JSON ({error.msg}, column {error.colno}); {why}") from None
@@ -226,7 +213,7 @@ def read_rows(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
         lines = read_json_lines(path) or read_lines(path)  # which refuses an empty file
         return _checked(((f"line {i}", row) for i, row in enumerate(lines, start=1)), path, fields)
     try:
-        values = loads(text)
+        values = json.loads(text)
     except json.JSONDecodeError as error:
         why = "the file needs to be one JSON array, so it may have been cut off: fetch it again"
         raise BadRow(f"{path}: line {error.lineno}: not JSON ({error.msg}, column {error.colno}); {why}") from None
@@ -460,28 +447,14 @@ def lifeline() -> str:
     return f"{process.pid}:{process.create_time()}:{platform.node()}"
 
 
-def start_lifeline(interval: float = 1.0) -> threading.Thread | None:
-    """End this process within about `interval` seconds of the death of the process named in `QALIGN_LIFELINE`.
-
-    A killed notebook kernel cannot stop what it started; so each rank watches it. Without the variable, or on another
-    machine than the one it names (Slurm hands the environment on), nothing is watched and None is returned.
-    """
+def starter_lives() -> bool:
+    """Whether the process that `QALIGN_LIFELINE` names is alive; True without the variable, or on another machine than
+    the one it names (Slurm hands the environment on)."""
     pid, created, host = (os.environ.get(LIFELINE, "").split(":", 2) + ["", ""])[:3]
     if not pid or host not in ("", platform.node()):
-        return None
-
-    def watch() -> None:
-        while True:
-            try:
-                process = psutil.Process(int(pid))
-                alive = abs(process.create_time() - float(created)) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-            except psutil.NoSuchProcess:
-                alive = False
-            if not alive:
-                os.write(2, f"the process that started this job (pid {pid}) is gone: stopping\n".encode())
-                os._exit(3)
-            time.sleep(interval)
-
-    thread = threading.Thread(target=watch, name="lifeline", daemon=True)
-    thread.start()
-    return thread
+        return True
+    try:
+        process = psutil.Process(int(pid))
+        return abs(process.create_time() - float(created)) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
