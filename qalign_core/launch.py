@@ -183,7 +183,7 @@ def refuse_other_settings(job: dict[str, Any], folder: Path, run: Run) -> None:
     try:
         done = runs.is_done(job_path)
         before = runs.read_object(job_path) if job_path.is_file() and (done or step) else job
-    except runs.DamagedFileError as error:
+    except runs.BadRow as error:
         raise JobError(str(error)) from None
     if before.get("fingerprint") == job["fingerprint"]:
         return

@@ -64,14 +64,6 @@ def write_csv(folder: str | Path, name: str, rows: pd.DataFrame) -> Path:
     return _write(folder, f"{name}.csv", _csv(rows))
 
 
-def write_or_remove(folder: Path, name: str, rows: pd.DataFrame) -> None:
-    """Write a table, or remove the one of earlier answers where there is no row now."""
-    if rows.empty:
-        (folder / f"{name}.csv").unlink(missing_ok=True)
-    else:
-        write_csv(folder, name, rows)
-
-
 def _verify(path: Path) -> None:
     """Compare a file with its checksum; a folder of before there were checksums has none."""
     sums = path.with_name("checksums.json")
@@ -134,19 +126,6 @@ def read_log(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame(columns=LOG_COLUMNS)
     return pd.read_csv(path, dtype={"recipe": str, "answers": str, "system": str}, keep_default_na=False)
-
-
-def looks(folder: Path) -> pd.DataFrame:
-    """How often each test or development set was scored: one row per set and system.
-
-    Returns:
-        `split, benchmark, system, seeds, recipes, looks, first, last`: different ways in which the system was made,
-        different sets of answers that were scored, and when.
-    """
-    log = read_log(folder)
-    grouped = log[log.action == "scored"].groupby(["split", "benchmark", "system"], sort=False)
-    counts = grouped[["seed", "recipe", "answers"]].nunique().set_axis(["seeds", "recipes", "looks"], axis=1)
-    return counts.assign(first=grouped["time"].min(), last=grouped["time"].max()).reset_index()
 
 
 # ------------------------------------------------------------------------------------------------- from answers

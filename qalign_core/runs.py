@@ -20,10 +20,6 @@ import yaml
 LIFELINE = "QALIGN_LIFELINE"
 
 
-class DamagedFileError(ValueError):
-    """A file of a run that does not hold what this package writes; the message names it."""
-
-
 class BadRow(ValueError):  # noqa: N818 - it names a row, the word a reader looks for
     """A row or a file that cannot be used; the message says which, why and what to do."""
 
@@ -68,21 +64,24 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; a DamagedFileError names the file and the line when it is not JSON."""
+    """Read a JSON file; FileNotFoundError, or a BadRow that names the file and the line when it is not JSON."""
+    return _parsed(read_text(Path(path)), path, "delete or repair the file")
+
+
+def _parsed(text: str, path: str | Path, remedy: str, line: int = 1) -> Any:
+    """The value of JSON text that begins at a line of a file; a BadRow says where it breaks."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        said = f"line {error.lineno}: not JSON ({error.msg})"
-    except UnicodeDecodeError as error:
-        said = f"not JSON ({error})"
-    raise DamagedFileError(f"{path}: {said}; delete or repair the file")
+        said = f"line {line + error.lineno - 1}: not JSON ({error.msg}, column {error.colno})"
+        raise BadRow(f"{path}: {said}; {remedy}") from None
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object; else a DamagedFileError."""
+    """Read a JSON file that holds an object; else a BadRow."""
     found = read_json(path)
     if not isinstance(found, dict):
-        raise DamagedFileError(f'{path}: not a JSON object (such as {{"key": 1}}); delete or repair the file')
+        raise BadRow(f'{path}: not a JSON object (such as {{"key": 1}}); delete or repair the file')
     return found
 
 
@@ -177,14 +176,9 @@ def check_text(text: str, where: str) -> None:
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     """One JSON value a line; none in an empty file. FileNotFoundError, or BadRow for broken JSON, with the line."""
-    path, found = Path(path), []
-    for number, line in enumerate(read_lines(path) if path.stat().st_size else [], start=1):
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            why = "the file needs one JSON object a line, so repair this line or fetch the file again"
-            raise BadRow(f"{path}: line {number}: not JSON ({error.msg}, column {error.colno}); {why}") from None
-    return found
+    path, remedy = Path(path), "the file needs one JSON object a line, so repair this line or fetch the file again"
+    lines = read_lines(path) if path.stat().st_size else []
+    return [_parsed(line, path, remedy, number) for number, line in enumerate(lines, start=1)]
 
 
 def read_rows(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -212,11 +206,7 @@ def read_rows(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
     if not text.lstrip().startswith("["):
         lines = read_json_lines(path) or read_lines(path)  # which refuses an empty file
         return _checked(((f"line {i}", row) for i, row in enumerate(lines, start=1)), path, fields)
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        why = "the file needs to be one JSON array, so it may have been cut off: fetch it again"
-        raise BadRow(f"{path}: line {error.lineno}: not JSON ({error.msg}, column {error.colno}); {why}") from None
+    values = _parsed(text, path, "the file needs to be one JSON array, so it may have been cut off: fetch it again")
     if not values:
         raise BadRow(f"{path}: the file has no rows; fetch it again")
     return _checked(((f"row {i}", row) for i, row in enumerate(values)), path, fields)

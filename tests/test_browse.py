@@ -115,27 +115,6 @@ def test_menus_lead_to_questions(frame: pd.DataFrame, monkeypatch: pytest.Monkey
     assert question.options == tuple(RIGHT)
 
 
-def test_the_first_wrong_answer_of_each_kind_is_shown_as_text(frame: pd.DataFrame) -> None:
-    page = browse.wrong_answers(frame)
-    assert harmless(page)
-    assert page.count("<tr>") == 3  # the heading and two kinds
-    assert "<td" not in browse.wrong_answers(frame.head(0))
-
-
-def test_disagreements_show_what_was_read_and_where() -> None:
-    row = {"system": "A", "seed": 1, "benchmark": "mgsm", "language": "de", "index": 3, "gold": 3.5}
-    row |= {"answer_paper": 35.0, "answer_fixed": 3.5, "correct_paper": False, "correct_fixed": True}
-    neither = row | {"language": "ru", "answer_fixed": 0.35, "correct_fixed": False}
-    rows = pd.DataFrame([neither, row, row | {"seed": 2}])
-    text = "Erst rechnet sie lange, und dann ist die Antwort 3,5"
-    given = {"A": pd.DataFrame([{"benchmark": "mgsm", "language": "de", "index": 3, "response": text}])}
-    table = browse.disagreements(rows, given, 1)
-    assert table.text["language"].tolist() == ["de", "ru"]  # what changes the score comes first
-    assert table.text["the response ends"].tolist() == ["…" + text[-28:], ""]
-    assert "3 answers of all systems and seeds, 2 of them right for one scorer" in table.caption
-    assert "same number from every answer" in browse.disagreements(rows.head(0), given, 1).data
-
-
 # ------------------------------------------------------------------------------------------------- data
 
 

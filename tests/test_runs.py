@@ -114,10 +114,10 @@ def test_broken_json_is_named_by_file_and_line(tmp_path: Path):
     with pytest.raises(ValueError, match=r"x\.json: line 2: not JSON .*delete or repair"):
         runs.read_json(path)
     path.write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(ValueError, match=r"x\.json: not JSON"):
+    with pytest.raises(ValueError, match=r"x\.json: line 1: not UTF-8"):
         runs.read_json(path)
     path.write_text("[]")
-    with pytest.raises(runs.DamagedFileError, match=r"x\.json: not a JSON object .*delete or repair"):
+    with pytest.raises(runs.BadRow, match=r"x\.json: not a JSON object .*delete or repair"):
         runs.read_object(path)
     path.write_text('{"a": 1}\n{"a": \n')
     with pytest.raises(ValueError, match=r"x\.json: line 2: not JSON"):

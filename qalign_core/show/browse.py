@@ -24,7 +24,6 @@ from qalign_core.launch import is_interactive
 from qalign_core.models import markdown_text
 from qalign_core.params import Profile
 from qalign_core.prepare import FOLLOWED, translated
-from qalign_core.responses import KINDS
 from qalign_core.runs import Run
 from qalign_core.show.figures import style
 from qalign_core.show.paper_tables import named
@@ -95,33 +94,6 @@ def _native(code: str) -> str:
 # ------------------------------------------------------------------------------------- data and training
 
 
-def _by_language(rows: pd.DataFrame, index: list[str], values: str) -> pd.DataFrame:
-    """Counts: one column per language, those we know first."""
-    wide = rows.pivot_table(index=index, columns="language", values=values, aggfunc="sum", sort=False)
-    known = [code for code in CODES if code in wide]
-    return wide[[*known, *wide.columns.difference(known)]].astype("Int64")
-
-
-def outcomes_table(made: pd.DataFrame) -> Table:
-    """What became of the rows that were read (of `prepare.write_corpora`): one row per corpus and outcome, one column
-    per language."""
-    if made.empty:
-        return from_frame(made, name="outcomes", title="Rows of the corpora", caption="This profile trains nothing.")
-    wide = _by_language(made, ["corpus", "outcome"], "rows")
-    wide = wide.assign(all=wide.sum(axis=1)).reset_index()
-    caption = "Rows read for each corpus, and what became of them."
-    return from_frame(wide, name="outcomes", title="Rows of the corpora", caption=caption)
-
-
-def audit_table(findings: pd.DataFrame) -> Table:
-    """What the audit found: one row per check and data set, one column per language; idle checks are named."""
-    found = findings[findings["count"] > 0]
-    clean = [check for check in dict.fromkeys(findings["check"]) if check not in set(found["check"])]
-    caption = f"Rows concerned. Nothing was found by: {', '.join(clean)}." if clean else "Rows concerned."
-    wide = _by_language(found, ["check", "data_set"], "count").reset_index()
-    return from_frame(wide, name="audit", title="What the audit found", caption=caption)
-
-
 def lineage_table(profile: Profile, *, ablations: bool = False) -> Table:
     """What each system of chapter 3 is trained on, in order; or what those of chapter 6 are."""
     rows = []
@@ -153,7 +125,6 @@ def stages_table(done: Mapping[tuple[int, tuple[str, ...]], Mapping[str, Any]]) 
 # ------------------------------------------------------------------------------------- answers
 
 ALL = "all questions"
-ROWS_SHOWN = 40  # of a table that a file in the results holds whole
 _KEY = ["benchmark", "language", "index"]
 
 
@@ -240,37 +211,6 @@ def _menus(view: Callable[..., str], choices: Mapping[str, Mapping[str, list]]) 
     offer(first, choices)
     stale = "<p><small>Menus need the kernel that made them: after a restart, run this cell again.</small></p>"
     return interactive(lambda **chosen: display(HTML(view(**chosen) + stale)), **menus)
-
-
-def wrong_answers(frame: pd.DataFrame) -> str:
-    """The first wrong answer of each kind, beside its question and the right number, as HTML."""
-    first = frame[frame["error"].isin(KINDS)].drop_duplicates("error")
-    first = first.sort_values("error", key=lambda kinds: kinds.map(list(KINDS).index))
-    first = first[["error", "system", "language", "question", "gold", "response"]]
-    first = first.assign(gold=first["gold"].map("{:g}".format)).rename(columns={"error": "kind", "gold": "right"})
-    return text_table(first, language="language")
-
-
-def disagreements(differences: pd.DataFrame, given: Mapping[str, pd.DataFrame], seed: int) -> Table | Markdown:
-    """Answers of one seed from which the two scorers read different numbers (`differences.csv`), with how each response
-    ends (`given`: system → predictions); first those that only one of them finds right."""
-    if differences.empty:
-        return Markdown("The two scorers read the same number from every answer.")
-    changed = differences["correct_paper"] != differences["correct_fixed"]
-    rows = differences.assign(changed=changed).sort_values("changed", ascending=False, kind="stable")
-    rows = rows[rows["seed"] == seed].head(ROWS_SHOWN).reset_index(drop=True)
-    table = rows[["system", "benchmark", "language", "index", "gold"]].assign(
-        benchmark=rows["benchmark"].map(named), paper=rows["answer_paper"], fixed=rows["answer_fixed"]
-    )
-    texts = pd.concat([made[[*_KEY, "response"]].assign(system=system) for system, made in given.items()])
-    ends = rows.merge(texts, on=["system", *_KEY], how="left")["response"].fillna("").str.split().str.join(" ")
-    table["the response ends"] = [text if len(text) <= 28 else "…" + text[-28:] for text in ends]
-    caption = (
-        f"{len(differences)} answers of all systems and seeds, {int(changed.sum())} of them right for one scorer and "
-        f"wrong for the other; {len(table)} are shown of seed {seed}, those first. "
-        "differences.csv lists all. Paper, fixed: the number that each scorer reads."
-    )
-    return from_frame(table, name="differences", title="Where the two scorers differ", caption=caption)
 
 
 def suspicious(lines: Sequence[Mapping[str, Any]]) -> Any:
