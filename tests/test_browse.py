@@ -9,14 +9,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 from bs4 import BeautifulSoup
 from datasets import Dataset
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from qalign_core import audit, params, plan, runs
-from qalign_core.params import PARAMS_FOLDER, Profile
+from qalign_core import audit, runs
 from qalign_core.responses import KINDS, RATES
 from qalign_core.runs import Run
 from qalign_core.show import browse, pages, paper_tables
@@ -197,74 +195,3 @@ def test_a_page_holds_no_script_and_keeps_the_text(frame: pd.DataFrame) -> None:
     assert "<p>raw</p>" in page
     assert page.count("&lt;script&gt;alert") == len(CODES) + 1
     assert not BeautifulSoup(page, "html.parser").find(onerror=True)
-
-
-# -------------------------------------------------------------------------------- one question on its way
-
-QUESTIONS = {"sw": "Ana ana matufaha <3>?", "en": "Ann has <3> apples?"}
-
-
-def profile_of(**systems: Any) -> Profile:
-    sections = yaml.safe_load((PARAMS_FOLDER / "smoke.yaml").read_text(encoding="utf-8"))
-    sections["data"]["languages"] = list(QUESTIONS)
-    sections["systems"] = systems or {
-        "MonoReason": {"lineage": ["metamathqa"]},
-        "QAlign": {"lineage": ["questions-x-en", "metamathqa"]},
-        "SFT": {"lineage": ["metamathqa"]},
-    }
-    return params.validate(sections)
-
-
-@pytest.fixture
-def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A run whose base and stage 1 have translated two questions, and whose answers are scored."""
-    found = Run(tmp_path)
-    said = {"translation": ["Ann has <3>?", "Second?"], "followed": ["matufaha matufaha"]}
-    for code, question in QUESTIONS.items():
-        runs.write_json_lines(
-            found.benchmark("mgsm", code), [{"index": i, "question": f"{question}{i}"} for i in (0, 1)]
-        )
-    jobs = {task: plan.Job({"fingerprint": task}, found.folder / task) for task in said}
-    for task, job in jobs.items():
-        rows = [{"index": i, "response": response} for i, response in enumerate(said[task])]
-        runs.write_json_lines(job.folder / task / "sw.jsonl", rows)
-        for name in ("job.json", "done.json"):
-            runs.write_json(job.folder / name, job.content)
-    monkeypatch.setattr(plan, "translation_job", lambda *_, task="translation": jobs[task])
-    monkeypatch.setattr(browse, "answers_folder", lambda profile, run, system, seed: run.folder / system)
-    scored = []
-    for system in ("MonoReason", "QAlign", "SFT"):
-        for code in QUESTIONS:
-            rows = [{"index": i, "response": f"{system} says <b>{i}</b>"} for i in (0, 1)]
-            runs.write_json_lines(found.folder / system / "mgsm" / f"{code}.jsonl", rows)
-            line = {"system": system, "seed": 1, "benchmark": "mgsm", "language": code}
-            scored += [{**line, "index": i, "correct_paper": system == "QAlign"} for i in (0, 1)]
-    found.results.mkdir()
-    pd.DataFrame(scored).to_parquet(found.results / "answers.parquet")
-    return found
-
-
-def test_before_any_answer_the_base_stands_beside_stage_1(followed: Run):
-    page = browse.follow(profile_of(), followed, 1)
-    assert "before: the base says" in page
-    assert "matufaha matufaha" in page
-    assert "after: stage 1 says" in page
-    assert "Ann has &lt;3&gt;?" in page
-    assert "Kiswahili" in page
-    assert "answers" not in page
-
-
-def test_afterwards_the_answers_are_marked_and_the_others_only_counted(followed: Run):
-    page = browse.follow(profile_of(), followed, 1, systems=browse.COMPARED)
-    assert "before: the base says" not in page
-    assert page.count("QAlign says &lt;b&gt;0&lt;/b&gt;") == 2  # in both languages, escaped
-    assert "SFT says" not in page
-    assert page.count("✓") == 2
-    assert page.count("✗") == 4  # MonoReason and, among the others, SFT
-
-
-def test_what_is_not_there_is_said(followed: Run):
-    (followed.folder / "translation" / "done.json").unlink()
-    assert "run notebook 02 first" in browse.follow(profile_of(), followed, 1)
-    alone = profile_of(MonoReason={"lineage": ["metamathqa"]})
-    assert "trains no stage 1" in browse.follow(alone, followed, 1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -17,13 +16,11 @@ import seaborn.objects as so
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
-from qalign_core import plan, runs
-from qalign_core.evaluate import answers_folder
+from qalign_core import runs
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.launch import is_interactive
 from qalign_core.models import markdown_text
 from qalign_core.params import Profile
-from qalign_core.prepare import FOLLOWED, translated
 from qalign_core.runs import Run
 from qalign_core.show.figures import style
 from qalign_core.show.paper_tables import named
@@ -230,50 +227,3 @@ def suspicious(lines: Sequence[Mapping[str, Any]]) -> Any:
         return f"<p>{len(rows)} of {line['count']:,} rows</p>{text_table(rows, language='language')}"
 
     return _menus(view, choices)
-
-
-# ------------------------------------------------------------------------------------- one question on its way
-
-COMPARED = ("MonoReason", "QAlign")  # before and after alignment
-
-
-def base_job(profile: Profile, run: Run, seed: int) -> plan.Job:
-    """The job that has the base model translate the one question that is followed: how it was before alignment."""
-    return plan.translation_job(profile, run, seed, [], task=FOLLOWED)
-
-
-def follow(profile: Profile, run: Run, seed: int, systems: Sequence[str] = ()) -> str:
-    """The first question in every language, as HTML: its translations by the base model and by stage 1, or with
-    `systems`, after notebook 04, stage 1's translation, their responses, and which of the others are right."""
-    stage = profile.first_stage()
-    if profile.evaluation.translation is None or stage is None:
-        return "<p><em>There is nothing to follow: this profile trains no stage 1 that translates questions.</em></p>"
-    stage1, before = plan.translation_job(profile, run, seed, [stage]), base_job(profile, run, seed)
-    if not stage1.done:
-        return "<p><em>Stage 1 has not translated any question yet: run notebook 02 first.</em></p>"
-    benchmark, codes = translated(profile), list(profile.data.languages)
-
-    def first(path: Path, column: str) -> str:
-        return next(row[column].strip() for row in runs.read_json_lines(path) if row["index"] == 0)
-
-    def said(job: plan.Job, task: str) -> list[str]:  # English needs no translation
-        return ["–" if code == "en" else first(job.folder / task / f"{code}.jsonl", "response") for code in codes]
-
-    table = pd.DataFrame({"code": codes, "language": map(_native, codes)})
-    table["question"] = [first(run.benchmark(benchmark, code), "question") for code in codes]
-    if not systems:
-        if before.done:
-            table["before: the base says"] = said(before, FOLLOWED)
-        return text_table(table.assign(**{"after: stage 1 says": said(stage1, "translation")}), language="code")
-    table["stage 1 says"] = said(stage1, "translation")
-    scored = pd.read_parquet(run.results / "answers.parquet")
-    scored = scored[(scored.seed == seed) & (scored.benchmark == benchmark) & (scored["index"] == 0)]
-    right = scored.pivot(index="language", columns="system", values=f"correct_{profile.evaluation.scorer}")
-    marks = right.replace({True: "✓", False: "✗"}).loc[codes]
-    for system in (name for name in systems if name in profile.systems):
-        folder = answers_folder(profile, run, system, seed) / benchmark
-        responses = [first(folder / f"{code}.jsonl", "response") or "(empty)" for code in codes]
-        table[f"{system} answers"] = [f"{mark} {text}" for mark, text in zip(marks[system], responses, strict=True)]
-    if others := [name for name in dict.fromkeys(scored.system) if name not in systems]:
-        table["the others"] = ["\n".join(f"{marks.loc[c, name]} {name}" for name in others) for c in codes]
-    return text_table(table, language="code")
