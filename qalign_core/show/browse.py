@@ -47,14 +47,6 @@ def show(plot: so.Plot | Figure, data: pd.DataFrame, run: Run, name: str, captio
     display(Image(next(p for p in paths if p.suffix == ".png").read_bytes(), width=720, alt=caption))
 
 
-def picture(run: Run, name: str) -> Markdown:
-    """Show a figure of the run's `figures/` with its caption."""
-    path = run.figures / f"{name}.png"
-    caption = path.with_suffix(".txt").read_text(encoding="utf-8").strip()
-    display(Image(path.read_bytes(), width=720, alt=caption))
-    return Markdown(f"<small>{markdown_text(caption)}</small>")
-
-
 def remarks_note(said: Sequence[str]) -> Markdown:
     """What a reader must know before reading the numbers, as one note."""
     return Markdown("\n".join(["**Mind:**", "", *(f"- {markdown_text(text)}" for text in said)]) if said else "")
