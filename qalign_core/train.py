@@ -69,8 +69,6 @@ def train(job_path: Path) -> None:
         found = trainer.latest(folder / "checkpoints", job["fingerprint"], arguments.world_size)
     checkpoint, totals = (str(found[0]), found[1]["totals"]) if found else (None, {})
     step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-    if is_main:
-        runs.mend_lines(folder / "progress.jsonl")
     heartbeat = trainer.Heartbeat(folder / "progress.jsonl", writes=is_main)
     heartbeat.rewind(step)
     heartbeat.beat("loading")
