@@ -27,7 +27,7 @@ from qalign_core.results import SECONDARY, Results, published_cells, read_result
 from qalign_core.runs import Run, write_atomic
 from qalign_core.show import figures, paper_tables
 from qalign_core.show.paper_tables import BENCHMARKS, named
-from qalign_core.show.tables import CAPTIONS, Table, print_table, save_table, trace_table
+from qalign_core.show.tables import CAPTIONS, Table, print_table, save_table
 
 ACCURACY = ("table-2", "table-3", "table-accuracy")  # the last: of a benchmark that is not the paper's
 CONSISTENCY = ("figure-3", "table-consistency")  # what chapter 5 draws
@@ -183,7 +183,7 @@ def _accuracy_tables(results: Results) -> Iterator[Table]:
 
 
 def _response_tables(results: Results) -> Iterator[Table]:
-    """How responses end and in which language, wrong answers by kind, scores without broken questions, provenance."""
+    """How responses end and in which language, wrong answers by kind, scores without broken questions."""
     data, scorer = results.tables, results.run["scorer"]
     words = f"Profile {results.run['profile']}, {seeds_of(results.run['seeds'])}"
     if "responses" in data:
@@ -192,8 +192,6 @@ def _response_tables(results: Results) -> Iterator[Table]:
         yield paper_tables.errors_table(data["errors"], caption=f"{words}.")
     if "cleaned" in data:
         yield paper_tables.cleaned_table(data["cleaned"], scorer=scorer, caption=f"{words}, {scorer} scorer.")
-    if "trace" in data:
-        yield trace_table(data["trace"], caption=f"{words}.")
 
 
 def _consistency_tables(results: Results) -> Iterator[Table]:

@@ -176,28 +176,3 @@ def _printed(table: Table, columns: Iterable[str]) -> RichTable:
         style = "dim" if row in table.muted else ""
         printed.add_row(*(Text(cell, "bold" if (row, name) in table.bold else style) for name, cell in cells.items()))
     return printed
-
-
-# ------------------------------------------------------------------------------------- provenance
-
-
-def _short(fingerprint: Any) -> str:
-    """As much of a fingerprint as a person compares."""
-    return fingerprint[:8] + "+" * fingerprint.endswith("+changes") if isinstance(fingerprint, str) else ""
-
-
-def trace_table(rows: pd.DataFrame, *, caption: str = "") -> Table:
-    """What each system's numbers were computed from (`trace.csv`): one row per system and seed."""
-    runs = rows.groupby(["system", "seed"], sort=False)
-    first, states = runs.head(1).reset_index(drop=True), [part["state"].value_counts() for _, part in runs]
-    text = pd.DataFrame({"System": first["system"], "seed": first["seed"].astype(str)})
-    text["trained"] = first["model_fingerprint"].map(_short)
-    text["answered"] = first["predictions_fingerprint"].map(_short)
-    text["commit"] = first["commit"].map(_short)
-    text["files"] = [", ".join(f"{count} {state}" for state, count in counts.items()) for counts in states]
-    text["lineage"] = first["lineage"]
-    hints = first[["model_done", "predictions_done"]].set_axis(["trained", "answered"], axis=1)
-    hints["files"] = [Path(path).parent.parent.as_posix() for path in first["predictions"]]
-    title, caption = "Where the numbers come from", f"{caption} {CAPTIONS['table-trace']}".strip()
-    hints = hints.reindex(columns=text.columns).astype(object).fillna("")
-    return Table("table-trace", title, caption, rows.reset_index(drop=True), text, hints=hints)
