@@ -103,7 +103,7 @@ def progress_lines(path: str | Path, last: int | None = None) -> list[dict[str, 
     with suppress(OSError), Path(path).open("rb") as stream:
         stream.seek(max(0, os.fstat(stream.fileno()).st_size - last) if last else 0)
         for line in stream.read().split(b"\n")[:-1]:
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 found.append(json.loads(line))
     return [state for state in found if isinstance(state, dict)]
 
