@@ -252,17 +252,6 @@ QUESTIONS = 1000  # English questions without which that is not decided: fewer l
 SEEDS = 3
 SHOWN, NOT_SHOWN, OPEN = "shown", "not shown", "not decidable here"
 
-STATEMENT = f"""
-**Written down before any answer is looked at.** The primary outcome is the accuracy of {OURS} minus that of
-{WITHOUT}, averaged over the languages other than English, in domain (mGSM): its 95% paired interval (bootstrap over
-questions) lies above 0 in each of {SEEDS} seeds, with base, corpora and order drawn anew.
-
-English is kept if it is not worse by {MARGIN:g} points or more: the lower end of a one-sided 95% interval of the same
-difference in English lies above −{MARGIN:g}, on at least {QUESTIONS:,} questions. With fewer, this is not decidable.
-
-Everything else in this chapter is descriptive: it says what came out, and decides nothing.
-""".strip()
-
 
 def primary_outcomes(answers: pd.DataFrame, groups: Groups = None, *, column: str = "correct_paper") -> pd.DataFrame:
     """The primary outcome and the check of English, one row per seed.

@@ -224,7 +224,10 @@ def save_results(profile: Profile, run: Run, answers: pd.DataFrame) -> results.R
         "cleaned": responses.cleaned_accuracy(answers, responses.broken_questions(profile, run)),
     }
     for name, rows in computed.items():
-        results.write_or_remove(run.results, name, rows)
+        if rows.empty:
+            (run.results / f"{name}.csv").unlink(missing_ok=True)  # of earlier answers
+        else:
+            results.write_csv(run.results, name, rows)
     saved = results.write_results(
         run.results,
         answers,

@@ -27,15 +27,12 @@ from transformers.utils import logging
 
 from qalign_core import hub, prompts, runs
 from qalign_core.decoding import GreedyDecoder, Sequence, choose_batch_tokens
-from qalign_core.models import load_model
-from qalign_core.models import load_tokenizer as load_fast_tokenizer
+from qalign_core.models import load_model, load_tokenizer
 from qalign_core.train import jobs_from, peak_memory
 
 GRACE_SECONDS = 60.0  # rank 0 waits so long for answers when no other rank is alive, and for ranks that have answered
 PREDECESSOR_SECONDS = 30.0  # a rank waits so long for the end of an earlier process that still writes into its file
 HEARTBEAT_SECONDS = 1.0
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
 def generate(job_path: Path) -> None:
@@ -107,6 +104,8 @@ def load_decoder(
         model = load_model(source, revision, dtype=getattr(torch, job["dtype"])).eval()
     eos, pad = prompts.turn(tokenizer, job.get("template", "alpaca")).end_id, tokenizer.pad_token_id
     rows = model.get_input_embeddings().num_embeddings
+    if eos is None:
+        raise ValueError(f"{source}: the tokenizer has no EOS token, so no answer could end; set eos_token and save it")
     if eos >= rows:
         raise ValueError(f"{source}: EOS is token {eos}, but the model has only {rows} embeddings: not its tokenizer")
 
@@ -174,21 +173,6 @@ class Rank:
         if not os.environ.get("OMP_NUM_THREADS"):
             torch.set_num_threads(max(1, runs.cores() // self.local_size))
         return torch.device("cpu")
-
-
-def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer; FileNotFoundError where there is none, ValueError for one without an EOS token."""
-    folder = Path(source)
-    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        absent = ", ".join(TOKENIZER_FILES)
-        raise FileNotFoundError(f"{folder}: no tokenizer beside the model (none of {absent}); save it into that folder")
-    try:
-        tokenizer = load_fast_tokenizer(source, revision)
-    except OSError as error:  # which does not always name the model
-        raise FileNotFoundError(f"model {source}: {hub.unreadable_model(source, revision, error)}") from None
-    if tokenizer.eos_token_id is None:
-        raise ValueError(f"{source}: the tokenizer has no EOS token, so no answer could end; set eos_token and save it")
-    return tokenizer
 
 
 class Question(NamedTuple):
@@ -355,7 +339,7 @@ def main(run: Callable[[Path], None] = generate, module: str = "qalign_core.gene
     try:
         for job_path in jobs_from(None, module):
             run(job_path)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 

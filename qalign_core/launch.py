@@ -112,13 +112,13 @@ def environment(devices: int) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------- running
 
 
-def run_job(job: Job, profile: Profile, run: Run, show: bool = True) -> Path:
+def run_job(job: Job, profile: Profile, run: Run) -> Path:
     """Run a job as `run_jobs` does, and return its folder."""
-    run_jobs([job], profile, run, show)
+    run_jobs([job], profile, run)
     return job.folder
 
 
-def run_jobs(jobs: Iterable[Job], profile: Profile, run: Run, show: bool = True) -> None:
+def run_jobs(jobs: Iterable[Job], profile: Profile, run: Run) -> None:
     """Run jobs of one kind in turn, each unless it is done: the same call starts, resumes, or returns at once.
 
     On processors they share one start of the ranks, which takes longer there than many a job of the miniature.
@@ -135,7 +135,7 @@ def run_jobs(jobs: Iterable[Job], profile: Profile, run: Run, show: bool = True)
             ready: list[Job] = []
             try:
                 for job in left[:1] if alone else left:
-                    prepare(job, profile, run, show, locks)
+                    prepare(job, profile, run, locks)
                     ready.append(job)
             except (JobError, hub.DownloadError):
                 if not ready:
@@ -143,7 +143,7 @@ def run_jobs(jobs: Iterable[Job], profile: Profile, run: Run, show: bool = True)
             left = left[len(ready) :]
             try:
                 if begun := [job for job in ready if not job.done]:
-                    _supervise(begun, profile, run, show)
+                    _supervise(begun, profile, run)
             except KeyboardInterrupt:
                 kept = "stopped; what is finished is kept. Run the cell again to go on from the last checkpoint."
                 first = next((job for job in ready if not job.done), ready[-1])
@@ -156,7 +156,7 @@ def run_jobs(jobs: Iterable[Job], profile: Profile, run: Run, show: bool = True)
                         write_card(profile, run, job.content["seed"], job.content["lineage"])
 
 
-def prepare(job: Job, profile: Profile, run: Run, show: bool, locks: ExitStack) -> None:
+def prepare(job: Job, profile: Profile, run: Run, locks: ExitStack) -> None:
     """Lock a job and, unless it is done, write what its ranks need; see `run_jobs` for the errors."""
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -168,11 +168,11 @@ def prepare(job: Job, profile: Profile, run: Run, show: bool, locks: ExitStack) 
     if not job.done:
         check_devices(profile)
         later = trained_first(job, run)
-        fetch_models(job, profile, run, show)
+        fetch_models(job, profile, run)
         runs.write_json(job.folder / "job.json", job.content)
         if "corpus" in job.content and not later:
             train.tokenise(job.content, job.folder / "job.json")
-    elif show and is_interactive():  # in executed notebooks the cell of a job that was done stays as it is
+    elif is_interactive():  # in executed notebooks the cell of a job that was done stays as it is
         seconds = runs.read_object(job.folder / "done.json")["wall_seconds"]
         draw(run.relative(job.folder), f"done before, in {clock(seconds)}")
 
@@ -183,7 +183,7 @@ def refuse_other_settings(job: dict[str, Any], folder: Path, run: Run) -> None:
     try:
         done = runs.is_done(job_path)
         before = runs.read_object(job_path) if job_path.is_file() and (done or step) else job
-    except runs.DamagedFileError as error:
+    except runs.BadRow as error:
         raise JobError(str(error)) from None
     if before.get("fingerprint") == job["fingerprint"]:
         return
@@ -226,13 +226,12 @@ def run_groups(groups: Iterable[Sequence[Job]], profile: Profile, run: Run) -> l
     return failures
 
 
-def fetch_models(job: Job, profile: Profile, run: Run, show: bool) -> None:
+def fetch_models(job: Job, profile: Profile, run: Run) -> None:
     """Have the files of a job's models of the hub here before its ranks start, which would all ask for them."""
     for entry in job.content.get("models", [job.content]):
         path = str(entry.get("model", {}).get("path", ""))
         if hub.is_id(path) and not (run.folder / path).is_dir():
-            if show:
-                draw(run.relative(job.folder), f"fetching {path}, unless it is here")
+            draw(run.relative(job.folder), f"fetching {path}, unless it is here")
             hub.fetch(entry["model"], profile.model.convert)
 
 
@@ -246,7 +245,7 @@ def differences(before: dict, after: dict, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}: {json.dumps(old)[:120]} then, {json.dumps(new)[:120]} now"
 
 
-def _supervise(jobs: Sequence[Job], profile: Profile, run: Run, show: bool) -> None:
+def _supervise(jobs: Sequence[Job], profile: Profile, run: Run) -> None:
     """Start the ranks of jobs, which take them in turn, and follow each until it is done."""
     module, beats, logs = MODULES[jobs[0].content["kind"]], None, []
     if profile.run.hostfile:  # ranks on other machines cannot see whether this process lives
@@ -267,7 +266,7 @@ def _supervise(jobs: Sequence[Job], profile: Profile, run: Run, show: bool) -> N
         )
     try:
         for job, (log, start) in zip(jobs, logs, strict=True):  # noqa: B007
-            hung = _follow(job, process, profile, run, show, beats, last=job is jobs[-1])
+            hung = _follow(job, process, profile, run, beats, last=job is jobs[-1])
             if hung or process.poll() is not None and not job.done:
                 break
     finally:
@@ -285,9 +284,7 @@ def _supervise(jobs: Sequence[Job], profile: Profile, run: Run, show: bool) -> N
     raise JobError(failure(job.folder, log, how, start))
 
 
-def _follow(
-    job: Job, process: subprocess.Popen, profile: Profile, run: Run, show: bool, beats: Path | None, last: bool
-) -> bool:
+def _follow(job: Job, process: subprocess.Popen, profile: Profile, run: Run, beats: Path | None, last: bool) -> bool:
     """Show a job's progress until it is done (the `last`: until its ranks have ended); whether it hung."""
     progress, log = job.folder / "progress.jsonl", job.folder / "log.txt"
     begun, hung, title, handle, drawn = time.time(), False, run.relative(job.folder), None, 0.0
@@ -296,7 +293,7 @@ def _follow(
     seen, changed = None, time.monotonic()  # a clock that stands still while a laptop sleeps
     try:
         while process.poll() is None and not hung and (last or not job.done):
-            if show and time.monotonic() - drawn > DRAW_SECONDS:
+            if time.monotonic() - drawn > DRAW_SECONDS:
                 drawn, state = time.monotonic(), latest(progress, since=begun)
                 handle = draw(title, describe(state), share_done(state), progress, handle)
             if beats:
@@ -308,10 +305,9 @@ def _follow(
             hung = time.monotonic() - changed > profile.run.silence_seconds
             time.sleep(POLL_SECONDS)
     finally:
-        if show:
-            again = "; run the cell again to go on from there" if is_interactive() and not job.done else ""
-            text = f"{'done' if job.done else 'stopped'} after {clock(time.time() - begun)}{again}"
-            draw(title, text, None, progress, handle)
+        again = "; run the cell again to go on from there" if is_interactive() and not job.done else ""
+        text = f"{'done' if job.done else 'stopped'} after {clock(time.time() - begun)}{again}"
+        draw(title, text, None, progress, handle)
     return hung
 
 

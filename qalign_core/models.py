@@ -26,15 +26,23 @@ if TYPE_CHECKING:  # what is needed only here and there is imported there: a job
 
 LARGE_FILE = 64 * 2**20  # bytes; a larger file of a model is identified by its size and samples of its bytes
 SAMPLE_EVERY, SAMPLE = 8 * 2**20, 64 * 2**10  # bytes; smaller than any weight matrix of such a model
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 # ------------------------------------------------------------------------------------------------- load, restore
 
 
 def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a model folder or hub id; no code of the model's own is run."""
+    """The fast tokenizer of a model folder or hub id; no code of the model's own is run. An OSError says why there is
+    none."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, use_fast=True, trust_remote_code=False)
+    if os.path.isdir(path) and not any(Path(path, name).is_file() for name in TOKENIZER_FILES):
+        absent = ", ".join(TOKENIZER_FILES)
+        raise FileNotFoundError(f"{path}: no tokenizer beside the model (none of {absent}); save it into that folder")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, use_fast=True, trust_remote_code=False)
+    except OSError as error:  # which does not always name the model
+        raise hub.DownloadError(hub.unreadable_model(path, revision, error)) from None
     tokenizer.padding_side = "right"  # as the authors trained; generation pads on the left by itself
     return tokenizer
 
@@ -271,12 +279,10 @@ def write_base(profile: Profile, run: Run, seed: int) -> None:
 def base_tokenizer(profile: Profile, run: Run) -> PreTrainedTokenizerBase:
     """The tokenizer of the base model (of the first seed); a DownloadError when it cannot be read."""
     write_base(profile, run, profile.run.seeds[0])
-    model = starting_model(profile, run, profile.run.seeds[0])
     try:
-        return load_tokenizer(*hub.located(model, run.folder))
+        return load_tokenizer(*hub.located(starting_model(profile, run, profile.run.seeds[0]), run.folder))
     except OSError as error:
-        why = hub.unreadable_model(model["path"], model["revision"], error)
-        raise hub.DownloadError(f"model.base: {why}") from None
+        raise hub.DownloadError(f"model.base: {error}") from None
 
 
 def model_identity(model: dict[str, Any], root: Path) -> Any:

@@ -338,21 +338,3 @@ def save_lengths(profile: Profile, run: Run, examples: dict[str, Dataset], token
     sizes = pd.DataFrame(table, columns=["corpus", "languages", "rows", "tokens"])
     write_csv(run.results, "corpora", sizes.astype({"tokens": "Int64"}))
     return lengths
-
-
-PAPER_RECIPE = {
-    "num_train_epochs": 3,
-    "learning_rate": 2e-5,
-    "lr_scheduler_type": "cosine",
-    "lr_scheduler_kwargs": None,
-    "warmup_steps": 0.03,
-    "weight_decay": 0.0,
-    "adam_beta1": 0.9,
-    "adam_beta2": 0.999,
-    "adam_epsilon": 1e-8,
-    "max_grad_norm": 1.0,
-    "effective batch size": 128,
-    "max_length": 512,
-    "bf16": True,
-    "loss": "paper",
-}

@@ -20,8 +20,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from qalign_core import hub, runs
-from qalign_core.generate import Rank, checked_rows, load_tokenizer, main
-from qalign_core.models import load_model
+from qalign_core.generate import Rank, checked_rows, main
+from qalign_core.models import load_model, load_tokenizer
 from qalign_core.train import peak_memory
 
 PIVOT = "en"

@@ -30,7 +30,7 @@ from qalign_core.languages import nearest
 from qalign_core.launch import clock, describe, latest, share_done
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
 from qalign_core.plan import Job
-from qalign_core.runs import BadRow, DamagedFileError, Run
+from qalign_core.runs import BadRow, Run
 
 NOTEBOOKS_FOLDER = PARAMS_FOLDER.parent / "notebooks"
 STATE = "state.json"  # which notebooks of a run were executed, from what
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
             return reproduce(profile, run, chosen, console)
     except Timeout:
         reason = f"another process is reproducing into {run.folder}: wait for it, or stop it"
-    except (ProfileError, BadRow, DamagedFileError, OSError) as error:  # OSError: no permission, no space
+    except (ProfileError, BadRow, OSError) as error:  # OSError: no permission, no space
         reason = str(error)
     except KeyboardInterrupt:
         console.print("\ninterrupted; what is finished is kept. Run the same command to go on.")
@@ -299,7 +299,7 @@ def running_job(run: Run) -> tuple[str | None, dict[str, Any] | None]:
     """The folder of the job that a notebook of this run has started, and the last line of its progress."""
     try:
         current = runs.read_object(run.folder / launch.CURRENT)
-    except (FileNotFoundError, DamagedFileError):  # nothing runs
+    except (FileNotFoundError, BadRow):  # nothing runs
         return None, None
     folder = Path(current["job"]).parent
     return folder.as_posix(), latest(run.folder / folder / "progress.jsonl", since=current["since"])
@@ -347,7 +347,7 @@ def _entries(run: Run) -> dict[str, Any]:
     """What is recorded of a run's notebooks; nothing if that is damaged: they are executed again, jobs are not."""
     try:
         return runs.read_object(run.notebooks / STATE)
-    except (FileNotFoundError, DamagedFileError):
+    except (FileNotFoundError, BadRow):
         return {}
 
 
@@ -383,7 +383,7 @@ def _state(name: str, make: Callable[..., Job], *arguments: Any) -> tuple[str, b
         return name, False, "its questions are not translated yet"
     except FileNotFoundError:  # its data, or the base model, which notebook 01 prepares
         return name, False, "its data is prepared by notebook 01"
-    except DamagedFileError as error:
+    except BadRow as error:
         return name, False, str(error)
 
 
@@ -395,11 +395,11 @@ def summary(profile: Profile, run: Run, console: Console) -> None:
     from qalign_core.results import read_results
     from qalign_core.show import pages, report
 
-    heading, front = "QAlign", ""
+    front = ""
     if (run.results / "accuracy.csv").is_file():
         results = read_results(run.results)
         tables = report.run_tables(results)
-        heading, front = report.heading(results), report.front(run, results, tables)
+        front = report.front(run, results, tables)
         report.print_results(results, tables, console)
         averages = results.tables["intervals"].query("measure == 'average'")
         averages = averages.groupby(["system", "benchmark"])["estimate"].mean()
@@ -408,7 +408,7 @@ def summary(profile: Profile, run: Run, console: Console) -> None:
             verdict = "reproduced" if abs(here - published) <= tolerance else "not reproduced"
             said = f"{system} on {benchmark}: {here:.1f} here, {published} published: {verdict}"
             console.print(f"{said} (within {tolerance:g} points, as said beforehand)", style="bold", soft_wrap=True)
-    pages_written = pages.write_report(run.notebooks, run.report, front, heading)
+    pages_written = pages.write_report(run.notebooks, run.report, front, f"QAlign, profile {profile.run.profile}")
     console.print("\n[bold]Open[/]")
     for path in [*pages_written[:1], run.figures, run.results]:
         if path.exists():

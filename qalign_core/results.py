@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +17,7 @@ import pandas as pd
 from qalign_core import comparisons, languages, scorer
 from qalign_core.comparisons import OURS, WITHOUT, Groups
 from qalign_core.languages import NON_ENGLISH, PAPER_CODES
-from qalign_core.params import BENCHMARK_NAME, LONGEST_NAME, PARAMS_FOLDER
+from qalign_core.params import PARAMS_FOLDER
 from qalign_core.runs import fingerprint, read_object, sha256_file, write_atomic, write_json
 
 EVALUATION = ("accuracy", "intervals", "comparisons", "languages", "differences")
@@ -65,14 +64,6 @@ def write_csv(folder: str | Path, name: str, rows: pd.DataFrame) -> Path:
     return _write(folder, f"{name}.csv", _csv(rows))
 
 
-def write_or_remove(folder: Path, name: str, rows: pd.DataFrame) -> None:
-    """Write a table, or remove the one of earlier answers where there is no row now."""
-    if rows.empty:
-        (folder / f"{name}.csv").unlink(missing_ok=True)
-    else:
-        write_csv(folder, name, rows)
-
-
 def _verify(path: Path) -> None:
     """Compare a file with its checksum; a folder of before there were checksums has none."""
     sums = path.with_name("checksums.json")
@@ -91,14 +82,9 @@ def read_table(path: Path) -> pd.DataFrame:
     _verify(path)
     text = dict.fromkeys([*_TEXT, *_TEXT_OF.get(path.stem, ())], str)
     try:  # "none" and "null" are words in these files; only an empty field is a missing value
-        rows = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=text)
+        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=text)
     except ValueError as error:  # pandas' own errors are of this kind, too
         raise ValueError(f"{path}: not a table ({str(error).strip()}); {_again(path)}") from None
-    for name in rows["benchmark"].dropna().unique() if "benchmark" in rows else ():  # it becomes that of a file
-        if len(name) > LONGEST_NAME or not re.fullmatch(BENCHMARK_NAME, name):
-            allowed = "allowed are lower-case letters, digits and single hyphens"
-            raise ValueError(f"{path}: benchmark {name!r}: {allowed}; {_again(path)}")
-    return rows
 
 
 @dataclass(frozen=True)
@@ -127,11 +113,7 @@ def read_results(folder: str | Path) -> Results:
     for name in ("run.json", "systems.json"):
         _verify(folder / name)
     run, systems = read_object(folder / "run.json"), read_object(folder / "systems.json")
-    try:
-        languages.restore(run.get("languages", {}))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        path = folder / "run.json"
-        raise ValueError(f"{path}: not what the evaluation wrote (languages: {error}); {_again(path)}") from None
+    languages.restore(run.get("languages", {}))
     return Results(run, systems, tables, tuple(f"{name}.csv" for name in OPTIONAL if name not in there))
 
 
@@ -144,19 +126,6 @@ def read_log(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame(columns=LOG_COLUMNS)
     return pd.read_csv(path, dtype={"recipe": str, "answers": str, "system": str}, keep_default_na=False)
-
-
-def looks(folder: Path) -> pd.DataFrame:
-    """How often each test or development set was scored: one row per set and system.
-
-    Returns:
-        `split, benchmark, system, seeds, recipes, looks, first, last`: different ways in which the system was made,
-        different sets of answers that were scored, and when.
-    """
-    log = read_log(folder)
-    grouped = log[log.action == "scored"].groupby(["split", "benchmark", "system"], sort=False)
-    counts = grouped[["seed", "recipe", "answers"]].nunique().set_axis(["seeds", "recipes", "looks"], axis=1)
-    return counts.assign(first=grouped["time"].min(), last=grouped["time"].max()).reset_index()
 
 
 # ------------------------------------------------------------------------------------------------- from answers

@@ -7,8 +7,6 @@ import json
 import os
 import platform
 import subprocess
-import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -20,10 +18,6 @@ import psutil
 import yaml
 
 LIFELINE = "QALIGN_LIFELINE"
-
-
-class DamagedFileError(ValueError):
-    """A file of a run that does not hold what this package writes; the message names it."""
 
 
 class BadRow(ValueError):  # noqa: N818 - it names a row, the word a reader looks for
@@ -69,33 +63,25 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def loads(text: str) -> Any:
-    """A JSON text's value; what JSON allows and Python cannot hold is a `json.JSONDecodeError`, too."""
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; FileNotFoundError, or a BadRow that names the file and the line when it is not JSON."""
+    return _parsed(read_text(Path(path)), path, "delete or repair the file")
+
+
+def _parsed(text: str, path: str | Path, remedy: str, line: int = 1) -> Any:
+    """The value of JSON text that begins at a line of a file; a BadRow says where it breaks."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
-        raise
-    except (ValueError, RecursionError):
-        too_much = "a number of thousands of digits, or lists nested thousands deep"
-        raise json.JSONDecodeError(too_much, text, 0) from None
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file; a DamagedFileError names the file and the line when it is not JSON."""
-    try:
-        return loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        said = f"line {error.lineno}: not JSON ({error.msg})"
-    except UnicodeDecodeError as error:
-        said = f"not JSON ({error})"
-    raise DamagedFileError(f"{path}: {said}; delete or repair the file")
+        said = f"line {line + error.lineno - 1}: not JSON ({error.msg}, column {error.colno})"
+        raise BadRow(f"{path}: {said}; {remedy}") from None
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object; else a DamagedFileError."""
+    """Read a JSON file that holds an object; else a BadRow."""
     found = read_json(path)
     if not isinstance(found, dict):
-        raise DamagedFileError(f'{path}: not a JSON object (such as {{"key": 1}}); delete or repair the file')
+        raise BadRow(f'{path}: not a JSON object (such as {{"key": 1}}); delete or repair the file')
     return found
 
 
@@ -190,14 +176,9 @@ def check_text(text: str, where: str) -> None:
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     """One JSON value a line; none in an empty file. FileNotFoundError, or BadRow for broken JSON, with the line."""
-    path, found = Path(path), []
-    for number, line in enumerate(read_lines(path) if path.stat().st_size else [], start=1):
-        try:
-            found.append(loads(line))
-        except json.JSONDecodeError as error:
-            why = "the file needs one JSON object a line, so repair this line or fetch the file again"
-            raise BadRow(f"{path}: line {number}: not JSON ({error.msg}, column {error.colno}); {why}") from None
-    return found
+    path, remedy = Path(path), "the file needs one JSON object a line, so repair this line or fetch the file again"
+    lines = read_lines(path) if path.stat().st_size else []
+    return [_parsed(line, path, remedy, number) for number, line in enumerate(lines, start=1)]
 
 
 def read_rows(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -225,11 +206,7 @@ def read_rows(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
     if not text.lstrip().startswith("["):
         lines = read_json_lines(path) or read_lines(path)  # which refuses an empty file
         return _checked(((f"line {i}", row) for i, row in enumerate(lines, start=1)), path, fields)
-    try:
-        values = loads(text)
-    except json.JSONDecodeError as error:
-        why = "the file needs to be one JSON array, so it may have been cut off: fetch it again"
-        raise BadRow(f"{path}: line {error.lineno}: not JSON ({error.msg}, column {error.colno}); {why}") from None
+    values = _parsed(text, path, "the file needs to be one JSON array, so it may have been cut off: fetch it again")
     if not values:
         raise BadRow(f"{path}: the file has no rows; fetch it again")
     return _checked(((f"row {i}", row) for i, row in enumerate(values)), path, fields)
@@ -467,28 +444,14 @@ def lifeline() -> str:
     return f"{process.pid}:{process.create_time()}:{platform.node()}"
 
 
-def start_lifeline(interval: float = 1.0) -> threading.Thread | None:
-    """End this process within about `interval` seconds of the death of the process named in `QALIGN_LIFELINE`.
-
-    A killed notebook kernel cannot stop what it started; so each rank watches it. Without the variable, or on another
-    machine than the one it names (Slurm hands the environment on), nothing is watched and None is returned.
-    """
+def starter_lives() -> bool:
+    """Whether the process that `QALIGN_LIFELINE` names is alive; True without the variable, or on another machine than
+    the one it names (Slurm hands the environment on)."""
     pid, created, host = (os.environ.get(LIFELINE, "").split(":", 2) + ["", ""])[:3]
     if not pid or host not in ("", platform.node()):
-        return None
-
-    def watch() -> None:
-        while True:
-            try:
-                process = psutil.Process(int(pid))
-                alive = abs(process.create_time() - float(created)) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-            except psutil.NoSuchProcess:
-                alive = False
-            if not alive:
-                os.write(2, f"the process that started this job (pid {pid}) is gone: stopping\n".encode())
-                os._exit(3)
-            time.sleep(interval)
-
-    thread = threading.Thread(target=watch, name="lifeline", daemon=True)
-    thread.start()
-    return thread
+        return True
+    try:
+        process = psutil.Process(int(pid))
+        return abs(process.create_time() - float(created)) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -20,13 +20,13 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import huggingface_hub
 import yaml
 from huggingface_hub.utils import http_backoff
 from huggingface_hub.utils.sha import git_hash
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qalign_core import hub, runs
 from qalign_core.benchmarks import benchmark_files
@@ -57,16 +57,6 @@ def layout(data_set: str, languages: Sequence[str]) -> list[tuple[str, ...]]:
 # ------------------------------------------------------------------------------------------------- the lock
 
 
-def inside(path: str) -> str:
-    """A relative path that cannot leave the folder it is joined to; else a ValueError."""
-    if "\\" in path or ":" in path or any(part in ("", ".", "..") for part in path.split("/")):
-        raise ValueError(f"{path!r} must be a plain relative path such as 'mgsm/mgsm_sw.tsv', without '..'")
-    return path
-
-
-Inside = Annotated[str, AfterValidator(inside)]
-
-
 class Strict(BaseModel):
     """A part of the lock file: no unknown keys."""
 
@@ -76,8 +66,8 @@ class Strict(BaseModel):
 class LockedFile(Strict):
     """What is known of a file before it is fetched; None: not known."""
 
-    path: Inside  # at the source
-    moved: Inside | None = None  # where the hub has it since it is Parquet there, of a file that was none
+    path: str  # at the source
+    moved: str | None = None  # where the hub has it since it is Parquet there, of a file that was none
     language: str | None = None  # None: every language needs it
     bytes: int | None = Field(default=None, ge=0)
     rows: int | None = Field(default=None, ge=0)
@@ -89,7 +79,7 @@ class LockedDataSet(Strict):
     """The files of one data set at one source, by their place in the layout."""
 
     licence: str
-    files: dict[Inside, LockedFile]
+    files: dict[str, LockedFile]
     repo_id: str = ""  # of the hub
     revision: str | None = None  # of the hub; None: that of the first download is recorded and kept to
 
@@ -126,7 +116,7 @@ class Lock(Strict):
 
 
 def read_lock(path: str | Path = LOCK_FILE) -> Lock:
-    """Read a lock file; a ValueError for an unknown key, a malformed checksum or a path that leaves its folder."""
+    """Read a lock file; a ValueError for an unknown key or a malformed checksum."""
     try:
         return Lock.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
     except ValidationError as error:

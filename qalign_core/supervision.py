@@ -116,10 +116,6 @@ def encode_corpus(
         if all("text" in row for row in part):
             columns = encode_texts([row["text"] for row in part], tokenizer, max_length)
         else:
-            for number, row in enumerate(part, start=start + 1):
-                if not {"instruction", "output"} <= row.keys():
-                    needed = "it needs instruction and output (or every row needs text)"
-                    raise ValueError(f"row {number} of the corpus has the fields {sorted(row)}; {needed}")
             instructions, outputs = ([row[field] for row in part] for field in ("instruction", "output"))
             columns = encode_examples(instructions, outputs, tokenizer, max_length, template)
         parts.append(Dataset.from_dict(columns, features=features))

@@ -69,8 +69,6 @@ def train(job_path: Path) -> None:
         found = trainer.latest(folder / "checkpoints", job["fingerprint"], arguments.world_size)
     checkpoint, totals = (str(found[0]), found[1]["totals"]) if found else (None, {})
     step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-    if is_main:
-        runs.mend_lines(folder / "progress.jsonl")
     heartbeat = trainer.Heartbeat(folder / "progress.jsonl", writes=is_main)
     heartbeat.rewind(step)
     heartbeat.beat("loading")
@@ -300,13 +298,13 @@ def begin(folder: Path) -> None:
     if "RANK" not in os.environ:  # DeepSpeed's own launcher did not number this process
         for name, value in scheduler_rank(os.environ).items():
             os.environ.setdefault(name, value)
-    runs.start_lifeline()
     launcher = os.getppid() if "RANK" in os.environ else None
     threading.Thread(target=watch, args=[folder / BEATS, launcher], daemon=True).start()
 
 
 def watch(beats: Path, launcher: int | None, interval: float = 0.5, limit: float = BEATS_MISSED_SECONDS) -> None:
-    """End this process soon after its launcher's death, or after the touching of the file `beats` has ended.
+    """End this process soon after the death of its launcher or of the notebook that started it, which cannot stop what
+    it started once it is killed; or after the touching of the file `beats` has ended.
 
     Ranks on other machines than the notebook's cannot see its process, but they share the run folder. The file names
     its supervisor: once seen to be touched, it must be touched again within `limit` seconds, and not vanish or name
@@ -315,6 +313,9 @@ def watch(beats: Path, launcher: int | None, interval: float = 0.5, limit: float
     seen, since = touched(beats), None  # since: when a new touch was last seen
     while launcher is None or os.getppid() == launcher:
         time.sleep(interval)
+        if not runs.starter_lives():
+            who = f"the process that started this job (pid {os.environ[runs.LIFELINE].partition(':')[0]})"
+            break
         now = touched(beats)
         same = now is not None and seen is not None and now[0] == seen[0]
         if same and now != seen:

@@ -17,7 +17,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from qalign_core.kernels import check_separation, weighted_loss
 from qalign_core.models import restore_master_weights
-from qalign_core.runs import append_json_line, read_json, read_json_lines, sync_tree, write_json, write_json_lines
+from qalign_core.runs import append_json_line, progress_lines, read_json, sync_tree, write_json, write_json_lines
 
 MANIFEST = "complete.json"
 VISIBLE_SECONDS = 120.0  # how long a file server may take to show what another machine has written
@@ -249,7 +249,7 @@ class Heartbeat(TrainerCallback):
     def rewind(self, step: int) -> None:
         """Forget what an interrupted run wrote after update `step`, from where this one goes on."""
         if self.writes:
-            rows = read_json_lines(self.path) if step and self.path.is_file() else []
+            rows = progress_lines(self.path) if step else []
             write_json_lines(self.path, [row for row in rows if row.get("step", 0) <= step])
 
     def beat(self, phase: str, **values: Any) -> None:

@@ -59,7 +59,6 @@ def test_text_is_left_as_it_is(folder):
         ("mgsm/mgsm_sw.tsv", b"swali\t3,5\n", r"'3,5' must be .* commas only between thousands \(1,000 or 3\.5\)"),
         ("mgsm/mgsm_sw.tsv", b"swali\t" + b"9" * 400 + b"\n", "of at most 20 characters"),
         ("mgsm/mgsm_sw.tsv", b"swali\t1\n \t2\n", "line 2: the question is blank"),
-        ("msvamp/test_Swahili.json", b"[" * 100_000, "line 1: not JSON .*nested thousands deep"),
         ("msvamp/test_Swahili.json", b'{"m_query": "\\ud83d", "response": "1"}', r"'m_query' holds .ud83d, half"),
         ("msvamp/test_Swahili.json", b'{"query": "a", "response": "1"}\n', "field 'm_query' is missing"),
     ],

@@ -13,10 +13,8 @@ from bs4 import BeautifulSoup
 from datasets import Dataset
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_markdown_cell, new_notebook
-from profiles import changed
 
-from qalign_core import audit, plan, runs
-from qalign_core.params import Profile
+from qalign_core import audit, runs
 from qalign_core.runs import Run
 from qalign_core.show import browse
 
@@ -114,27 +112,6 @@ def test_menus_lead_to_questions(frame: pd.DataFrame, monkeypatch: pytest.Monkey
     assert question.options == tuple(RIGHT)
 
 
-def test_the_first_wrong_answer_of_each_kind_is_shown_as_text(frame: pd.DataFrame) -> None:
-    page = browse.wrong_answers(frame)
-    assert harmless(page)
-    assert page.count("<tr>") == 3  # the heading and two kinds
-    assert "<td" not in browse.wrong_answers(frame.head(0))
-
-
-def test_disagreements_show_what_was_read_and_where() -> None:
-    row = {"system": "A", "seed": 1, "benchmark": "mgsm", "language": "de", "index": 3, "gold": 3.5}
-    row |= {"answer_paper": 35.0, "answer_fixed": 3.5, "correct_paper": False, "correct_fixed": True}
-    neither = row | {"language": "ru", "answer_fixed": 0.35, "correct_fixed": False}
-    rows = pd.DataFrame([neither, row, row | {"seed": 2}])
-    text = "Erst rechnet sie lange, und dann ist die Antwort 3,5"
-    given = {"A": pd.DataFrame([{"benchmark": "mgsm", "language": "de", "index": 3, "response": text}])}
-    table = browse.disagreements(rows, given, 1)
-    assert table.text["language"].tolist() == ["de", "ru"]  # what changes the score comes first
-    assert table.text["the response ends"].tolist() == ["…" + text[-28:], ""]
-    assert "3 answers of all systems and seeds, 2 of them right for one scorer" in table.caption
-    assert "same number from every answer" in browse.disagreements(rows.head(0), given, 1).data
-
-
 # ------------------------------------------------------------------------------------------------- data
 
 
@@ -187,81 +164,10 @@ def test_a_script_in_a_plain_table_a_token_or_a_remark_is_shown_as_text() -> Non
     assert "<script" not in browse.remarks_note([SCRIPT]).data
 
 
-def test_a_remark_or_caption_is_text_and_neither_image_nor_link_nor_formula(run: Run) -> None:
+def test_a_remark_is_text_and_neither_image_nor_link_nor_formula() -> None:
     text = "![x](http://evil/p.png) [y](http://evil) http://evil www.evil.org $x$ **b** `c`"
-    runs.write_atomic(run.figures / "figure.png", b"")
-    runs.write_atomic(run.figures / "figure.txt", text)
-    for said in (browse.remarks_note([text]).data.partition("- ")[2], browse.picture(run, "figure").data):
-        page = HTMLExporter().from_notebook_node(new_notebook(cells=[new_markdown_cell(said)]))[0].partition("<main")[2]
-        page = page.partition(">")[2].partition("</main>")[0]
-        assert not re.search(r"<(img|a|strong|em|code)\b", page)
-        assert html.unescape(re.sub("<[^>]*>", "", page)).strip() == text
-
-
-# -------------------------------------------------------------------------------- one question on its way
-
-QUESTIONS = {"sw": "Ana ana matufaha <3>?", "en": "Ann has <3> apples?"}
-
-
-def profile_of(**systems: Any) -> Profile:
-    systems = systems or {
-        "MonoReason": {"lineage": ["metamathqa"]},
-        "QAlign": {"lineage": ["questions-x-en", "metamathqa"]},
-        "SFT": {"lineage": ["metamathqa"]},
-    }
-    return changed("smoke", data__languages=list(QUESTIONS), systems=systems)
-
-
-@pytest.fixture
-def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A run whose base and stage 1 have translated two questions, and whose answers are scored."""
-    found = Run(tmp_path)
-    said = {"translation": ["Ann has <3>?", "Second?"], "followed": ["matufaha matufaha"]}
-    for code, question in QUESTIONS.items():
-        runs.write_json_lines(
-            found.benchmark("mgsm", code), [{"index": i, "question": f"{question}{i}"} for i in (0, 1)]
-        )
-    jobs = {task: plan.Job({"fingerprint": task}, found.folder / task) for task in said}
-    for task, job in jobs.items():
-        rows = [{"index": i, "response": response} for i, response in enumerate(said[task])]
-        runs.write_json_lines(job.folder / task / "sw.jsonl", rows)
-        for name in ("job.json", "done.json"):
-            runs.write_json(job.folder / name, job.content)
-    monkeypatch.setattr(plan, "translation_job", lambda *_, task="translation": jobs[task])
-    monkeypatch.setattr(browse, "answers_folder", lambda profile, run, system, seed: run.folder / system)
-    scored = []
-    for system in ("MonoReason", "QAlign", "SFT"):
-        for code in QUESTIONS:
-            rows = [{"index": i, "response": f"{system} says <b>{i}</b>"} for i in (0, 1)]
-            runs.write_json_lines(found.folder / system / "mgsm" / f"{code}.jsonl", rows)
-            line = {"system": system, "seed": 1, "benchmark": "mgsm", "language": code}
-            scored += [{**line, "index": i, "correct_paper": system == "QAlign"} for i in (0, 1)]
-    found.results.mkdir()
-    pd.DataFrame(scored).to_parquet(found.results / "answers.parquet")
-    return found
-
-
-def test_before_any_answer_the_base_stands_beside_stage_1(followed: Run):
-    page = browse.follow(profile_of(), followed, 1)
-    assert "before: the base says" in page
-    assert "matufaha matufaha" in page
-    assert "after: stage 1 says" in page
-    assert "Ann has &lt;3&gt;?" in page
-    assert "Kiswahili" in page
-    assert "answers" not in page
-
-
-def test_afterwards_the_answers_are_marked_and_the_others_only_counted(followed: Run):
-    page = browse.follow(profile_of(), followed, 1, systems=browse.COMPARED)
-    assert "before: the base says" not in page
-    assert page.count("QAlign says &lt;b&gt;0&lt;/b&gt;") == 2  # in both languages, escaped
-    assert "SFT says" not in page
-    assert page.count("✓") == 2
-    assert page.count("✗") == 4  # MonoReason and, among the others, SFT
-
-
-def test_what_is_not_there_is_said(followed: Run):
-    (followed.folder / "translation" / "done.json").unlink()
-    assert "run notebook 02 first" in browse.follow(profile_of(), followed, 1)
-    alone = profile_of(MonoReason={"lineage": ["metamathqa"]})
-    assert "trains no stage 1" in browse.follow(alone, followed, 1)
+    said = browse.remarks_note([text]).data.partition("- ")[2]
+    page = HTMLExporter().from_notebook_node(new_notebook(cells=[new_markdown_cell(said)]))[0].partition("<main")[2]
+    page = page.partition(">")[2].partition("</main>")[0]
+    assert not re.search(r"<(img|a|strong|em|code)\b", page)
+    assert html.unescape(re.sub("<[^>]*>", "", page)).strip() == text

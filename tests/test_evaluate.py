@@ -17,7 +17,7 @@ from profiles import changed
 from qalign_core import comparisons, doctor, evaluate, params, plan, prepare, reproduce, results, runs
 from qalign_core.params import PARAMS_FOLDER, Profile, ProfileError
 from qalign_core.runs import BadRow, Run
-from qalign_core.show import report, tables
+from qalign_core.show import report
 
 # ------------------------------------------------------------------------------------------------- external predictions
 
@@ -122,7 +122,6 @@ def test_it_is_scored_and_saved_like_ours(folder: Path, run: Run):
     assert found["responses"]["cut"].isna().all()  # not known
     assert found["responses"].set_index("language").loc["bn", "english"] == 50.0
     assert set(found["trace"]["state"]) == {evaluate.ELSEWHERE}
-    assert "not in this run" in tables.cell_table(found, "Theirs", "mgsm", "de", "paper").text["seed 0"].tolist()
     assert found["errors"]["answers"].sum() == 2  # counts and rates are numbers
     assert found["responses"]["other"].tolist() == [0.0, 0.0, 0.0]
     assert "cleaned" not in found
@@ -355,17 +354,6 @@ def test_asking_logs_only_what_was_not_answered_before(logged: Run, monkeypatch:
     assert len(results.read_log(logged.results)) == 2
 
 
-def test_looks_are_counted_by_set_and_system(logged: Run, monkeypatch: pytest.MonkeyPatch):
-    assert results.looks(logged.results).empty
-    evaluate.log_evaluation(smoke_with(), logged, "QAlign", 1, "answered")
-    evaluate.log_evaluation(smoke_with(), logged, "QAlign", 1, "scored")
-    monkeypatch.setattr(evaluate, "answers_fingerprint", lambda *_: "others")
-    evaluate.log_evaluation(smoke_with(training__learning_rate=0.5), logged, "QAlign", 1, "scored")
-    lines = results.looks(logged.results).set_index("benchmark")
-    assert list(lines.index) == ["mgsm", "msvamp"]
-    assert lines.loc["mgsm", ["split", "system", "seeds", "recipes", "looks"]].tolist() == ["test", "QAlign", 1, 2, 2]
-
-
 # ------------------------------------------------------------------------------------------------- provenance
 
 
@@ -420,26 +408,6 @@ def test_answers_that_were_edited_are_told_apart(two_systems: Profile, traced: R
     runs.write_json_lines(path, [{"index": 0, "response": "better"}])
     rows = evaluate.trace(two_systems, traced, TRACED)
     assert rows["state"].tolist() == [evaluate.CHANGED, evaluate.AS_GENERATED, evaluate.ELSEWHERE, evaluate.ELSEWHERE]
-    table = tables.trace_table(rows)
-    assert table.text.loc[0, "files"] == "1 changed since, 1 as generated"
-    assert table.text.loc[0, ["trained", "answered", "commit"]].tolist() == ["f" * 8, "a" * 8, "c" * 8 + "+"]
-    assert table.text.loc[1, ["trained", "answered", "commit"]].tolist() == ["", "", ""]
-
-
-def test_one_number_is_followed_back_step_by_step(two_systems: Profile, traced: Run):
-    key = {"system": "QAlign", "seed": 1, "benchmark": "mgsm", "language": "sw"}
-    rows = [{**key, "system": name, "scorer": "paper", "correct": 1, "total": 4, "accuracy": 25.0}
-            for name in ("QAlign", "Theirs")]  # fmt: skip
-    accuracy = pd.DataFrame(rows)
-    found = {"accuracy": accuracy, "trace": evaluate.trace(two_systems, traced, TRACED)}
-    steps = tables.cell_table(found, "QAlign", "mgsm", "sw", "paper").text["seed 1"].tolist()
-    assert steps[0] == "25.0% (1 of 4 right)"
-    assert "seed-1/base/questions-x-en/metamathqa/done.json (ffffffff)" in steps[3]
-    assert "mgsm/sw.jsonl (sha256" in steps[4]
-    elsewhere = tables.cell_table(found, "Theirs", "mgsm", "sw", "paper").text["seed 1"].tolist()
-    assert elsewhere[3] == elsewhere[5] == "not in this run"
-    with pytest.raises(ValueError, match="no cell 'QAlign', 'mgsm', 'de'"):
-        tables.cell_table(found, "QAlign", "mgsm", "de", "paper")
 
 
 # ------------------------------------------------------------------------------------------------- chapter 6

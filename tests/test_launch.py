@@ -67,7 +67,7 @@ if direct:
 profile = params.load("smoke")
 profile = profile.model_copy(update={"run": profile.run.model_copy(update={"devices": devices})})
 run = runs.Run(folder)
-launch.run_job(plan.Job(content, run.folder / "job"), profile, run, show=False)
+launch.run_job(plan.Job(content, run.folder / "job"), profile, run)
 """
 
 
@@ -108,7 +108,7 @@ def stub_job(run: Run, code: str, before: str = "", **settings: Any) -> Job:
 
 def error_of(run: Run, code: str, **changes: Any) -> str:
     with pytest.raises(JobError) as error:
-        run_job(stub_job(run, code), stub_profile(**changes), run, show=False)
+        run_job(stub_job(run, code), stub_profile(**changes), run)
     assert not (run.folder / launch.CURRENT).exists()
     return str(error.value)
 
@@ -116,7 +116,7 @@ def error_of(run: Run, code: str, **changes: Any) -> str:
 def finished(run: Run, code: str = "done()", before: str = "", **changes: Any) -> Job:
     """A job that was run to its good end."""
     job = stub_job(run, code, before)
-    run_job(job, stub_profile(**changes), run, show=False)
+    run_job(job, stub_profile(**changes), run)
     assert job.done
     return job
 
@@ -125,7 +125,7 @@ def refusal_of(run: Run, job: Job, said: str) -> str:
     """What a job that must not start says; it leaves the folder as it is."""
     before = runs.sha256_tree(job.folder)
     with pytest.raises(JobError, match=said) as error:
-        run_job(job, stub_profile(), run, show=False)
+        run_job(job, stub_profile(), run)
     assert runs.sha256_tree(job.folder) == before
     return str(error.value)
 
@@ -152,8 +152,8 @@ def jobs_in_turn(run: Run, *codes: str) -> list[Job]:
 
 def test_jobs_of_processors_share_a_process_and_done_ones_are_left_alone(run: Run, direct: None):
     jobs = jobs_in_turn(run, "print('one'); done()", "done()", "done()")
-    launch.run_jobs(jobs[1:2], stub_profile(), run, show=False)
-    launch.run_jobs(jobs, stub_profile(), run, show=False)
+    launch.run_jobs(jobs[1:2], stub_profile(), run)
+    launch.run_jobs(jobs, stub_profile(), run)
     assert all(job.done for job in jobs)
     first, before, last = [(job.folder / "rank-0.pid").read_text() for job in jobs]
     assert first == last != before
@@ -163,7 +163,7 @@ def test_jobs_of_processors_share_a_process_and_done_ones_are_left_alone(run: Ru
 def test_the_gpus_of_a_job_are_free_when_the_next_one_starts(run: Run, direct: None, monkeypatch: pytest.MonkeyPatch):
     jobs = jobs_in_turn(run, "done()", "done()")
     monkeypatch.setattr(launch, "gpu_count", lambda: 1)
-    launch.run_jobs(jobs, stub_profile(), run, show=False)
+    launch.run_jobs(jobs, stub_profile(), run)
     first, second = [(job.folder / "rank-0.pid").read_text() for job in jobs]
     assert first != second
 
@@ -171,7 +171,7 @@ def test_the_gpus_of_a_job_are_free_when_the_next_one_starts(run: Run, direct: N
 def test_a_failing_job_of_several_is_the_one_named_and_may_be_passed_over(run: Run, direct: None):
     jobs = jobs_in_turn(run, "done()", "raise ValueError('no such thing')", "done()")
     with pytest.raises(JobError, match=r"job-1 ended with exit code 1(?s:.)*no such thing"):
-        launch.run_jobs(jobs, stub_profile(), run, show=False)
+        launch.run_jobs(jobs, stub_profile(), run)
     assert [job.done for job in jobs] == [True, False, False]
     failures = launch.run_groups([jobs], stub_profile(), run)
     assert len(failures) == 1
@@ -183,10 +183,10 @@ def test_a_failing_job_of_several_is_the_one_named_and_may_be_passed_over(run: R
 
 def test_jobs_before_one_that_cannot_be_prepared_run_first(run: Run, direct: None):
     jobs = jobs_in_turn(run, "done()", "done()")
-    launch.run_jobs(jobs[1:], stub_profile(), run, show=False)
+    launch.run_jobs(jobs[1:], stub_profile(), run)
     changed = Job(jobs[1].content | {"fingerprint": "other"}, jobs[1].folder)
     with pytest.raises(JobError, match="job-1 was finished with other settings"):
-        launch.run_jobs([jobs[0], changed], stub_profile(), run, show=False)
+        launch.run_jobs([jobs[0], changed], stub_profile(), run)
     assert jobs[0].done
 
 
@@ -204,7 +204,7 @@ if rank == 0:
     done()
 """
     job = stub_job(run, code)
-    assert run_job(job, stub_profile(devices=2), run, show=False) == job.folder
+    assert run_job(job, stub_profile(devices=2), run) == job.folder
     assert job.done
     log = (job.folder / "log.txt").read_text()
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
@@ -213,7 +213,7 @@ if rank == 0:
     assert not (run.folder / launch.CURRENT).exists()
 
     begun = time.monotonic()
-    run_job(job, stub_profile(devices=2), run, show=False)
+    run_job(job, stub_profile(devices=2), run)
     assert time.monotonic() - begun < 1
     assert (job.folder / "log.txt").read_text() == log
 
@@ -436,11 +436,11 @@ done()
 
 def test_a_second_run_in_the_same_folder_is_refused(run: Run, direct):
     job = stub_job(run, "while not (folder / 'go').exists(): time.sleep(0.05)\ndone()")
-    first = threading.Thread(target=run_job, args=(job, stub_profile(), run, False))
+    first = threading.Thread(target=run_job, args=(job, stub_profile(), run))
     first.start()
     wait_for((job.folder / "rank-0.pid").exists)
     with pytest.raises(JobError, match="another process is running this job. Wait for it, or stop it"):
-        run_job(job, stub_profile(), run, show=False)
+        run_job(job, stub_profile(), run)
     (job.folder / "go").touch()
     first.join(20)
     assert job.done
@@ -448,7 +448,7 @@ def test_a_second_run_in_the_same_folder_is_refused(run: Run, direct):
 
 def test_other_settings_over_a_finished_job_are_named_and_nothing_is_changed(run: Run, direct):
     job = stub_job(run, "done()", training_arguments={"learning_rate": 1e-5, "seed": 1}, loss="paper")
-    run_job(job, stub_profile(), run, show=False)
+    run_job(job, stub_profile(), run)
     (job.folder / "model").mkdir()
     (job.folder / "model" / "weights").write_text("finished")
     other = stub_job(run, "done()", training_arguments={"learning_rate": 2e-5, "seed": 1}, loss="token")
@@ -481,9 +481,9 @@ def test_a_model_that_was_deleted_is_not_looked_for_on_the_hub(run: Run, direct)
     runs.write_json(stage / "model" / "config.json", {})
     gone = r"metamathqa/model/model\.safetensors was deleted; delete .*metamathqa/done\.json too"
     with pytest.raises(JobError, match=gone):
-        run_job(job, stub_profile(), run, show=False)
+        run_job(job, stub_profile(), run)
     (stage / "model" / "model.safetensors").touch()
-    run_job(job, stub_profile(), run, show=False)
+    run_job(job, stub_profile(), run)
     assert job.done
 
 
@@ -619,7 +619,7 @@ def test_more_gpus_than_can_be_seen_are_refused_before_anything_runs(run: Run, m
     said = r"run\.devices: 8 GPUs, but 2 can be seen here \(CUDA_VISIBLE_DEVICES=4,5\): set run\.devices: 2 and "
     said += r"gradient_accumulation_steps: 4, for the same effective batch size"
     with pytest.raises(ProfileError, match=said):
-        run_job(stub_job(run, "done()"), stub_profile(devices=8), run, show=False)
+        run_job(stub_job(run, "done()"), stub_profile(devices=8), run)
     assert not (run.folder / "job" / "job.json").exists()
     launch.check_devices(stub_profile(devices=2))
     monkeypatch.setattr(launch, "gpu_count", lambda: 0)  # ranks on the CPU are processes

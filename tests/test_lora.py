@@ -252,7 +252,7 @@ def test_qaligns_two_stages_go_the_road_of_full_training(tmp_path: Path, monkeyp
     assert first.content["lora"] == LoraSection(rank=RANK, alpha=8).model_dump()
     assert second.content["model"]["path"].endswith("questions-x-en/model")
     for job in (first, second, plan.prediction_job(profile, run, "QAlign", 1)):
-        launch.run_job(job, profile, run, show=False)
+        launch.run_job(job, profile, run)
         assert job.done
     names = sorted(path.name for path in (second.folder / "model").iterdir())
     assert "model.safetensors" in names

@@ -173,7 +173,7 @@ def test_the_front_page_holds_tables_figures_and_warnings_and_loads_nothing(tmp_
     runs.write_atomic(run.figures / "figure-1-framework.txt", "Two <stages>.")
     nbformat.write(new_notebook(cells=[new_markdown_cell("# One\n\ntext")]), tmp_path / "01_a.ipynb")
     front = report.front(run, found, report.run_tables(found))
-    index = pages.write_report(tmp_path, run.report, front, report.heading(found))[0]
+    index = pages.write_report(tmp_path, run.report, front, "QAlign, profile tiny")[0]
     text = index.read_text(encoding="utf-8")
     shown = BeautifulSoup(text, "html.parser")
     assert shown.find("h1").get_text() == "QAlign, profile tiny"

@@ -453,7 +453,7 @@ def test_overview_tells_how_far_a_stage_is(base: Path, run: Run):
 
 
 @pytest.mark.parametrize("damaged", ["job.json", "done.json"])
-@pytest.mark.parametrize("content", ["[]", "5", "{", "[" * 10**5, "{}"])
+@pytest.mark.parametrize("content", ["[]", "5", "{", "{}"])
 def test_overview_names_a_damaged_file(base: Path, run: Run, damaged: str, content: str):
     profile, name = profile_of(base), "stage      seed 1: metamathqa"
     job = plan.stage_job(profile, run, 1, ["metamathqa"])

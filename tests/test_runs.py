@@ -114,12 +114,11 @@ def test_broken_json_is_named_by_file_and_line(tmp_path: Path):
     with pytest.raises(ValueError, match=r"x\.json: line 2: not JSON .*delete or repair"):
         runs.read_json(path)
     path.write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(ValueError, match=r"x\.json: not JSON"):
+    with pytest.raises(ValueError, match=r"x\.json: line 1: not UTF-8"):
         runs.read_json(path)
-    for text, said in (("[" * 10**5, "not JSON"), ("9" * 5000, "not JSON"), ("[]", "not a JSON object")):
-        path.write_text(text)
-        with pytest.raises(runs.DamagedFileError, match=rf"x\.json: (line 1: )?{said} .*delete or repair"):
-            runs.read_object(path)
+    path.write_text("[]")
+    with pytest.raises(runs.BadRow, match=r"x\.json: not a JSON object .*delete or repair"):
+        runs.read_object(path)
     path.write_text('{"a": 1}\n{"a": \n')
     with pytest.raises(ValueError, match=r"x\.json: line 2: not JSON"):
         runs.read_json_lines(path)
@@ -223,10 +222,10 @@ def test_provenance_says_what_decides_results():
 # ------------------------------------------------------------------------------------------------- lifeline
 
 CHILD = """
-import time
-from qalign_core import runs
-print("watching" if runs.start_lifeline(0.2) else "free", flush=True)
-time.sleep(60)
+from pathlib import Path
+from qalign_core import train
+print("watching", flush=True)
+train.watch(Path("no-beats"), None, interval=0.2)
 """
 
 
@@ -255,11 +254,10 @@ def test_a_reused_process_number_is_not_mistaken_for_the_parent():
         assert child.wait(timeout=5) == 3
 
 
-def test_a_process_number_of_another_machine_is_not_watched():
+def test_a_process_number_of_another_machine_is_not_watched(monkeypatch: pytest.MonkeyPatch):
     for lifeline in ("999999999:1.0:some-other-host", ""):  # nor where there is none
-        with watching_child(lifeline) as child:
-            assert child.said == "free"
-            child.kill()
+        monkeypatch.setenv(runs.LIFELINE, lifeline)
+        assert runs.starter_lives()
 
 
 def test_a_jobs_commit_reads_no_notebook_through_its_filter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -17,14 +16,11 @@ import seaborn.objects as so
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
-from qalign_core import plan, runs
-from qalign_core.evaluate import answers_folder
+from qalign_core import runs
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.launch import is_interactive
 from qalign_core.models import markdown_text
 from qalign_core.params import Profile
-from qalign_core.prepare import FOLLOWED, translated
-from qalign_core.responses import KINDS
 from qalign_core.runs import Run
 from qalign_core.show.figures import style
 from qalign_core.show.paper_tables import named
@@ -49,14 +45,6 @@ def show(plot: so.Plot | Figure, data: pd.DataFrame, run: Run, name: str, captio
             figure.legends.remove(beside)
     paths = save_figure(figure, run.figures, name, data, caption)
     display(Image(next(p for p in paths if p.suffix == ".png").read_bytes(), width=720, alt=caption))
-
-
-def picture(run: Run, name: str) -> Markdown:
-    """Show a figure of the run's `figures/` with its caption."""
-    path = run.figures / f"{name}.png"
-    caption = path.with_suffix(".txt").read_text(encoding="utf-8").strip()
-    display(Image(path.read_bytes(), width=720, alt=caption))
-    return Markdown(f"<small>{markdown_text(caption)}</small>")
 
 
 def remarks_note(said: Sequence[str]) -> Markdown:
@@ -95,33 +83,6 @@ def _native(code: str) -> str:
 # ------------------------------------------------------------------------------------- data and training
 
 
-def _by_language(rows: pd.DataFrame, index: list[str], values: str) -> pd.DataFrame:
-    """Counts: one column per language, those we know first."""
-    wide = rows.pivot_table(index=index, columns="language", values=values, aggfunc="sum", sort=False)
-    known = [code for code in CODES if code in wide]
-    return wide[[*known, *wide.columns.difference(known)]].astype("Int64")
-
-
-def outcomes_table(made: pd.DataFrame) -> Table:
-    """What became of the rows that were read (of `prepare.write_corpora`): one row per corpus and outcome, one column
-    per language."""
-    if made.empty:
-        return from_frame(made, name="outcomes", title="Rows of the corpora", caption="This profile trains nothing.")
-    wide = _by_language(made, ["corpus", "outcome"], "rows")
-    wide = wide.assign(all=wide.sum(axis=1)).reset_index()
-    caption = "Rows read for each corpus, and what became of them."
-    return from_frame(wide, name="outcomes", title="Rows of the corpora", caption=caption)
-
-
-def audit_table(findings: pd.DataFrame) -> Table:
-    """What the audit found: one row per check and data set, one column per language; idle checks are named."""
-    found = findings[findings["count"] > 0]
-    clean = [check for check in dict.fromkeys(findings["check"]) if check not in set(found["check"])]
-    caption = f"Rows concerned. Nothing was found by: {', '.join(clean)}." if clean else "Rows concerned."
-    wide = _by_language(found, ["check", "data_set"], "count").reset_index()
-    return from_frame(wide, name="audit", title="What the audit found", caption=caption)
-
-
 def lineage_table(profile: Profile, *, ablations: bool = False) -> Table:
     """What each system of chapter 3 is trained on, in order; or what those of chapter 6 are."""
     rows = []
@@ -153,7 +114,6 @@ def stages_table(done: Mapping[tuple[int, tuple[str, ...]], Mapping[str, Any]]) 
 # ------------------------------------------------------------------------------------- answers
 
 ALL = "all questions"
-ROWS_SHOWN = 40  # of a table that a file in the results holds whole
 _KEY = ["benchmark", "language", "index"]
 
 
@@ -242,37 +202,6 @@ def _menus(view: Callable[..., str], choices: Mapping[str, Mapping[str, list]]) 
     return interactive(lambda **chosen: display(HTML(view(**chosen) + stale)), **menus)
 
 
-def wrong_answers(frame: pd.DataFrame) -> str:
-    """The first wrong answer of each kind, beside its question and the right number, as HTML."""
-    first = frame[frame["error"].isin(KINDS)].drop_duplicates("error")
-    first = first.sort_values("error", key=lambda kinds: kinds.map(list(KINDS).index))
-    first = first[["error", "system", "language", "question", "gold", "response"]]
-    first = first.assign(gold=first["gold"].map("{:g}".format)).rename(columns={"error": "kind", "gold": "right"})
-    return text_table(first, language="language")
-
-
-def disagreements(differences: pd.DataFrame, given: Mapping[str, pd.DataFrame], seed: int) -> Table | Markdown:
-    """Answers of one seed from which the two scorers read different numbers (`differences.csv`), with how each response
-    ends (`given`: system → predictions); first those that only one of them finds right."""
-    if differences.empty:
-        return Markdown("The two scorers read the same number from every answer.")
-    changed = differences["correct_paper"] != differences["correct_fixed"]
-    rows = differences.assign(changed=changed).sort_values("changed", ascending=False, kind="stable")
-    rows = rows[rows["seed"] == seed].head(ROWS_SHOWN).reset_index(drop=True)
-    table = rows[["system", "benchmark", "language", "index", "gold"]].assign(
-        benchmark=rows["benchmark"].map(named), paper=rows["answer_paper"], fixed=rows["answer_fixed"]
-    )
-    texts = pd.concat([made[[*_KEY, "response"]].assign(system=system) for system, made in given.items()])
-    ends = rows.merge(texts, on=["system", *_KEY], how="left")["response"].fillna("").str.split().str.join(" ")
-    table["the response ends"] = [text if len(text) <= 28 else "…" + text[-28:] for text in ends]
-    caption = (
-        f"{len(differences)} answers of all systems and seeds, {int(changed.sum())} of them right for one scorer and "
-        f"wrong for the other; {len(table)} are shown of seed {seed}, those first. "
-        "differences.csv lists all. Paper, fixed: the number that each scorer reads."
-    )
-    return from_frame(table, name="differences", title="Where the two scorers differ", caption=caption)
-
-
 def suspicious(lines: Sequence[Mapping[str, Any]]) -> Any:
     """The findings of `audit.checked`: menus for language, check and data set; without a kernel one row per check."""
     found = {(line["language"], line["check"], line["data_set"]): line for line in lines if line["count"]}
@@ -290,50 +219,3 @@ def suspicious(lines: Sequence[Mapping[str, Any]]) -> Any:
         return f"<p>{len(rows)} of {line['count']:,} rows</p>{text_table(rows, language='language')}"
 
     return _menus(view, choices)
-
-
-# ------------------------------------------------------------------------------------- one question on its way
-
-COMPARED = ("MonoReason", "QAlign")  # before and after alignment
-
-
-def base_job(profile: Profile, run: Run, seed: int) -> plan.Job:
-    """The job that has the base model translate the one question that is followed: how it was before alignment."""
-    return plan.translation_job(profile, run, seed, [], task=FOLLOWED)
-
-
-def follow(profile: Profile, run: Run, seed: int, systems: Sequence[str] = ()) -> str:
-    """The first question in every language, as HTML: its translations by the base model and by stage 1, or with
-    `systems`, after notebook 04, stage 1's translation, their responses, and which of the others are right."""
-    stage = profile.first_stage()
-    if profile.evaluation.translation is None or stage is None:
-        return "<p><em>There is nothing to follow: this profile trains no stage 1 that translates questions.</em></p>"
-    stage1, before = plan.translation_job(profile, run, seed, [stage]), base_job(profile, run, seed)
-    if not stage1.done:
-        return "<p><em>Stage 1 has not translated any question yet: run notebook 02 first.</em></p>"
-    benchmark, codes = translated(profile), list(profile.data.languages)
-
-    def first(path: Path, column: str) -> str:
-        return next(row[column].strip() for row in runs.read_json_lines(path) if row["index"] == 0)
-
-    def said(job: plan.Job, task: str) -> list[str]:  # English needs no translation
-        return ["–" if code == "en" else first(job.folder / task / f"{code}.jsonl", "response") for code in codes]
-
-    table = pd.DataFrame({"code": codes, "language": map(_native, codes)})
-    table["question"] = [first(run.benchmark(benchmark, code), "question") for code in codes]
-    if not systems:
-        if before.done:
-            table["before: the base says"] = said(before, FOLLOWED)
-        return text_table(table.assign(**{"after: stage 1 says": said(stage1, "translation")}), language="code")
-    table["stage 1 says"] = said(stage1, "translation")
-    scored = pd.read_parquet(run.results / "answers.parquet")
-    scored = scored[(scored.seed == seed) & (scored.benchmark == benchmark) & (scored["index"] == 0)]
-    right = scored.pivot(index="language", columns="system", values=f"correct_{profile.evaluation.scorer}")
-    marks = right.replace({True: "✓", False: "✗"}).loc[codes]
-    for system in (name for name in systems if name in profile.systems):
-        folder = answers_folder(profile, run, system, seed) / benchmark
-        responses = [first(folder / f"{code}.jsonl", "response") or "(empty)" for code in codes]
-        table[f"{system} answers"] = [f"{mark} {text}" for mark, text in zip(marks[system], responses, strict=True)]
-    if others := [name for name in dict.fromkeys(scored.system) if name not in systems]:
-        table["the others"] = ["\n".join(f"{marks.loc[c, name]} {name}" for name in others) for c in codes]
-    return text_table(table, language="code")

@@ -27,7 +27,7 @@ from qalign_core.results import SECONDARY, Results, published_cells, read_result
 from qalign_core.runs import Run, write_atomic
 from qalign_core.show import figures, paper_tables
 from qalign_core.show.paper_tables import BENCHMARKS, named
-from qalign_core.show.tables import CAPTIONS, Table, print_table, save_table, trace_table
+from qalign_core.show.tables import CAPTIONS, Table, print_table, save_table
 
 ACCURACY = ("table-2", "table-3", "table-accuracy")  # the last: of a benchmark that is not the paper's
 CONSISTENCY = ("figure-3", "table-consistency")  # what chapter 5 draws
@@ -183,7 +183,7 @@ def _accuracy_tables(results: Results) -> Iterator[Table]:
 
 
 def _response_tables(results: Results) -> Iterator[Table]:
-    """How responses end and in which language, wrong answers by kind, scores without broken questions, provenance."""
+    """How responses end and in which language, wrong answers by kind, scores without broken questions."""
     data, scorer = results.tables, results.run["scorer"]
     words = f"Profile {results.run['profile']}, {seeds_of(results.run['seeds'])}"
     if "responses" in data:
@@ -192,8 +192,6 @@ def _response_tables(results: Results) -> Iterator[Table]:
         yield paper_tables.errors_table(data["errors"], caption=f"{words}.")
     if "cleaned" in data:
         yield paper_tables.cleaned_table(data["cleaned"], scorer=scorer, caption=f"{words}, {scorer} scorer.")
-    if "trace" in data:
-        yield trace_table(data["trace"], caption=f"{words}.")
 
 
 def _consistency_tables(results: Results) -> Iterator[Table]:
@@ -329,23 +327,15 @@ def save_figure(figure: Figure, folder: str | Path, name: str, data: pd.DataFram
 def redraw(results_folder: str | Path, figures_folder: str | Path, only: Sequence[str] = ("",)) -> list[Path]:
     """Write every table and figure whose name begins with one of `only`; the same results give the same bytes."""
     results = read_results(results_folder)
-    return _write(results, run_tables(results), figures_folder, tuple(only))
-
-
-def _write(results: Results, found: Sequence[Table], folder: str | Path, only: tuple[str, ...]) -> list[Path]:
-    paths = [path for table in found if table.name.startswith(only) for path in save_table(table, folder)]
+    chosen = [table for table in run_tables(results) if table.name.startswith(tuple(only))]
+    paths = [path for table in chosen for path in save_table(table, figures_folder)]
     for name, (figure, data, caption) in run_figures(results).items():
-        if name.startswith(only):
-            paths += save_figure(figure, folder, name, data, caption)
+        if name.startswith(tuple(only)):
+            paths += save_figure(figure, figures_folder, name, data, caption)
     return paths
 
 
 # ------------------------------------------------------------------------------------- the report's first page
-
-
-def heading(results: Results) -> str:
-    """The title of the report."""
-    return f"QAlign, profile {results.run['profile']}"
 
 
 def front(run: Run, results: Results, tables: Sequence[Table]) -> str:
@@ -398,14 +388,13 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m qalign_core.show.report RESULTS FIGURES", file=sys.stderr)
         return 2
     try:
+        paths = redraw(*arguments)
         results = read_results(arguments[0])
-        tables = run_tables(results)
-        paths = _write(results, tables, arguments[1], ("",))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     console = Console(markup=False, highlight=False)
-    print_results(results, tables, console)
+    print_results(results, run_tables(results), console)
     for name in results.absent:
         console.print(f"not drawn: what needs {name}, which is not in {arguments[0]}")
     console.print(f"{len(paths)} files in {arguments[1]}")

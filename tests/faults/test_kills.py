@@ -76,7 +76,7 @@ def test_the_moments_of_grief_lose_nothing_and_the_weights_are_bitwise_equal(
     assert done["files"]["model/model.safetensors"] == weights(path)
 
     assert list(home.glob("checkpoints/*"))  # it died before its clean-up, which the next start does
-    launch.run_job(Job(read_json(path), home), params.load("smoke"), Run(folder), show=False)
+    launch.run_job(Job(read_json(path), home), params.load("smoke"), Run(folder))
     assert sorted(entry.name for entry in home.iterdir() if not entry.name.startswith(".")) == [
         *("data", "done.json", "job.json", "log.txt", "model", "progress.jsonl", "tensorboard")  # data: tokenised
     ]
@@ -181,7 +181,7 @@ from qalign_core import launch, params, plan, runs
 launch.command = lambda jobs, module, profile: ["{python}", "-m", "forked_training", *map(str, jobs)]
 this_run = plan.open_run(params.load("smoke"))
 job = plan.Job(runs.read_json("{job}"), this_run.folder / "killed-in-notebooks")
-launch.run_job(job, params.load("smoke"), this_run, show=False)
+launch.run_job(job, params.load("smoke"), this_run)
 """
 REPRODUCE = """
 import sys
