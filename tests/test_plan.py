@@ -85,6 +85,7 @@ def finish(job: plan.Job) -> None:
 
 def test_the_effective_profile_is_saved_and_can_be_run_again(base: Path, tmp_path: Path, monkeypatch):
     monkeypatch.delenv(plan.RUN_FOLDER, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # or the hub is asked for the checkpoint's commit in vain, for 23 s
     profile = profile_of(base)
     opened = plan.open_run(profile, tmp_path / "elsewhere")
     assert params.load(opened.profile) == profile
@@ -127,6 +128,7 @@ def test_bf16_that_the_processor_would_only_emulate_is_refused_before_anything_r
     base: Path, tmp_path: Path, monkeypatch, changes: dict[str, Any], said: str | None
 ):
     profile = profile_of(base, **changes)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # as above
     monkeypatch.setattr(runs, "has_native_bf16", lambda: False)
     if said is None:
         assert plan.slow_bf16(profile) == ""
