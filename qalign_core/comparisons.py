@@ -306,9 +306,12 @@ def primary_sentences(found: pd.DataFrame) -> list[str]:
 
 
 def _numbers(answers: pd.DataFrame, scorer: str) -> dict[tuple, pd.DataFrame]:
-    """`matrices` of the answers; a response without a number is missing, and so agrees with nothing."""
-    readable = matrices(answers, "has_number")
-    return {key: matrix.where(readable[key] > 0) for key, matrix in matrices(answers, f"answer_{scorer}").items()}
+    """`matrices` of the answers; a response in which there is no number, or in which the scorer finds none (NaN), is
+    missing, and so agrees with nothing."""
+    numbers = answers[f"answer_{scorer}"]
+    rows = answers.assign(number=numbers.fillna(0.0), found=answers["has_number"] & numbers.notna())
+    found = matrices(rows, "found")
+    return {key: matrix.where(found[key] > 0) for key, matrix in matrices(rows, "number").items()}
 
 
 def _same(ours: Any, theirs: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from string import Formatter
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from qalign_core.languages import language
@@ -33,6 +34,11 @@ class Template:
 
     text: str  # with {instruction}, perhaps {language} (never trained on); empty: the tokenizer's chat template
     about: str  # ends the sentence "It is asked with …" of a model card
+
+    def __post_init__(self) -> None:
+        fields = {name for _, name, _, _ in Formatter().parse(self.text) if name is not None}
+        if self.text and not {"instruction"} <= fields <= {"instruction", "language"}:
+            raise ValueError(f"a template has {{instruction}} and perhaps {{language}}, nothing else: {self.text!r}")
 
     @property
     def is_chat(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hub_server import HubServer
 
-from qalign_core import languages
+from qalign_core import languages, scorer
 
 NOWHERE = "http://127.0.0.1:9"  # a proxy that is not there: what a test starts cannot reach the network either
 
@@ -82,6 +82,13 @@ def only_the_languages_of_the_paper() -> Iterator[None]:
     yield
     languages.LANGUAGES.clear()
     languages.LANGUAGES.update(before)
+
+
+@pytest.fixture(autouse=True)
+def only_the_scorers_that_are_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted is what is shipped: one of a reader's own is tested as the function that it is."""
+    for name in scorer.SCORERS.keys() - {"paper", "fixed"}:
+        monkeypatch.delitem(scorer.SCORERS, name)
 
 
 @pytest.fixture

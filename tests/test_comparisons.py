@@ -190,6 +190,22 @@ def test_a_response_without_a_number_never_agrees():
     assert comparisons.agreement(answers)["agrees"].tolist() == [False, True]
 
 
+def test_responses_in_which_a_scorer_finds_nothing_do_not_agree():
+    answers = table_of({"th": [np.nan, 1], "en": [np.nan, 1]}, [1, 1])
+    assert comparisons.agreement(answers)["agrees"].tolist() == [False, True]
+    assert comparisons.consistency(answers).iloc[0]["consistency"] == 50
+
+
+def test_the_chance_floor_is_the_mean_over_permutations():
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 4, 40)
+    answers = table_of({"th": rng.integers(0, 4, 40), "en": rng.integers(0, 4, 40)}, gold)
+    row = comparisons.consistency(answers).iloc[0]
+    theirs, ours = (answers.loc[answers["language"] == code, "answer_paper"].to_numpy() for code in ("en", "th"))
+    agree = np.mean([(ours == rng.permutation(theirs)).mean() for _ in range(4000)])
+    assert row["chance"] == pytest.approx(100 * agree, abs=0.5)
+
+
 # -------------------------------------------------------------------------------- all languages at once
 
 

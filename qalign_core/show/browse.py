@@ -22,7 +22,7 @@ from qalign_core.launch import is_interactive
 from qalign_core.models import markdown_text
 from qalign_core.params import Profile
 from qalign_core.runs import Run
-from qalign_core.show.figures import style
+from qalign_core.show.figures import legend_above, style
 from qalign_core.show.paper_tables import named
 from qalign_core.show.report import save_figure
 from qalign_core.show.tables import Table, from_frame
@@ -40,9 +40,9 @@ def show(plot: so.Plot | Figure, data: pd.DataFrame, run: Run, name: str, captio
         if figure is not plot:
             plot.theme(mpl.rcParams).layout(engine="constrained").on(figure).plot()
         for beside in figure.legends[:]:  # where seaborn puts it, outside of the figure, it would be cut off
-            names = [text.get_text() for text in beside.get_texts()]
-            figure.legend(beside.legend_handles, names, loc="outside upper center", ncols=6)
             figure.legends.remove(beside)
+            names = [text.get_text() for text in beside.get_texts()]
+            legend_above(figure, dict(zip(names, beside.legend_handles, strict=True)))
     paths = save_figure(figure, run.figures, name, data, caption)
     display(Image(next(p for p in paths if p.suffix == ".png").read_bytes(), width=720, alt=caption))
 

@@ -76,7 +76,11 @@ def _panels(rows: int, columns: int, height: float, **layout: Any) -> tuple[Figu
 def _legend(figure: Figure, axes: Iterable[Axes]) -> None:
     """One legend above all panels, outside the data: systems, then lines of reference."""
     found = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    entries = {label: found[label] for label in sorted(found, key=lambda label: label in (FLOOR, "chance"))}
+    legend_above(figure, {label: found[label] for label in sorted(found, key=lambda label: label in (FLOOR, "chance"))})
+
+
+def legend_above(figure: Figure, entries: Mapping[str, Any]) -> None:
+    """A legend of labels and their handles above the figure, on as many rows as its letters need."""
     room = 120 * figure.get_figwidth() / FontProperties(size=mpl.rcParams["legend.fontsize"]).get_size_in_points()
     letters = sum(len(label) + 5 for label in entries)  # a mark takes up to five
     rows = max(1, -(-len(entries) // 6), -int(-letters // room))  # of at most six, and of the same length
