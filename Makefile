@@ -13,6 +13,10 @@ BLANK := $(EMPTY) $(EMPTY)
 IS_FILE = $(wildcard $(subst $(BLANK),\ ,$(PROFILE)))
 WHOLE = $(if $(IS_FILE),$(if $(filter /%,$(firstword $(PROFILE))),,$(CURDIR)/))$(PROFILE)
 
+# What JupyterLab writes of a kernel's Python into a notebook that is saved by hand.
+SAVED := codemirror_mode file_extension mimetype nbconvert_exporter pygments_lexer version
+STRIP := --keep-id --extra-keys "$(SAVED:%=metadata.language_info.%)"
+
 CHOSEN = $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM)) $(if $(SYSTEMS),--systems "$(SYSTEMS)")
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -27,7 +31,8 @@ help:  ## list the commands
 
 setup: $(VENV)/.ready  ## make .venv with the exact versions of requirements.txt
 
-# The filter, see .gitattributes: notebooks that were run by hand are no changes to git.
+# The filter, see .gitattributes: a notebook that was run by hand is no change to git (git diff is empty; git status lists
+# it until git add).
 $(VENV)/.ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
@@ -36,7 +41,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	@git config filter.nbstripout.clean '"$(CURDIR)/$(BIN)/nbstripout" --keep-id' 2>/dev/null || true
+	@git config filter.nbstripout.clean '"$(CURDIR)/$(BIN)/nbstripout" $(STRIP)' 2>/dev/null || true
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
@@ -101,13 +106,13 @@ check: $(VENV)/.ready-dev  ## lint, formatting, types, notebooks without outputs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m mypy qalign_core
-	@$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
+	@$(BIN)/nbstripout $(STRIP) --verify notebooks/*.ipynb
 	@$(BIN)/python -m pip check
 	@$(BIN)/python tests/test_layout.py
 
 format: $(VENV)/.ready-dev  ## format code and notebooks, take the outputs out of notebooks
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
-	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
+	@$(BIN)/nbstripout $(STRIP) notebooks/*.ipynb
 
 # A licence that is none of these families stops it: look what it asks for before it is added here.
 licences: $(VENV)/.ready-dev  ## list the licences of the packages anew, in THIRD_PARTY.md

@@ -206,7 +206,7 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
 
     attempt = unfinished(output)
     attempt.parent.mkdir(parents=True, exist_ok=True)
-    os.environ[plan.RUN_FOLDER] = str(run.folder)
+    os.environ |= {plan.RUN_FOLDER: str(run.folder), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # bars would stand still
     log = attempt.with_suffix(".log")
     try:
         stages = to_train(profile, run, path.name[:2])

@@ -21,7 +21,7 @@ from qalign_core import runs
 
 STYLE = Path(__file__).with_name("pages.css").read_text(encoding="utf-8")
 INDEX = "index.html"
-LONG = 6  # sections from which on a chapter's page has a table of contents
+LONG = 5  # sections from which on a chapter's page has a table of contents
 
 
 class _Renderer(IPythonRenderer):
