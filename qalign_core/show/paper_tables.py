@@ -57,7 +57,10 @@ def _said_once(text: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 def data_table(corpora: pd.DataFrame, *, caption: str = "") -> Table:
     """Table 1: one row per data set."""
-    return from_frame(corpora.convert_dtypes(), name="table-1-data", title="Table 1. Data sets", caption=caption)
+    titles = {f"{name} (test)": f"{named(name)} (test)" for name in BENCHMARKS}
+    return from_frame(
+        corpora.convert_dtypes().replace(titles), name="table-1-data", title="Table 1. Data sets", caption=caption
+    )
 
 
 def _with_means(wide: pd.DataFrame) -> pd.DataFrame:
@@ -133,7 +136,7 @@ def accuracy_table(
     within = None if intervals is None else intervals[intervals["benchmark"] == benchmark]
     for system, values in ours.iterrows():
         data.append({"system": system, "kind": "ours", **values})
-        text.append({"system": system, **values.map("{:.1f}".format)})
+        text.append({"system": system, **values.map("{:z.1f}".format)})
         of_system = rows[rows["system"] == system]
         hints.append({} if within is None else _provenance(of_system, within[within["system"] == system]))
         if size and (found := _published(benchmark, (published_as or {}).get(system, system), size, columns)):
@@ -142,7 +145,7 @@ def accuracy_table(
     if floor is not None:
         values = _with_means(pd.DataFrame([floor], columns=list(wide), dtype=float)).iloc[0]
         data.append({"system": "floor", "kind": "floor", **values})
-        text.append({"system": "floor", **values.dropna().map("{:.1f}".format)})
+        text.append({"system": "floor", **values.dropna().map("{:z.1f}".format)})
         hints.append({})
     frame = pd.DataFrame(data, columns=["system", "kind", *columns, "source"])
     keys = list(dict.fromkeys(key for listed in frame["source"].dropna() for key in listed.split("; ")))
@@ -423,7 +426,8 @@ def ablation_table(
         if not study:
             data.insert(0, heading.lower(), labels)
         data["examples"] = data["system"].map(examples)
-        text["examples"] = ["" if pd.isna(n) else f"{int(n):,}" for n in data["examples"]]
+        if study:  # in Table 4 the first column says it
+            text["examples"] = ["" if pd.isna(n) else f"{int(n):,}" for n in data["examples"]]
         for measure in (name for name in ("english", "non_english", "average") if name in set(chosen["measure"])):
             found = data[keys].merge(chosen[chosen["measure"] == measure], on=keys, how="left")
             data[[measure, f"{measure}_low", f"{measure}_high"]] = found[BOUNDS]

@@ -36,9 +36,9 @@ MIXED = ("MultiReason", "QAlign", "QAlign + mixed")  # Figure 2
 FOUR = ("MonoReason", *MIXED)  # Figure 3; of other systems, the first four
 NEAR_ZERO = 5.0  # percent
 FEW_GROUPS = 20  # clusters below which resampling them gives intervals that are too narrow
-LABELS = {WITHOUT: "none", OURS: "X→En questions (QAlign)"}  # rows of Table 4
-PICTURED = {  # the same in its picture, as README has them; a system's number of examples is put behind
+STAGE_1 = {  # what Table 4 and its picture call a system whose name does not say it
     WITHOUT: "none",
+    OURS: "X→En questions",
     "X→En FLORES": "X→En generic sentences",
     "Shuffled pairs": "shuffled pairs",
     "Questions alone": "foreign questions alone",
@@ -220,6 +220,13 @@ def _listed(results: Results, kinds: Sequence[str], labels: Mapping[str, str]) -
     return {name: labels.get(name, name) for name in dict.fromkeys([*first, *chosen])} if set(chosen) - {*first} else {}
 
 
+def _stage_1(results: Results) -> dict[str, str]:
+    """System → what its stage 1 reads, with the number of examples."""
+    examples = results.tables["ablation_rows"].set_index("system")["examples"]
+    labels = {name: STAGE_1.get(name, re.sub(r" \(\d+\)$", "", name)) for name in examples.index}
+    return labels | {name: f"{labels[name]} ({number:,})" for name, number in examples.dropna().astype(int).items()}
+
+
 def _ablations(results: Results) -> Iterator[Table]:
     """Table 4, and the profile's own studies in a table like it."""
     data, size = results.tables, results.run["base_size"]
@@ -231,8 +238,9 @@ def _ablations(results: Results) -> Iterator[Table]:
     for benchmark in (name for name in benchmarks if size and name in BENCHMARKS):
         cells = published_cells(benchmark, size).query("language == 'average'")
         known |= {(benchmark, c["system"]): c["value"] for c in cells.to_dict("records")}
-    for kinds, labels, study in ((("ablation", "control"), LABELS, False), (("study",), {}, True)):
-        words = "To QAlign, to same size or control: paired differences in points. Examples: of stage 1."
+    for kinds, labels, study in ((("ablation", "control"), _stage_1(results), False), (("study",), {}, True)):
+        words = "To QAlign, to same size or control: paired differences in points. "
+        words += "Examples: of stage 1." if study else "In brackets: examples of stage 1."
         if not (listed := _listed(results, kinds, labels)):
             continue
         each = _caption(results, benchmarks, method=method_of(intervals), each=True, extra=words)
@@ -276,11 +284,8 @@ def _figures(results: Results) -> Iterator[tuple[str, figures.Drawn, str]]:
         words = _averaged(results, data["agreement"], f"Only in the table: {left}." if left else "")
         yield "figure-3-consistency", drawn, words
     if "ablation_rows" in data and OURS in set(data["ablations"].query("measure == 'non_english'")["b"]):
-        examples = data["ablation_rows"].set_index("system")["examples"].dropna().astype(int).to_dict()
-        labels = {name: PICTURED.get(name, re.sub(r" \(\d+\)$", "", name)) for name in data["ablation_rows"]["system"]}
-        labels |= {name: f"{labels[name]} ({number:,})" for name, number in examples.items()}
         words = _averaged(results, data["ablation_intervals"])
-        if listed := _listed(results, ("ablation", "control"), labels):
+        if listed := _listed(results, ("ablation", "control"), _stage_1(results)):
             yield "figure-ablation", figures.ablations(data["ablations"], listed, OURS), words
         if listed := _listed(results, ("study",), {}):
             yield "figure-study-other", figures.ablations(data["ablations"], listed, OURS), words

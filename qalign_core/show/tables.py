@@ -85,7 +85,7 @@ def bounded(value: float, low: float, high: float, *, sign: str = "") -> str:
     """Such as `44.0 [38.1, 50.2]`; the value alone where nothing could be resampled, blank without one."""
     if pd.isna(value):
         return ""
-    return f"{value:{sign}.1f}" if pd.isna(low) else f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+    return f"{value:{sign}z.1f}" if pd.isna(low) else f"{value:{sign}z.1f} [{low:{sign}z.1f}, {high:{sign}z.1f}]"
 
 
 def _styler(table: Table, escape: str, muted: str) -> Styler:
