@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     for seed in profile.run.seeds:
         job = plan.stage_job(profile, run, seed, [])
         print(f"pre-training in {job.folder}; its progress is in progress.jsonl, its log in log.txt", flush=True)
-        launch.run_job(job, profile, run, show=False)
+        launch.run_job(job, profile, run)
         target = ship(profile, run, seed)
         print(f"the base model is in {target}")
     return 0
