@@ -14,7 +14,7 @@ from jupyter_client.manager import KernelManager
 from jupyterlab.commands import get_app_dir
 from nbclient import NotebookClient
 
-from qalign_core import params, reproduce, runs
+from qalign_core import launch, params, plan, reproduce, runs
 from qalign_core.params import PARAMS_FOLDER, ProfileError
 from qalign_core.reproduce import NOTEBOOKS_FOLDER
 from qalign_core.runs import Run
@@ -62,6 +62,19 @@ def test_a_cell_that_a_browser_runs_has_menus(kernel: KernelManager):
     assert "someone\n" in [content.get("text") for content in contents]
     (shown,) = [content["data"] for content in contents if "execution_count" in content and "data" in content]
     assert WIDGET in shown
+
+
+def test_an_interrupted_job_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "_supervise", interrupt)
+    job = plan.Job({"kind": "generate", "fingerprint": "f"}, tmp_path / "job")
+    monkeypatch.setattr(launch, "trained_first", lambda *_: False)
+    with pytest.raises(launch.Interrupted) as stopped:
+        launch.run_job(job, params.load("smoke"), Run(tmp_path))
+    said = "job: stopped; what is finished is kept. Run the cell again to go on from the last checkpoint."
+    assert stopped.value._render_traceback_() == [said]  # all that IPython shows
 
 
 # ------------------------------------------------------------------------------------------------- make lab
