@@ -15,18 +15,20 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_training
 from tiny_training import ENVIRONMENT
 
 from qalign_core.runs import is_done
 
 STAND_STILL = "STAND_STILL"  # in the environment: the number of the micro-batch, since the start, that never begins
-PRELOAD = ["datasets", "deepspeed", "transformers.trainer", "qalign_core.trainer"]
+PRELOAD = ["datasets", "deepspeed", "transformers.trainer", "qalign_core.trainer", "qalign_core.supervision"]
+PRELOAD += ["transformers.models.llama.modeling_llama", "tensorboardX", "tiny_training"]
 
 
 # ------------------------------------------------------------------------------------------------- moments of grief
@@ -193,6 +195,14 @@ class Forks:
         world = {"WORLD_SIZE": str(ranks), "LOCAL_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         numbered = [world | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
         self.join([self.start(job, **(environment if ranks > 1 else {})) for environment in numbered], job)
+
+    def in_turn(self, jobs: Iterable[Path]) -> None:
+        """Run jobs one after the other in one process; what an error says goes to `error.txt` beside the job."""
+        process = self.context.Process(target=tiny_training.main, args=([str(job) for job in jobs],))
+        process.start()
+        self.started.append(process)
+        process.join(timeout=600)
+        assert process.exitcode == 0
 
     def join(self, processes: list[Any], job: Path) -> None:
         """Wait for the good end of a job's ranks."""

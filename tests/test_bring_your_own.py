@@ -17,8 +17,9 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
+from forked_training import Forks, forks
 from profiles import with_changes
-from tiny_training import ENVIRONMENT, byte_level, run_jobs
+from tiny_training import ENVIRONMENT, byte_level
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
 
 from qalign_core import evaluate, generate, params, plan, prepare, prompts, runs
@@ -33,6 +34,7 @@ from qalign_core.scorer import response_language
 from qalign_core.show import report
 from qalign_core.supervision import IGNORED, encode
 
+__all__ = ["forks"]  # a fixture
 QUESTIONS = {  # the same sums in four languages: (question, its answer)
     "ko": [("사과 세 개와 두 개를 더하면 몇 개입니까?", "5"), ("연필 열 자루에서 네 자루를 빼면 몇 자루입니까?", "6")],
     "te": [("మూడు పండ్లు, రెండు పండ్లు కలిపితే ఎన్ని?", "5"), ("పది పెన్సిళ్లలో నాలుగు తీసేస్తే ఎన్ని?", "6")],
@@ -136,21 +138,21 @@ def load(home: Path, **changes: object) -> Profile:
 
 
 @pytest.fixture(scope="module")
-def road(outside: Path) -> tuple[Profile, Run]:
+def road(outside: Path, forks: Forks) -> tuple[Profile, Run]:
     """The run of the outside profile: prepared, trained, and every system asked."""
     profile = load(outside)
     run = plan.open_run(profile, outside / "run")
     prepare.write_corpora(profile, run)
     prepare.write_benchmarks(profile, run)
-    train([plan.stage_job(profile, run, 1, lineage) for lineage in profile.lineages()])
+    train(forks, [plan.stage_job(profile, run, 1, lineage) for lineage in profile.lineages()])
     for job in chain(*evaluate.answering_jobs(profile, run)):
         generate.generate(runs.write_json(job.folder / "job.json", job.content))
     return profile, run
 
 
-def train(jobs: list[plan.Job]) -> None:
+def train(forks: Forks, jobs: list[plan.Job]) -> None:
     """Train stages one after the other, in one process."""
-    run_jobs([runs.write_json(job.folder / "job.json", job.content) for job in jobs])
+    forks.in_turn([runs.write_json(job.folder / "job.json", job.content) for job in jobs])
     errors = [path.read_text(encoding="utf-8") for job in jobs for path in job.folder.glob("error.txt")]
     assert all(job.done for job in jobs), errors
 
@@ -210,7 +212,7 @@ def test_a_chat_base_is_trained_and_asked_as_a_chat(road: tuple[Profile, Run]):
     assert asked["response"] == tokenizer.decode(alone, skip_special_tokens=True)
 
 
-def test_a_half_finished_run_goes_on_in_another_folder(road: tuple[Profile, Run], tmp_path: Path):
+def test_a_half_finished_run_goes_on_in_another_folder(road: tuple[Profile, Run], forks: Forks, tmp_path: Path):
     profile, run = road
     last = ["questions-x-en", "solved"]
     skipped = shutil.ignore_patterns("*.lock", "predictions", "results", "figures")
@@ -223,7 +225,7 @@ def test_a_half_finished_run_goes_on_in_another_folder(road: tuple[Profile, Run]
     assert plan.stage_job(profile, moved, 1, last[:1]).done
     job = plan.stage_job(profile, moved, 1, last)
     assert job.content == plan.stage_job(profile, run, 1, last).content
-    train([job])
+    train(forks, [job])
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert runs.sha256_file(moved.model(1, last) / name) == runs.sha256_file(run.model(1, last) / name)
     asked = plan.prediction_job(profile, moved, "QAlign", 1)
