@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from forked_training import STAND_STILL
+from forked_training import STAND_STILL, Forks, forks, read_log, wait_for
 from profiles import changed
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, run_jobs
+from tiny_training import losses, make_base, make_corpus, make_job
 from transformers import AutoModelForCausalLM
 
 from qalign_core import launch, params, plan, prepare, train
@@ -33,6 +30,7 @@ from qalign_core.params import LoraSection, ProfileError
 from qalign_core.runs import is_done, read_json, read_json_lines, sha256_file, write_json
 from qalign_core.trainer import MANIFEST
 
+__all__ = ["forks"]  # a fixture
 RANK = 4
 SETTINGS = LoraSection(rank=RANK, alpha=8).model_dump()
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -158,7 +156,7 @@ def test_a_job_of_lora_without_its_numbers_is_refused(folder: Path, tmp_path: Pa
 
 
 @pytest.fixture(scope="module")
-def jobs(folder: Path) -> dict[str, Path]:
+def jobs(folder: Path, forks: Forks) -> dict[str, Path]:
     """Jobs that were run, one after the other in one process."""
     dropping = SETTINGS | {"dropout": 0.1}
     found = {
@@ -167,7 +165,7 @@ def jobs(folder: Path) -> dict[str, Path]:
         "bf16": lora_job(folder / "bf16", folder / "tied", 2, SETTINGS | {"embeddings": True}, bf16=True),
         "undisturbed": lora_job(folder / "undisturbed", folder / "base", 2, dropping, max_steps=60, save_steps=10),
     }
-    run_jobs(found.values())
+    forks.in_turn(found.values())
     return found
 
 
@@ -204,24 +202,18 @@ def test_bf16_leaves_the_base_in_fp32_and_embeddings_are_trained_when_asked_for(
     assert losses(jobs["bf16"])[-1] < losses(jobs["bf16"])[0] - 0.2
 
 
-def test_a_killed_run_ends_with_the_very_weights(jobs: dict[str, Path], folder: Path) -> None:
+def test_a_killed_run_ends_with_the_very_weights(jobs: dict[str, Path], folder: Path, forks: Forks) -> None:
     settings = SETTINGS | {"dropout": 0.1}  # random masks, which a resumed run must draw again
     path = lora_job(folder / "killed", folder / "base", 2, settings, max_steps=60, save_steps=10)
-    command = [sys.executable, "-m", "forked_training", str(path)]
-    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), ENVIRONMENT["PYTHONPATH"]])}
-    log = path.with_name("log.txt").open("ab")
-    to_die = environment | {STAND_STILL: "100"}  # in update 25
-    process = subprocess.Popen(command, env=to_die, stdout=log, stderr=log, start_new_session=True)
-    sealed, deadline = path.parent / "checkpoints" / "checkpoint-20", time.monotonic() + 300
-    while not (sealed / MANIFEST).is_file():
-        assert process.poll() is None, "the run ended too early"
-        assert time.monotonic() < deadline, "no checkpoint was written"
-        time.sleep(0.001)
+    process = forks.start(path, **{STAND_STILL: "100"})  # in update 25
+    sealed = path.parent / "checkpoints" / "checkpoint-20"
+    wait_for(lambda: (sealed / MANIFEST).is_file() or not process.is_alive(), why=lambda: read_log(path))
+    assert process.is_alive(), "the run ended too early"
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
+    process.join(timeout=30)
     size = sum(file.stat().st_size for file in sealed.rglob("*") if file.is_file())
     assert not is_done(path)
-    subprocess.run(command, env=environment, stdout=log, stderr=log, timeout=600, check=True)
+    forks.finish(path)
     assert "resuming from" in path.with_name("log.txt").read_text(encoding="utf-8")
     files = [job.parent / "model" / "model.safetensors" for job in (path, jobs["undisturbed"])]
     assert sha256_file(files[0]) == sha256_file(files[1])

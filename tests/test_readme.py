@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -19,7 +20,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from qalign_core import doctor, params, reproduce, runs
+from qalign_core import cost, doctor, params, reproduce, runs
 from qalign_core.params import PARAMS_FOLDER, SECTIONS, Profile
 from qalign_core.results import EVALUATION, OPTIONAL
 from qalign_core.show import report
@@ -187,6 +188,22 @@ CHECKS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def measured_once() -> Iterator[None]:
+    """The speed that commands show is measured, but once for all that would measure the same."""
+    measure, found = cost.measure, {}
+
+    def known(profile: Profile) -> cost.Speed:
+        key = repr((profile.model, profile.run.devices, profile.training))
+        if key not in found:
+            found[key] = measure(profile)
+        return found[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "measure", known)
+        yield
+
+
 @pytest.mark.parametrize("command", commands())
 def test_commands_can_be_given(command: str, tmp_path: Path) -> None:
     program, *words = shlex.split(command)
@@ -202,7 +219,8 @@ def test_make_help_and_a_dry_run_really_run(tmp_path: Path) -> None:
         (tmp_path / ready).touch()
     given = [f"VENV={tmp_path}", f"BIN={Path(sys.executable).parent}"]
     environment = {**os.environ, "QALIGN_RUN_DIR": str(tmp_path / "run"), "CUDA_VISIBLE_DEVICES": ""}
-    for words, expected in ((["help"], "make reproduce"), (["dry-run", "ONLY=04 05"], "04_evaluation")):
+    planned = ["dry-run", "PROFILE=llama2-7b", "ONLY=04 05"]  # the miniature's speed would be measured
+    for words, expected in ((["help"], "make reproduce"), (planned, "04_evaluation")):
         done = subprocess.run(["make", *given, *words], cwd=ROOT, env=environment, capture_output=True, text=True,
                               timeout=300, check=False)  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr

@@ -22,7 +22,7 @@ from forked_training import wait_for
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from qalign_core import launch, params, plan, prepare, reproduce, runs
+from qalign_core import cost, launch, params, plan, prepare, reproduce, runs
 from qalign_core.languages import CODES
 from qalign_core.miniature.folder import benchmark_problems
 from qalign_core.miniature.language import question
@@ -321,6 +321,7 @@ def test_a_kernel_that_dies_is_a_failure_in_words(tmp_path: Path, monkeypatch, c
     assert "The notebook's kernel died" in said
     assert "last words of a library" in said.partition("The last lines its kernel wrote")[2]
     assert "01_dies" in said
+    monkeypatch.setattr(cost, "measure", lambda *_: cost.Speed(1e4, 1e4, 5.0))
     assert before.read_text() == "executed before"
     assert "os.kill" in (before.parent / "unfinished" / "01_dies.ipynb").read_text()
     assert reproduce.main(["smoke", "--only", "01", "--dry-run", "--run-dir", str(tmp_path / "run")]) == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked_training import Forks, forks
 from safetensors.torch import load_file
 from test_supervision import plain_loss
 from tiny_training import ENVIRONMENT, losses, make_base, make_corpus, make_job, progress, run_jobs
@@ -21,6 +22,7 @@ from qalign_core.models import add_pad_token, load_model, load_tokenizer
 from qalign_core.runs import is_done, read_json, read_json_lines, sha256_file
 from qalign_core.supervision import encode, encode_corpus
 
+__all__ = ["forks"]  # a fixture
 # The curve as it was when this was written: 20 updates, loss `paper`, fp32, CPU, 1 rank.
 GOLDEN = [
     *(5.81593, 5.84111, 5.72131, 5.59975, 5.55184, 5.45229, 5.33110, 5.26463, 5.20056, 5.11864),
@@ -38,8 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def jobs(folder: Path) -> dict[str, Path]:
-    """Every job of this module, run: those of one rank in one process, those of two in another pair."""
+def jobs(folder: Path, forks: Forks) -> dict[str, Path]:
+    """Every job of this module, run: those of one rank in one process, those of more each in ranks of its own."""
     base, corpus = folder / "base", folder / "corpus.jsonl"
 
     def job(name: str, zero: int = 0, model: Path = base, **changes) -> Path:
@@ -59,8 +61,9 @@ def jobs(folder: Path) -> dict[str, Path]:
     two["token-by-2"] = job("token-by-2", 1, loss="token", gradient_accumulation_steps=2)
     two["still-by-2"] = job("still-by-2", 3, **still)
     three = {"still-by-3": job("still-by-3", 3, **still)}  # no weight divides by 3
-    for ranks, chosen in enumerate((one, two, three), start=1):
-        run_jobs(chosen.values(), ranks)
+    forks.in_turn(one.values())
+    for path in (*two.values(), *three.values()):
+        forks.finish(path, ranks=3 if path in three.values() else 2)
     return one | two | three
 
 
@@ -217,6 +220,7 @@ def test_done_says_what_was_done(jobs: dict[str, Path]) -> None:
         "data",
         "done.json",
         "job.json",
+        "log.txt",
         "model",
         "progress.jsonl",
         "tensorboard",
