@@ -75,6 +75,9 @@ def _parsed(text: str, path: str | Path, remedy: str, line: int = 1) -> Any:
     except json.JSONDecodeError as error:
         said = f"line {line + error.lineno - 1}: not JSON ({error.msg}, column {error.colno})"
         raise BadRow(f"{path}: {said}; {remedy}") from None
+    except (ValueError, RecursionError):
+        said = "not JSON that can be read: a number of thousands of digits, or lists nested thousands deep"
+        raise BadRow(f"{path}: line {line}: {said}; {remedy}") from None
 
 
 def read_object(path: str | Path) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def _extended(name: str, value: int, place: int, number: int) -> Iterator[tuple[
 
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_DECIMAL = re.compile(r"\d+(?:\.\d+)?")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d)")
 _CALCULATOR = re.compile(r"<<.*?>>")  # GSM8K's calculator annotations, which no model is trained on
 # English words that carry no content: articles, pronouns, auxiliaries, prepositions, conjunctions, question words.
@@ -164,8 +164,8 @@ def solution_overlap(questions: Sequence[str], solutions: Sequence[str]) -> dict
         content = set(_WORD.findall(asked.lower())) - FUNCTION_WORDS
         if content:
             words.append(len(content & set(_WORD.findall(worked.lower()))) / len(content))
-        mentioned = set(_NUMBER.findall(asked))
+        mentioned = set(_DECIMAL.findall(asked))
         if mentioned:
-            numbers.append(len(mentioned & set(_NUMBER.findall(worked))) / len(mentioned))
+            numbers.append(len(mentioned & set(_DECIMAL.findall(worked))) / len(mentioned))
         lengths.append(len(worked.split()) / len(asked.split()))
     return {"content_words": mean(words), "numbers": mean(numbers), "length_ratio": mean(lengths)}
