@@ -116,7 +116,11 @@ def test_broken_json_is_named_by_file_and_line(tmp_path: Path):
     path.write_bytes(b'{"a": "\xff"}')
     with pytest.raises(ValueError, match=r"x\.json: line 1: not UTF-8"):
         runs.read_json(path)
-    for text, said in (("[" * 10**5, "line 1: not JSON"), ("9" * 5000, "line 1: not JSON"), ("[]", "not a JSON object")):
+    for text, said in (
+        ("[" * 10**5, "line 1: not JSON"),
+        ("9" * 5000, "line 1: not JSON"),
+        ("[]", "not a JSON object"),
+    ):
         path.write_text(text)
         with pytest.raises(runs.BadRow, match=rf"x\.json: {said} .*delete or repair"):
             runs.read_object(path)
