@@ -199,7 +199,7 @@ def _menus(view: Callable[..., str], choices: Mapping[str, Mapping[str, list]]) 
         menu.observe(lambda _: offer(third, choices[first.value].get(second.value, [None])), "value")
     offer(first, choices)
     stale = "<p><small>Menus need the kernel that made them: after a restart, run this cell again.</small></p>"
-    return interactive(lambda **chosen: display(HTML(view(**chosen) + stale)), **menus)
+    return interactive(lambda **chosen: display(HTML(stale + view(**chosen))), **menus)
 
 
 def suspicious(lines: Sequence[Mapping[str, Any]]) -> Any:
