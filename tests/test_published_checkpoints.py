@@ -40,6 +40,6 @@ def test_the_job_of_a_missing_checkpoint_ends_with_its_name(tmp_path: Path):
     command = [sys.executable, "-m", "qalign_core.generate", str(tmp_path / "job.json")]
     ended = run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode != 0
-    assert "model Nobody/no-such-7B: Nobody/no-such-7B is not in the hub's cache" in ended.stderr
+    assert "Nobody/no-such-7B is not in the hub's cache" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "done.json").exists()

@@ -26,7 +26,7 @@ from datasets import load_from_disk
 from hub_server import HubServer, Repository
 from safetensors.torch import load_file
 from test_supervision import sentencepiece_folder
-from test_tokenizer_kinds import byte_level
+from tiny_training import byte_level
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -105,19 +105,22 @@ def published(world: Path, place: str, path: str) -> bytes:
     return (world / place).read_bytes()
 
 
+TEXTS = [alpaca("7 plus 8"), "Anna has 15"] * 9  # what a byte-level tokenizer is trained on
+
+
 def other_base(name: str, folder: Path, sentencepiece: Path) -> Path:
     """A profile's base with random weights in bf16 shards, its settings and tokenizer's files as those on the hub."""
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     sizes |= {"num_key_value_heads": 2}
     if name == "one-gpu":  # no BOS, EOS pads, rows to spare; a chat template, which the profile does not use
-        ids = {"eos_token_id": byte_level(folder, None, "<|endoftext|>") - 1}
+        ids = {"eos_token_id": byte_level(folder, TEXTS, None, "<|endoftext|>") - 1}
         config = Qwen2Config(**sizes, **ids, vocab_size=ids["eos_token_id"] + 41, tie_word_embeddings=True,
                              sliding_window=4096, use_sliding_window=False)  # fmt: skip
         tokens = {"bos_token": None, "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": None}
         tokens |= {"tokenizer_class": "Qwen2Tokenizer", "chat_template": "{{ messages[0].content }}<|im_end|>"}
         sampled = {"do_sample": False, "max_new_tokens": 2048}
     elif name == "llama3-8b":  # neither pad nor unknown token; more special tokens behind the last of its text
-        rows = byte_level(folder, "<|begin_of_text|>", "<|end_of_text|>")
+        rows = byte_level(folder, TEXTS, "<|begin_of_text|>", "<|end_of_text|>")
         ids = {"bos_token_id": rows - 2, "eos_token_id": rows - 1}
         config = LlamaConfig(**sizes, **ids, vocab_size=rows, rope_parameters={"rope_type": "default",
                              "rope_theta": 500000.0}, max_position_embeddings=8192)  # fmt: skip
