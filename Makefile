@@ -31,8 +31,7 @@ help:  ## list the commands
 
 setup: $(VENV)/.ready  ## make .venv with the exact versions of requirements.txt
 
-# The filter, see .gitattributes: a notebook that was run by hand is no change to git (git diff is empty; git status lists
-# it until git add).
+# The filter, see .gitattributes: a notebook that was run by hand is no change to git.
 $(VENV)/.ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
@@ -63,7 +62,7 @@ lab: $(VENV)/.ready  ## open the notebooks in JupyterLab, on this machine only: 
 	@if [ "$(USER_ID)" = 0 ] && [ -z "$(findstring --allow-root,$(LAB))" ]; then \
 	  echo 'JupyterLab does not run as root unless it is told to: make lab LAB="--allow-root$(if $(LAB), $(LAB))"'; exit 1; fi
 	@$(BIN)/python -m qalign_core.reproduce "$(PROFILE)" --start-page
-	@JUPYTER_PREFER_ENV_PATH=1 QALIGN_PROFILE="$(WHOLE)" \
+	@JUPYTER_PREFER_ENV_PATH=1 JUPYTER_CONFIG_PATH="$(CURDIR)/params/jupyterlab" QALIGN_PROFILE="$(WHOLE)" \
 	  $(BIN)/python -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
 	  --LabApp.app_settings_dir="$(CURDIR)/params/jupyterlab" \
 	  --LabApp.default_url="/lab/workspaces/qalign/tree/runs/START.md" $(LAB)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
 from jupyter_client.manager import KernelManager
+from jupyter_server.services.contents.largefilemanager import LargeFileManager
 from jupyterlab.commands import get_app_dir
 from nbclient import NotebookClient
+from traitlets.config import PyFileConfigLoader
 
 from qalign_core import launch, params, plan, reproduce, runs
 from qalign_core.params import PARAMS_FOLDER, ProfileError
@@ -105,6 +108,7 @@ def test_make_lab_starts_on_loopback_at_a_page_that_is_there():
     assert "token" not in made  # JupyterLab makes one itself, and asks for it
     settings = Path(re.search(r'app_settings_dir="([^"]*)"', made)[1])
     assert (settings / "overrides.json").is_file()
+    assert f'JUPYTER_CONFIG_PATH="{settings}"' in made  # its hook, see below
     assert 'tree/runs/START.md"' in made
     assert 'qalign_core.reproduce "params/smoke.yaml" --start-page' in made
     assert f'--ServerApp.root_dir="{root}"' in made
@@ -134,6 +138,33 @@ def test_the_settings_are_ones_that_jupyterlab_knows():
     for plugin, settings in overrides.items():
         schema = Path(get_app_dir(), "schemas", *plugin.split(":")).with_suffix(".json")
         assert settings.keys() <= json.loads(schema.read_text(encoding="utf-8"))["properties"].keys(), plugin
+
+
+def test_a_notebook_saved_by_hand_is_modified_only_if_its_cells_are(tmp_path: Path):
+    """Saved as JupyterLab does, with the repository's filter and the hook that `make lab` configures."""
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / "notebooks").mkdir()
+    for name in ".gitattributes", ".gitignore":
+        (tmp_path / name).write_bytes((NOTEBOOKS_FOLDER.parent / name).read_bytes())
+    clean = f'"{Path(sys.executable).parent / "nbstripout"}" --keep-id'
+    git = ["git", "-C", str(tmp_path)]
+    subprocess.run([*git, "config", "filter.nbstripout.clean", clean], check=True)
+    config = PyFileConfigLoader("jupyter_server_config.py", str(PARAMS_FOLDER / "jupyterlab")).load_config()
+    files = LargeFileManager(root_dir=str(tmp_path), config=config)
+
+    def save(source: str, said: str, name: str = "notebooks/a.ipynb") -> str:
+        cell = nbformat.v4.new_code_cell(source, id="c", outputs=[nbformat.v4.new_output("stream", text=said)])
+        notebook = nbformat.v4.new_notebook(cells=[cell])
+        files.save({"type": "notebook", "content": notebook}, name)
+        return subprocess.run([*git, "status", "--short"], capture_output=True, text=True, check=True).stdout
+
+    save("1", "")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"], check=True)
+    assert save("1", "an output") == ""
+    assert save("2", "an output") == " M notebooks/a.ipynb\n"  # not staged either
+    assert save("1", "another") == ""
+    assert save("1", "new", "notebooks/b.ipynb") == "?? notebooks/b.ipynb\n"
 
 
 def test_the_first_page_says_how_far_it_is_and_leads_to_every_chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
