@@ -60,11 +60,6 @@ def data_sets_of(name: str, *, sft_data: str = "paper") -> tuple[str, ...]:
     return ("questions", "gsm8kinstruct") if kind == "responses" else (kind,)
 
 
-def load_corpus(name: str, data_dir: str | Path, languages: Sequence[str] | None = None, **switches: Any) -> Dataset:
-    """The examples of a corpus; arguments and errors as `build_corpus`."""
-    return build_corpus(name, data_dir, languages, **switches).dataset
-
-
 def build_corpus(
     name: str,
     data_dir: str | Path,

@@ -269,7 +269,7 @@ def watch(name: str, run: Run, console: Console, stages: Sequence[str] = ()) -> 
                 place = f"  job {len(seen)}" if seen else ""
                 place = f"  stage {stages.index(folder) + 1} of {len(stages)}" if folder in stages else place
                 head = Text.assemble(frame, f" {name}  {clock(time.monotonic() - begun)}{place}")
-                live.update(Group(head, job_line(job, state)) if job else head, refresh=True)
+                live.update(Group(head, job_line(job, state, console.width)) if job else head, refresh=True)
             elif job and time.monotonic() - said > 30:
                 said = time.monotonic()
                 console.print(f"    {escape(f'{job}: {describe(state)}')}", soft_wrap=True)
@@ -284,10 +284,12 @@ def watch(name: str, run: Run, console: Console, stages: Sequence[str] = ()) -> 
             follower.join()
 
 
-def job_line(job: str, state: dict[str, Any] | None) -> Table:
-    """A job's bar and state on one line, the time left first: what does not fit a narrow terminal goes from the end."""
+def job_line(job: str, state: dict[str, Any] | None, width: int) -> Table:
+    """A job's bar and state on one line, the time left first: what `width` columns do not hold goes from the end."""
     said = describe(state).split(" · ")
     said = [said[-1], job, *said[:-1]] if said[-1].endswith(" left") else [job, *said]
+    while len(said) > 1 and 19 + len(" · ".join(said)) > width:
+        said.pop()
     line, share = Table.grid(padding=(0, 1), expand=True), share_done(state)
     line.add_column(width=18)
     line.add_column(ratio=1, no_wrap=True, overflow="ellipsis")

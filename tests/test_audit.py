@@ -21,7 +21,7 @@ from qalign_core.audit import (
     translation_defects,
 )
 from qalign_core.benchmarks import load_benchmark
-from qalign_core.corpora import COLUMNS, load_corpus
+from qalign_core.corpora import COLUMNS, build_corpus
 from qalign_core.languages import CODES, LANGUAGES
 from qalign_core.prompts import translation_instruction
 
@@ -55,7 +55,7 @@ def counts(table, data_set, language):
 @pytest.fixture(scope="module")
 def pairs(data_dir):
     present = [code for code in UNTRANSLATED if (data_dir / "gsm8kinstruct_question" / f"{code}-en").is_dir()]
-    return split(load_corpus("questions-x-en", data_dir, present))[0]
+    return split(build_corpus("questions-x-en", data_dir, present).dataset)[0]
 
 
 def test_untranslated_rows_of_the_real_pairs(pairs):
@@ -70,7 +70,7 @@ def test_untranslated_rows_of_the_real_pairs(pairs):
 def test_real_mgsm_questions_are_250_groups_and_not_in_gsm8k(data_dir):
     questions = load_benchmark("mgsm", "en", data_dir)["question"][:]
     assert len(set(near_duplicate_groups(questions))) == 250
-    training = load_corpus("gsm8k", data_dir)["instruction"][:]
+    training = build_corpus("gsm8k", data_dir).dataset["instruction"][:]
     assert overlap(questions, training).empty
 
 

@@ -12,7 +12,7 @@ import pytest
 from profiles import changed
 
 from qalign_core import corpora, params, plan, prepare, prompts, runs
-from qalign_core.corpora import COLUMNS, Row, build_corpus, corpus_seed, load_corpus, read_corpus
+from qalign_core.corpora import COLUMNS, Row, build_corpus, corpus_seed, read_corpus
 from qalign_core.languages import LANGUAGES, STAGE1_ORDER
 from qalign_core.models import base_tokenizer
 from qalign_core.params import KNOWN_CORPORA, CorpusChoice, Profile
@@ -69,7 +69,7 @@ def test_stage_1_rows_are_the_authors(data_dir, reference_dir):
     golden = runs.read_json_lines(reference_dir / "golden" / "stage1_rows.jsonl")
     assert len(golden) == 5
     for expected in golden:
-        found = load_corpus("questions-x-en", data_dir, [expected["language"]])
+        found = build_corpus("questions-x-en", data_dir, [expected["language"]]).dataset
         assert len(found) == expected["rows"] == SIZES[expected["language"]]
         first = [{"instruction": row["instruction"], "output": row["output"]} for row in found.select(range(5))]
         assert first == expected["first"]
@@ -94,7 +94,7 @@ def test_all_to_english_is_in_the_authors_order(data_dir):
     ],
 )
 def test_sft_sizes(data_dir, switches, rows):
-    assert len(load_corpus("gsm8k", data_dir, **switches)) == rows
+    assert len(build_corpus("gsm8k", data_dir, **switches).dataset) == rows
 
 
 # ------------------------------------------------------------------------------------------------- the eight corpora
@@ -102,13 +102,13 @@ def test_sft_sizes(data_dir, switches, rows):
 
 @pytest.mark.parametrize("name", KNOWN_CORPORA)
 def test_columns_and_unique_ids(world, name):
-    found = load_corpus(name, world, ["sw", "fr", "en"])
+    found = build_corpus(name, world, ["sw", "fr", "en"]).dataset
     assert tuple(found.column_names) == COLUMNS
     assert len(set(found["id"])) == len(found) > 0
 
 
 def test_questions_both_ways(world):
-    there = load_corpus("questions-x-en", world, ["fr", "sw"])
+    there = build_corpus("questions-x-en", world, ["fr", "sw"]).dataset
     assert there[0] == {
         "id": "questions-x-en/sw/0",
         "instruction": "Translate the following sentences from Swahili (macrolanguage) to English. sw question 0",
@@ -116,7 +116,7 @@ def test_questions_both_ways(world):
         "source_language": "sw",
         "target_language": "en",
     }
-    back = load_corpus("questions-en-x", world, ["fr", "sw"], language_names="plain")
+    back = build_corpus("questions-en-x", world, ["fr", "sw"], language_names="plain").dataset
     assert back[3]["instruction"] == "Translate the following sentences from English to French. question 0"
     assert back[3]["output"] == "fr question 0"
     assert (back[0]["source_language"], back[0]["target_language"]) == ("en", "sw")
@@ -143,7 +143,7 @@ def test_responses_are_joined_through_the_questions(world):
     }
     assert corpus.dataset[0]["instruction"] == translation_instruction("fr solution 2", "fr")
     assert corpus.dataset[0]["output"] == "solution 2"
-    reverse = load_corpus("responses-en-x", world, ["fr"])[0]
+    reverse = build_corpus("responses-en-x", world, ["fr"]).dataset[0]
     assert (reverse["instruction"], reverse["output"]) == (
         translation_instruction("solution 2", "en", "fr"),
         "fr solution 2",
@@ -151,22 +151,22 @@ def test_responses_are_joined_through_the_questions(world):
 
 
 def test_flores_is_joined_by_row_in_any_of_its_layouts(world):
-    assert load_corpus("flores-x-en", world, ["sw"])[3]["output"] == "sentence 3"
+    assert build_corpus("flores-x-en", world, ["sw"]).dataset[3]["output"] == "sentence 3"
     (world / "flores/dev/sw.txt").unlink()
     table = pd.DataFrame({"id": [3, 2, 1, 0], "text": [f"jedwali {i}" for i in (3, 2, 1, 0)]})
     table.to_parquet(world / "flores/dev/swh_Latn.parquet")
-    assert load_corpus("flores-x-en", world, ["sw"])[1]["instruction"].endswith("jedwali 1")
+    assert build_corpus("flores-x-en", world, ["sw"]).dataset[1]["instruction"].endswith("jedwali 1")
 
 
 def test_metamathqa_keeps_its_text_as_it_is(world):
-    row = load_corpus("metamathqa", world, ["sw"])[0]
+    row = build_corpus("metamathqa", world, ["sw"]).dataset[0]
     assert (row["instruction"], row["output"], row["source_language"]) == ("one\ntwo ", " r", "en")
 
 
 def test_gsm8kinstruct_has_exactly_the_languages_asked_for(world):
-    found = load_corpus("gsm8kinstruct", world, ["fr", "en", "sw"])
+    found = build_corpus("gsm8kinstruct", world, ["fr", "en", "sw"]).dataset
     assert list(dict.fromkeys(found["source_language"])) == ["sw", "en", "fr"]
-    assert set(load_corpus("gsm8kinstruct", world, ["fr"])["target_language"]) == {"fr"}
+    assert set(build_corpus("gsm8kinstruct", world, ["fr"]).dataset["target_language"]) == {"fr"}
 
 
 # ------------------------------------------------------------------------------------------------- MathOctopus's file
@@ -185,7 +185,7 @@ def mathoctopus(tmp_path):
 
 
 def test_paper_finds_a_language_anywhere_in_the_prompt(mathoctopus):
-    found = load_corpus("gsm8kinstruct", mathoctopus)
+    found = build_corpus("gsm8kinstruct", mathoctopus).dataset
     counts = pd.Series(found["source_language"]).value_counts()
     assert counts["en"] == 2
     assert counts["sw"] == 2
@@ -196,11 +196,11 @@ def test_paper_finds_a_language_anywhere_in_the_prompt(mathoctopus):
 
 
 def test_fixed_looks_at_the_template_only(mathoctopus):
-    found = load_corpus("gsm8kinstruct", mathoctopus, gsm8kinstruct_language="fixed")
+    found = build_corpus("gsm8kinstruct", mathoctopus, gsm8kinstruct_language="fixed").dataset
     counts = pd.Series(found["source_language"]).value_counts()
     assert counts["fr"] == counts["zh"] == 2
     assert counts["en"] == counts["sw"] == 1
-    assert len(load_corpus("gsm8k", mathoctopus)) == 2
+    assert len(build_corpus("gsm8k", mathoctopus).dataset) == 2
 
 
 def test_a_row_without_a_language_is_counted(mathoctopus):
@@ -215,11 +215,11 @@ def test_fixed_moves_the_three_misplaced_rows_of_the_authors_files(world):
     french = {"question": question, "answer": "La somme de ses scores pour"}
     with path.open("a") as stream:
         stream.write(json.dumps({"question": question, "answer": "The sum"}) + "\n" + json.dumps(french) + "\n")
-    assert len(load_corpus("gsm8kinstruct", world, ["fr"])) == 3
-    found = load_corpus("gsm8kinstruct", world, ["fr"], gsm8kinstruct_language="fixed")
+    assert len(build_corpus("gsm8kinstruct", world, ["fr"]).dataset) == 3
+    found = build_corpus("gsm8kinstruct", world, ["fr"], gsm8kinstruct_language="fixed").dataset
     assert found[3]["output"] == french["answer"]
-    assert len(load_corpus("gsm8k", world, gsm8kinstruct_language="fixed")) == 4
-    assert len(load_corpus("gsm8k", world)) == 5
+    assert len(build_corpus("gsm8k", world, gsm8kinstruct_language="fixed").dataset) == 4
+    assert len(build_corpus("gsm8k", world).dataset) == 5
 
 
 # ------------------------------------------------------------------------------------------------- limits, bad input
@@ -262,14 +262,14 @@ def test_bad_rows_are_refused_by_file_and_line(world, place, content, message):
     )
     languages = ["en"] if name == "gsm8kinstruct" else ["sw"]
     with pytest.raises(BadRow, match=message):
-        load_corpus(name, world, languages)
+        build_corpus(name, world, languages)
 
 
 def test_a_parquet_file_that_is_none(world):
     (world / "flores/dev/sw.txt").unlink()
     (world / "flores/dev/swh_Latn.parquet").write_bytes(b"<html>sign in</html>")
     with pytest.raises(BadRow, match=r"swh_Latn\.parquet: not a Parquet file"):
-        load_corpus("flores-x-en", world, ["sw"])
+        build_corpus("flores-x-en", world, ["sw"])
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_a_parquet_file_that_is_none(world):
 def test_absent_files_are_named_with_a_remedy(world, place, name, message):
     (world / place).unlink()
     with pytest.raises(FileNotFoundError, match=message):
-        load_corpus(name, world, ["sw"])
+        build_corpus(name, world, ["sw"])
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_absent_files_are_named_with_a_remedy(world, place, name, message):
 )
 def test_impossible_requests_name_what_is_possible(world, arguments, message):
     with pytest.raises(ValueError, match=message):
-        load_corpus(**{"name": "questions-x-en", "data_dir": world, "languages": ["sw"]} | arguments)
+        build_corpus(**{"name": "questions-x-en", "data_dir": world, "languages": ["sw"]} | arguments)
 
 
 def pairs(count: int = 40, codes: tuple[str, ...] = ("sw", "th")) -> list[Row]:

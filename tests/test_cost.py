@@ -16,7 +16,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config
 
 from qalign_core import cost, miniature, params, plan, prompts
-from qalign_core.corpora import load_corpus
+from qalign_core.corpora import build_corpus
 from qalign_core.cost import CORPORA, LENGTHS, MACHINES, UTILISATION, Machine, Speed, hours, stage_tokens
 from qalign_core.params import PARAMS_FOLDER, Profile
 from qalign_core.plan import CONTEXT, GIB, Sizes, base_sizes, training_memory
@@ -279,7 +279,7 @@ def test_the_miniatures_examples_and_their_lengths_are_those_of_what_will_be_mad
     tokenizer = AutoTokenizer.from_pretrained(miniature.SHIPPED_BASE)
     miniature.write_world(tmp_path, sizes=dict.fromkeys(miniature.DEFAULT_SIZES, 40))
     for name, (tokens, output) in LENGTHS.items():
-        rows = load_corpus(name, tmp_path, list(mini.data.languages)).shuffle(seed=0)[:40]
+        rows = build_corpus(name, tmp_path, list(mini.data.languages)).dataset.shuffle(seed=0)[:40]
         texts = [prompts.alpaca(text) for text in rows["instruction"]]
         found = [sum(map(len, tokenizer(part).input_ids)) / 40 for part in (texts, rows["output"])]
         assert (sum(found), found[1]) == pytest.approx((tokens, output), rel=0.25), name

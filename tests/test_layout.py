@@ -21,7 +21,7 @@ ORDER = [
     *("prepare", "evaluate", "launch", "cost"),
     *("show:tables,paper_tables,figures,report,browse,pages", "reproduce", "doctor"),
 ]
-LINES, MODULES, LONGEST = 12_950, 40, 520  # on the way to 10,000 lines: lower them with every step
+LINES, MODULES, LONGEST = 12_944, 40, 520  # on the way to 10,000 lines: lower them with every step
 
 
 def modules() -> dict[str, Path]:

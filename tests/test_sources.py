@@ -16,7 +16,7 @@ from hub_server import Repository
 
 from qalign_core import miniature, prepare, runs, sources
 from qalign_core.benchmarks import load_benchmark
-from qalign_core.corpora import load_corpus
+from qalign_core.corpora import build_corpus
 from qalign_core.params import DataSet
 from qalign_core.sources import DownloadError, Lock
 
@@ -121,7 +121,7 @@ def test_a_broken_lock_names_the_place(tmp_path):
 
 def test_repository_gives_the_layout_and_asks_once(questions, server):
     root = questions()
-    assert len(load_corpus("questions-x-en", root, ["sw"])) == 8000
+    assert len(build_corpus("questions-x-en", root, ["sw"]).dataset) == 8000
     asked = len(server.requests)
     assert questions() == root
     assert len(server.requests) == asked
@@ -266,7 +266,7 @@ def test_parquet_becomes_the_layouts_text_files(server, tmp_path):
     )
     for data_set in ("gsm8k", "flores"):
         root = sources.locate(data_set, "hub", cache_dir=tmp_path / "cache", lock=lock)
-    assert load_corpus("gsm8k", root, sft_data="gsm8k")[0]["instruction"] == "One?\nTwo?"
+    assert build_corpus("gsm8k", root, sft_data="gsm8k").dataset[0]["instruction"] == "One?\nTwo?"
     assert (root / "flores/dev/en.txt").read_text() == "first\nsecond\n"
 
 
@@ -354,7 +354,7 @@ def test_data_sets_of_several_sources_are_linked_in_one_folder(questions, mgsm, 
     for _ in range(2):
         prepare.link_data_set(questions(), run, "questions", {})
         prepare.link_data_set(mgsm(), run, "mgsm", {})
-    assert len(load_corpus("questions-x-en", run, ["sw"])) == 8000
+    assert len(build_corpus("questions-x-en", run, ["sw"]).dataset) == 8000
     assert len(load_benchmark("mgsm", "sw", run)) == 250
     (run / "mgsm").unlink()
     (run / "mgsm").mkdir()

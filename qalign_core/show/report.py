@@ -393,8 +393,7 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m qalign_core.show.report RESULTS FIGURES", file=sys.stderr)
         return 2
     try:
-        paths = redraw(*arguments)
-        results = read_results(arguments[0])
+        paths, results = redraw(*arguments), read_results(arguments[0])
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
