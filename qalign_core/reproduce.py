@@ -206,7 +206,8 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
 
     attempt = unfinished(output)
     attempt.parent.mkdir(parents=True, exist_ok=True)
-    os.environ |= {plan.RUN_FOLDER: str(run.folder), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # bars would stand still
+    still = dict.fromkeys(("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"), "1")  # on a page
+    os.environ |= {plan.RUN_FOLDER: str(run.folder), **still}
     log = attempt.with_suffix(".log")
     try:
         stages = to_train(profile, run, path.name[:2])
@@ -220,8 +221,7 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
             return f"{error.ename}: {error.evalue}"
         return COLOURS.sub("", "\n".join(error.traceback)) + kernel_said(log)
     except DeadKernelError:
-        died = "The notebook's kernel died (out of memory?). Run the same command to go on from what is finished."
-        return died + kernel_said(log)
+        return f"The notebook's kernel died (out of memory?). Run the same command to go on.{kernel_said(log)}"
     finally:
         os.environ.pop(plan.RUN_FOLDER, None)
     os.replace(attempt, output)
