@@ -95,7 +95,7 @@ def test_questions_are_sorted_by_who_got_them_right(frame: pd.DataFrame) -> None
         "right most often": [0, 1, 2],
         "right in English only": [2],
         "right nowhere": [3],
-        "the two scorers differ": [2],
+        "the scorers differ": [2],
     }
 
 

@@ -125,7 +125,7 @@ def answers_frame(
     Args:
         given: system → its predictions.
         answers: rows of `evaluate.score_run`, of one seed.
-        mode: the scorer that says what is right; `differ` says where the other one reads another number.
+        mode: the scorer that says what is right; `differ` says where another one reads another number.
     """
     asked = [{"benchmark": benchmark, "language": code, "index": row["index"], "question": row["question"]}
              for benchmark in dict.fromkeys(answers["benchmark"]) for code in languages
@@ -134,9 +134,9 @@ def answers_frame(
     found = pd.DataFrame(asked).merge(answers[answers["system"].isin(given)], on=_KEY)
     found = found.merge(responses, on=["system", *_KEY])
     found["right"] = found[f"correct_{mode}"].astype(bool)
-    found["differ"] = (found["answer_paper"] - found["answer_fixed"]).abs() >= 1e-3
-    columns = ["system", *_KEY, "question", "gold", "response", "right", "error", "response_language", "differ"]
-    return found[columns]
+    numbers = found.filter(regex="^answer_")
+    found["differ"] = ~(numbers.sub(found["answer_paper"], axis=0).abs() < 1e-3).all(axis=1)
+    return found[["system", *_KEY, "question", "gold", "response", "right", "error", "response_language", "differ"]]
 
 
 def question_view(frame: pd.DataFrame, benchmark: str, index: int) -> str:
@@ -167,7 +167,7 @@ def patterns(frame: pd.DataFrame, benchmark: str, pairs: Sequence[Sequence[str]]
         "right most often": total,
         "right in English only": total.where(total == english.reindex(total.index).fillna(0), 0),
         "right nowhere": (total == 0).astype(int),
-        "the two scorers differ": rows.groupby("index")["differ"].sum(),
+        "the scorers differ": rows.groupby("index")["differ"].sum(),
     }
     ranked = {name: values[values > 0].sort_values(ascending=False, kind="stable") for name, values in scores.items()}
     return {name: [int(index) for index in values.index] for name, values in ranked.items() if len(values)}

@@ -189,7 +189,7 @@ def _response_tables(results: Results) -> Iterator[Table]:
     if "responses" in data:
         yield paper_tables.responses_table(data["responses"], data.get("identified"), caption=f"{words}.")
     if "errors" in data:
-        yield paper_tables.errors_table(data["errors"], caption=f"{words}.")
+        yield paper_tables.errors_table(data["errors"], caption=f"{words}, {scorer} scorer.")
     if "cleaned" in data:
         yield paper_tables.cleaned_table(data["cleaned"], scorer=scorer, caption=f"{words}, {scorer} scorer.")
 
@@ -201,7 +201,7 @@ def _consistency_tables(results: Results) -> Iterator[Table]:
         return
     benchmarks = list(dict.fromkeys(data["accuracy"]["benchmark"]))
     for benchmark in benchmarks:
-        extra = "No number: responses without one, in all languages; they never agree."
+        extra = "No number: responses in which none is read, in all languages; they never agree."
         words = _caption(results, [benchmark], method="bootstrap over clusters of questions", each=True, extra=extra)
         yield paper_tables.consistency_table(
             data["agreement"], data["consistency"], benchmark, differences=data.get("agreement_differences"),
