@@ -5,6 +5,7 @@ index knows that size.
 """
 
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,4 +19,5 @@ def refresh_index(os_path: str, model: dict[str, Any], **_: Any) -> None:
         subprocess.run([*git, "update-index", "--", os_path], capture_output=True)
 
 
+warnings.filterwarnings("ignore", message="Overriding existing post_save_hook")  # by the same: it is set twice
 c.FileContentsManager.post_save_hook = refresh_index  # type: ignore[name-defined]  # noqa: F821
