@@ -206,8 +206,8 @@ def execute(path: Path, output: Path, profile: Profile, run: Run, console: Conso
 
     attempt = unfinished(output)
     attempt.parent.mkdir(parents=True, exist_ok=True)
-    still = dict.fromkeys(("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"), "1")  # on a page
-    os.environ |= {plan.RUN_FOLDER: str(run.folder), **still}
+    no_bars = dict.fromkeys(("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"), "1")
+    os.environ |= {plan.RUN_FOLDER: str(run.folder), **no_bars}  # a bar on a page stands still
     log = attempt.with_suffix(".log")
     try:
         stages = to_train(profile, run, path.name[:2])
